@@ -1,0 +1,1 @@
+"""Programs a user runs: the demo, DICOM in and out, reports, bundle packing."""

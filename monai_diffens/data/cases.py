@@ -1,0 +1,235 @@
+"""From what a user typed as input to the list of cases to work on, and to an honest exit status.
+
+Nothing is read before :attr:`CaseFolder.items` is asked for. A bad case never stops the others: it is logged
+as one line, listed again at the end, and the exit status is then 1. Paths only; no shapes, no units.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from monai_diffens.data.writer import case_name, output_path
+from monai_diffens.transforms.input_gate import NIFTI_ENDINGS, InputRejected, check_volume
+from monai_diffens.transforms.messages import say
+
+__all__ = ["CaseFolder", "Rejected", "find_inputs"]
+
+log = logging.getLogger("monai_diffens")
+
+BIDS_CONTRASTS = ("T1w", "T2w", "PDw", "T2starw", "FLAIR")
+PROBE_BYTES = 1 << 20  # written and removed again to see whether the output folder takes data
+
+
+class Rejected(NamedTuple):
+    """An input that was not worked on, and the line that says why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass
+class _Scan:
+    items: list[dict[str, Any]] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    skipped: list[Path] = field(default_factory=list)
+    before: dict[str, tuple[int, int] | None] = field(default_factory=dict)
+
+
+class CaseFolder:
+    """The cases of one run over a NIfTI file or a folder, and what became of them.
+
+    A folder gives every ``.nii`` and ``.nii.gz`` directly inside; hidden files are left out, and so are the
+    run's own earlier results where it writes into its input folder. A BIDS folder (it holds
+    ``dataset_description.json``, or it is itself named ``sub-*`` or ``ses-*`` and holds no NIfTI directly)
+    gives the anatomical contrasts of :data:`BIDS_CONTRASTS` of every subject and session instead.
+    Links that lead out of the folder are rejected.
+
+    A case is named after its file; its result is ``<output_dir>/<case>_<suffix>.nii.gz``. Inputs that would
+    share a result are all rejected, so that a result's name never depends on what else was in the folder.
+    """
+
+    def __init__(
+        self,
+        input: str | PathLike[str],
+        output_dir: str | PathLike[str],
+        suffix: str = "sr",
+        force: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        """Remember what is asked for; nothing is read or written yet.
+
+        Args:
+            input: NIfTI file or folder.
+            output_dir: where results go; need not exist.
+            suffix: letters, digits, ``-`` and ``_``.
+            force: accept values that do not look like MR.
+            overwrite: work on cases again whose result is already there.
+        """
+        self.input, self.output_dir = input, Path(str(output_dir))
+        self.suffix, self.force, self.overwrite = str(suffix), force, overwrite
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        """Cases to work on: ``{"image": path, "case": name, "warnings": [line, ...]}``; checked once.
+
+        Raises:
+            SystemExit: status 1, after one line on stderr: nothing at the input, its only file was rejected,
+                or the output folder cannot be written.
+        """
+        return self._scan.items
+
+    @property
+    def rejected(self) -> list[Rejected]:
+        """Inputs that were turned down; as :attr:`items`."""
+        return self._scan.rejected
+
+    @property
+    def skipped(self) -> list[Path]:
+        """Results that were already there; as :attr:`items`."""
+        return self._scan.skipped
+
+    def finish(self) -> int:
+        """Print what became of the cases; call it after the last one.
+
+        Returns:
+            0 when every case has its result.
+
+        Raises:
+            SystemExit: status 1, when a case was rejected or its result was not written in this run.
+        """
+        scan = self._scan
+        failed = [
+            case for case, before in scan.before.items() if _stamp(self._result(case)) in (None, before)
+        ]
+        done = len(scan.items) - len(failed)
+        print(
+            f"{done} done, {len(scan.skipped)} skipped (result already there), "
+            f"{len(scan.rejected)} rejected, {len(failed)} failed"
+        )
+        for entry in scan.rejected:
+            print(f"rejected: {entry.reason}")
+        for case in failed:
+            print(f"failed: {case}: no result was written")
+        sys.stdout.flush()
+        if scan.rejected or failed:
+            raise SystemExit(1)
+        return 0
+
+    @cached_property
+    def _scan(self) -> _Scan:
+        scan = _Scan()
+        try:
+            self._result("probe")
+            paths = find_inputs(self.input, self.output_dir, self.suffix)
+            _probe(self.output_dir)
+        except InputRejected as error:
+            _stop(str(error))
+        single = not Path(str(self.input)).is_dir()
+        shared = defaultdict(list)
+        for path in paths:
+            shared[case_name(path).casefold()].append(path)
+        for path in paths:
+            case = case_name(path)
+            result = self._result(case)
+            try:
+                if not single:
+                    self._check_place(path, len(shared[case.casefold()]), result)
+                before = _stamp(result)
+                if before and not self.overwrite:
+                    scan.skipped.append(result)
+                    continue
+                checked = check_volume(path, force=self.force)
+            except InputRejected as error:
+                if single:
+                    _stop(str(error))
+                log.error("rejected: %s", error)
+                scan.rejected.append(Rejected(path, str(error)))
+                continue
+            for warning in checked.warnings:
+                log.warning("%s: %s", case, warning)
+            scan.before[case] = before
+            scan.items.append({"image": str(path), "case": case, "warnings": list(checked.warnings)})
+        return scan
+
+    def _result(self, case: str) -> Path:
+        return output_path(self.output_dir, case, self.suffix)
+
+    def _check_place(self, path: Path, sharing: int, result: Path) -> None:
+        if not path.resolve().is_relative_to(Path(str(self.input)).resolve()):
+            raise InputRejected(say("outside", name=path.name))
+        if sharing > 1:
+            raise InputRejected(say("same_name", name=path.name, count=sharing, result=result.name))
+
+
+def find_inputs(input: str | PathLike[str], output_dir: Path, suffix: str) -> list[Path]:
+    """Return the files to work on, sorted; the one place that knows what kinds of input there are.
+
+    Raises:
+        InputRejected: nothing is there.
+    """
+    if input is None or not str(input):
+        raise InputRejected(say("no_input"))
+    path = Path(str(input))
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputRejected(say("input_missing", name=path))
+    here = _niftis(path, "*")
+    if (path / "dataset_description.json").is_file() or (not here and path.name.startswith(("sub-", "ses-"))):
+        patterns = ("sub-*/anat/*", "sub-*/ses-*/anat/*", "ses-*/anat/*", "anat/*")
+        found = [
+            file
+            for pattern in patterns
+            for file in _niftis(path, pattern)
+            if case_name(file).rsplit("_", 1)[-1] in BIDS_CONTRASTS
+        ]
+    else:
+        found = here
+        if path.resolve() == output_dir.resolve():
+            own = tuple(f"{case_name(file)}_{suffix}" for file in here)
+            found = [file for file in here if not case_name(file).startswith(own)]
+    if not found:
+        raise InputRejected(say("no_cases", name=path))
+    return sorted(found)
+
+
+def _niftis(folder: Path, pattern: str) -> list[Path]:
+    return [
+        file
+        for file in folder.glob(pattern)
+        if file.name.lower().endswith(NIFTI_ENDINGS) and file.name[0] != "." and not file.is_dir()
+    ]
+
+
+def _stamp(result: Path) -> tuple[int, int] | None:
+    """Tell one writing of a file from the next; None where there is no file."""
+    if not result.is_file():
+        return None
+    status = result.stat()
+    return status.st_ino, status.st_mtime_ns
+
+
+def _probe(output_dir: Path) -> None:
+    """Write and remove a file in the output folder, or in the nearest folder above it that exists."""
+    try:
+        folder = next(p for p in (output_dir, *output_dir.absolute().parents) if p.exists() or p.is_symlink())
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".part-") as file:
+            file.write(b"\0" * PROBE_BYTES)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise InputRejected(say("unwritable", name=output_dir, why=error.strerror)) from error
+
+
+def _stop(line: str) -> NoReturn:
+    print(line, file=sys.stderr, flush=True)
+    raise SystemExit(1)

@@ -1,0 +1,229 @@
+"""Writing results: one NIfTI file and one JSON file per case, each whole or absent.
+
+Why not MONAI's ``SaveImaged``: it writes under the final name, so a killed run leaves half a file that looks
+finished; it sets sform and qform codes to 1 whatever the input said, and with a sheared affine a qform that
+differs from the sform; and nothing in its file says that the image is synthetic.
+
+Voxels are float32, also for an int16 input: a restored value lies between the input's integers and may lie
+beyond its range, so integers would round or clip it; readers need no slope to get the values back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from monai.utils import ensure_tuple_rep
+
+from monai_diffens.transforms.input_gate import NIFTI_ENDINGS, InputRejected
+from monai_diffens.transforms.messages import say
+from monai_diffens.transforms.nifti_geometry import is_sheared
+
+__all__ = ["SaveVolumed", "case_name", "output_path", "package_version", "save_volume"]
+
+LONGEST_NAME = 180  # bytes; leaves room below the usual 255 for suffix, ending and the temporary name
+
+
+def save_volume(
+    array: np.ndarray | torch.Tensor,
+    affine: np.ndarray | torch.Tensor,
+    path: str | PathLike[str],
+    *,
+    sform_code: int = 2,
+    qform_code: int = 0,
+) -> Path:
+    """Write a volume as float32 NIfTI, marked as synthetic, in one step that other processes see whole.
+
+    The file is written under a hidden temporary name in the same folder, flushed to disk and renamed. Equal
+    arguments give equal bytes. Missing folders are made.
+
+    Args:
+        array: (X, Y, Z), any real type.
+        affine: (4, 4), voxel index to RAS+ millimetres.
+        path: ends with ``.nii`` or ``.nii.gz``; an existing file is replaced (a link itself, not its target).
+        sform_code: code of the sform, which always holds ``affine``; 0 becomes 2 ("aligned") where the qform
+            is unset too, since a file without either has no position.
+        qform_code: code of the qform; 0 where ``affine`` is sheared, since no qform can hold it.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ValueError: wrong shape, wrong file ending, values that are not finite or a singular affine.
+        OSError: the file could not be written; nothing is left under ``path`` that was not there before.
+    """
+    path = Path(path)
+    if isinstance(array, torch.Tensor):
+        array = array.detach().cpu().float().numpy()
+    voxels = np.asarray(array, dtype=np.float32)
+    matrix = np.asarray(affine, dtype=float)
+    if voxels.ndim != 3 or matrix.shape != (4, 4):
+        raise ValueError(
+            f"a (X, Y, Z) volume and a (4, 4) affine are needed, got {voxels.shape}, {matrix.shape}"
+        )
+    if not path.name.endswith(NIFTI_ENDINGS):
+        raise ValueError(f"{path.name}: a result's name ends with .nii or .nii.gz")
+    if not np.isfinite(voxels).all():
+        raise ValueError(f"{path.name}: the result holds NaN or infinite values, nothing was written")
+    if not np.isfinite(matrix).all() or np.linalg.det(matrix[:3, :3]) == 0:
+        raise ValueError(f"{path.name}: the affine is singular, nothing was written")
+
+    qform_code = 0 if is_sheared(matrix) else int(qform_code)
+    image = nib.Nifti1Image(voxels, matrix)
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = f"synthetic - Diff-Ensembler {package_version()}".encode()[:79]
+    image.set_qform(matrix if qform_code else None, qform_code)
+    image.set_sform(matrix, int(sform_code) if sform_code or qform_code else 2)
+    with _whole_or_absent(path) as part:
+        image.to_filename(part)
+    return path
+
+
+class SaveVolumed(MapTransform):
+    """Write ``pred`` and a JSON file that tells how it was made.
+
+    ``data[key]`` is a ``MetaTensor`` (1, X, Y, Z) with its affine in RAS+ millimetres. The name comes from
+    ``data["case"]`` (given by :class:`~monai_diffens.data.cases.CaseFolder`), else from
+    ``meta["filename_or_obj"]``; form codes from ``meta["sform_code"]`` and ``meta["qform_code"]``. The JSON
+    file is written first, so that a result under its final name is complete. It holds what the result was
+    synthesised from, the version, ``meta["sampling"]`` (a dict) and ``data["warnings"]``.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "pred",
+        *,
+        output_dir: str | PathLike[str],
+        suffix: str | Sequence[str] = "sr",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        """Take the keys to write, the folder to write to and a name suffix for all keys or for each.
+
+        Raises:
+            ValueError: two keys would be written under one name.
+        """
+        super().__init__(keys, allow_missing_keys)
+        self.output_dir = Path(output_dir)
+        self.suffixes = ensure_tuple_rep(suffix, len(self.keys))
+        if len(set(self.suffixes)) < len(self.keys):
+            raise ValueError(f"{len(self.keys)} keys need as many different suffixes, got {self.suffixes}")
+
+    def __call__(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Write one case; ``data`` is returned unchanged.
+
+        Raises:
+            TypeError: an item is not a MetaTensor, so its position is unknown.
+            ValueError: an item has not exactly one channel, or as :func:`save_volume`.
+            InputRejected: the case name could lead out of the output folder.
+        """
+        out = dict(data)
+        for key, suffix in self.key_iterator(out, self.suffixes):
+            volume = out[key]
+            if not isinstance(volume, MetaTensor):
+                raise TypeError(f"{key}: a MetaTensor is needed, a {type(volume).__name__} has no affine")
+            if volume.ndim != 4 or volume.shape[0] != 1:
+                raise ValueError(f"{key}: shape (1, X, Y, Z) is needed, got {tuple(volume.shape)}")
+            source = Path(str(volume.meta.get("filename_or_obj", ""))).name
+            case = str(out.get("case") or case_name(source))
+            path = output_path(self.output_dir, case, suffix)
+            facts = {
+                "Synthetic": True,
+                "Notice": "synthetic - not for primary diagnosis",
+                "SynthesizedFrom": source or case,
+                "GeneratedBy": [{"Name": "Diff-Ensembler", "Version": package_version()}],
+                "Sampling": volume.meta.get("sampling", {}),
+                "Warnings": list(
+                    out.get("warnings") or []
+                ),  # an empty list comes out of a DataLoader as None
+            }
+            with _whole_or_absent(path.with_name(path.name.removesuffix(".nii.gz") + ".json")) as part:
+                part.write_text(json.dumps(facts, indent=2, default=_plain) + "\n", encoding="utf-8")
+            save_volume(
+                volume.as_tensor()[0],
+                volume.affine,
+                path,
+                sform_code=int(volume.meta.get("sform_code", 0)),
+                qform_code=int(volume.meta.get("qform_code", 0)),
+            )
+        return out
+
+
+def case_name(path: str | PathLike[str]) -> str:
+    """Return the case name of an input file: its name without ending, safe as part of a file name."""
+    stem = Path(path).name
+    while ending := next((e for e in NIFTI_ENDINGS if stem.lower().endswith(e)), ""):
+        stem = stem[: -len(ending)]
+    name = re.sub(r"[^\w.+-]", "_", stem).lstrip(".-") or "case"
+    if len(name.encode()) > LONGEST_NAME:
+        name = (
+            name.encode()[: LONGEST_NAME - 9].decode(errors="ignore")
+            + "-"
+            + sha256(stem.encode()).hexdigest()[:8]
+        )
+    return name
+
+
+def output_path(output_dir: str | PathLike[str], case: str, suffix: str) -> Path:
+    """Return where a case's result lies: ``<output_dir>/<case>_<suffix>.nii.gz``.
+
+    Raises:
+        InputRejected: ``case`` or ``suffix`` is not a plain name (a folder, a leading dot, a control sign).
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", suffix):
+        raise InputRejected(say("bad_suffix", name=repr(suffix)))
+    if case != case_name(case):
+        raise InputRejected(say("bad_case", name=repr(case)))
+    return Path(output_dir) / f"{case}_{suffix}.nii.gz"
+
+
+def package_version() -> str:
+    """Return the installed version, "unknown" where the package runs uninstalled and does not tell."""
+    import monai_diffens
+
+    try:
+        return str(getattr(monai_diffens, "__version__", None) or version("monai-diffens"))
+    except PackageNotFoundError:
+        return "unknown"
+
+
+@contextmanager
+def _whole_or_absent(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path``; rename on success, remove on failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ending = next((e for e in (*NIFTI_ENDINGS, ".json") if path.name.endswith(e)), "")
+    part = path.with_name(f".part-{os.getpid()}-{secrets.token_hex(4)}{ending}")
+    try:
+        yield part
+        _flush(part, os.O_RDWR)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    with suppress(OSError):  # some file systems cannot flush a folder; the file is whole all the same
+        _flush(path.parent, os.O_RDONLY)
+
+
+def _flush(path: Path, mode: int) -> None:
+    handle = os.open(path, mode)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -1,0 +1,53 @@
+"""What one training iteration feeds the network: residual, noise, timesteps and target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from monai.engines.utils import PrepareBatch
+from monai.networks.schedulers import Scheduler
+from torch import Tensor
+
+
+class ResidualVelocityPrepareBatch(PrepareBatch):
+    """Prepare v-prediction of the residual (label - image) / residual_scale for MONAI's DiffusionInferer.
+
+    MONAI's ``VPredictionPrepareBatch`` diffuses the image itself and leaves the inferer in cross-attention
+    mode; here the residual to the condition is diffused, the condition is concatenated, and timesteps are
+    stratified over the batch, which lowers the variance of the loss.
+
+    Args:
+        scheduler: noise schedule, shared with the inferer.
+        residual_scale: divisor that brings residuals near unit variance.
+        centre_channel: channel of ``image`` that the residual is taken to (2.5D: the middle slice).
+    """
+
+    def __init__(self, scheduler: Scheduler, residual_scale: float = 0.07, centre_channel: int = 2) -> None:
+        self.scheduler = scheduler
+        self.residual_scale = residual_scale
+        self.centre_channel = centre_channel
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor, tuple[()], dict[str, Any]]:
+        """Return residual, velocity target, no arguments, and the inferer's keyword arguments."""
+        image = batchdata["image"].to(device, non_blocking=non_blocking)
+        label = batchdata["label"].to(device, non_blocking=non_blocking)
+        centre = image[:, self.centre_channel : self.centre_channel + 1]
+        residual = (label - centre) / self.residual_scale
+        noise = torch.randn_like(residual)
+        timesteps = self.stratified_timesteps(residual.shape[0]).to(residual.device)
+        target = self.scheduler.get_velocity(residual, noise, timesteps)
+        return residual, target, (), {"noise": noise, "timesteps": timesteps, "condition": image, "mode": "concat"}
+
+    def stratified_timesteps(self, batch_size: int) -> Tensor:
+        """(batch_size,) timesteps, one from each of as many equal strata."""
+        strata = (torch.arange(batch_size) + torch.rand(batch_size)) / batch_size
+        steps = (strata * self.scheduler.num_train_timesteps).long()
+        return steps.clamp(max=self.scheduler.num_train_timesteps - 1)

@@ -1,0 +1,155 @@
+"""What the scanner measured: thick slices along any axis, their inverse, and consistency with them.
+
+A thick-slice scan is linear in the fine volume and separable over the axes: y = A x with one small
+matrix an axis. With the matrices at hand, the Moore-Penrose inverse is exact for any axis, factor and
+slice profile, and a sampled residual is made to agree with the measurement by x - A+ A x
+(DDNM, arXiv 2212.00490).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
+from scipy.special import ndtr
+from torch import Tensor
+
+PROFILES = ("box", "gaussian")
+# A Gaussian slice is described by its full width at half maximum, as scanners do.
+FWHM_TO_SIGMA = 1.0 / (2.0 * np.sqrt(2.0 * np.log(2.0)))
+
+
+@dataclass(frozen=True)
+class AxisSampling:
+    """How one axis of a fine grid was sampled; both grids share their centre.
+
+    Args:
+        n_high: voxels of the fine grid.
+        n_low: slices measured.
+        factor: slice spacing in fine voxels.
+        thickness: slice thickness in fine voxels (full width at half maximum for a Gaussian profile).
+        profile: "box" or "gaussian".
+    """
+
+    n_high: int
+    n_low: int
+    factor: float
+    thickness: float
+    profile: str = "box"
+
+    def __post_init__(self) -> None:
+        if self.profile not in PROFILES:
+            raise ValueError(f"unknown slice profile '{self.profile}': use one of {', '.join(PROFILES)}")
+        if min(self.n_high, self.n_low) < 1 or min(self.factor, self.thickness) <= 0:
+            raise ValueError(f"sizes, factor and thickness must be positive: {self}")
+
+    @classmethod
+    def from_factor(
+        cls, n_high: int, factor: float, thickness: float | None = None, profile: str = "box"
+    ) -> AxisSampling:
+        """Sample ``n_high`` fine voxels every ``factor`` voxels, without gaps unless a thickness is given."""
+        return cls(n_high, max(1, round(n_high / factor)), factor, thickness or factor, profile)
+
+    @property
+    def slice_centres(self) -> NDArray[np.float64]:
+        """(n_low,) centres of the slices in fine voxel coordinates."""
+        middle = (self.n_high - 1) / 2
+        return middle + (np.arange(self.n_low) - (self.n_low - 1) / 2) * self.factor
+
+    def measure(self) -> NDArray[np.float64]:
+        """(n_low, n_high) matrix A: each row the slice profile, integrated over the fine voxels."""
+        edges = np.arange(self.n_high + 1) - 0.5 - self.slice_centres[:, None]
+        if self.profile == "box":
+            cumulative = np.clip(edges / self.thickness + 0.5, 0.0, 1.0)
+        else:
+            cumulative = ndtr(edges / (self.thickness * FWHM_TO_SIGMA))
+        rows = np.diff(cumulative, axis=1)
+        covered = rows.sum(axis=1, keepdims=True)
+        return rows / np.where(covered > 0, covered, 1.0)
+
+    def interpolate(self) -> NDArray[np.float64]:
+        """(n_high, n_low) matrix of cubic spline interpolation; beyond the outer slices the value is held."""
+        if self.n_low < 4:
+            centres, target = self.slice_centres, np.arange(self.n_high)
+            return np.stack([np.interp(target, centres, row) for row in np.eye(self.n_low)], axis=1)
+        target = np.clip(np.arange(self.n_high), self.slice_centres[0], self.slice_centres[-1])
+        return CubicSpline(self.slice_centres, np.eye(self.n_low), bc_type="natural")(target)
+
+
+class Measurement:
+    """The linear operator A of a scan over the three axes of a volume.
+
+    Args:
+        axes: one sampling an axis, None where the scan is already fine.
+    """
+
+    def __init__(self, axes: Sequence[AxisSampling | None]) -> None:
+        if len(axes) != 3:
+            raise ValueError(f"a measurement has three axes, got {len(axes)}")
+        self.axes = tuple(axes)
+        self._matrices = [None if axis is None else axis.measure() for axis in axes]
+
+    def __call__(self, volume: Tensor) -> Tensor:
+        """Thick-slice a fine volume (..., X, Y, Z) to (..., x, y, z)."""
+        return _apply(volume, self._matrices)
+
+    def interpolate(self, low: Tensor) -> Tensor:
+        """Cubic spline interpolation of a scan (..., x, y, z) to the fine grid (..., X, Y, Z)."""
+        return _apply(low, [None if axis is None else axis.interpolate() for axis in self.axes])
+
+    def restore(self, low: Tensor) -> Tensor:
+        """Smoothest cubic spline volume that agrees with the scan: B (A B)^-1 y, so that A of it is y.
+
+        Interpolation B alone treats thick slices as points; dividing by A B undoes the slice profile as
+        far as the spline can follow, and leaves the residual to the truth inside the null space of A.
+        """
+        matrices: list[NDArray[np.float64] | None] = []
+        for axis, measure in zip(self.axes, self._matrices, strict=True):
+            if axis is None or measure is None:
+                matrices.append(None)
+            else:
+                spline = axis.interpolate()
+                matrices.append(spline @ np.linalg.pinv(measure @ spline, rcond=1e-3))
+        return _apply(low, matrices)
+
+    def null_space(self, box: Sequence[slice] | None = None) -> NullSpaceProjection:
+        """Projection of residuals onto what the scan cannot see, x - A+ A x.
+
+        Args:
+            box: region outside which the residual is zero (the foreground); the whole grid when None.
+        """
+        pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]] | None] = []
+        for dim, matrix in enumerate(self._matrices):
+            if matrix is None:
+                pairs.append(None)
+                continue
+            inside = matrix if box is None else matrix[:, box[dim]]
+            pairs.append((inside, np.linalg.pinv(inside, rcond=1e-6)))
+        return NullSpaceProjection(pairs)
+
+
+class NullSpaceProjection:
+    """x -> x - A+ A x for residual volumes (..., X, Y, Z); built by :meth:`Measurement.null_space`."""
+
+    def __init__(self, pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]] | None]) -> None:
+        # A+ A is separable too: one square matrix an axis
+        self._projectors = [None if pair is None else pair[1] @ pair[0] for pair in pairs]
+
+    def __call__(self, residual: Tensor) -> Tensor:
+        """Remove from a residual what the scan would have seen."""
+        if all(matrix is None for matrix in self._projectors):
+            return residual
+        return residual - _apply(residual, self._projectors)
+
+
+def _apply(volume: Tensor, matrices: Sequence[NDArray[np.float64] | None]) -> Tensor:
+    """Apply one matrix along each of the last three axes."""
+    for dim, matrix in zip((-3, -2, -1), matrices, strict=True):
+        if matrix is not None:
+            operator = torch.as_tensor(matrix, dtype=volume.dtype, device=volume.device)
+            volume = torch.tensordot(volume, operator, dims=([dim], [1])).movedim(-1, dim)
+    return volume

@@ -1,0 +1,81 @@
+"""Intensity scaling with an exact inverse."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from torch import Tensor
+
+SCALE_KEY = "intensity_scale"
+
+
+def foreground_percentile(image: Tensor, percentile: float = 99.5) -> float:
+    """Percentile of the voxels above zero; MR images are 0 where nothing was measured.
+
+    Args:
+        image: any shape, arbitrary units.
+        percentile: 0 to 100.
+
+    Raises:
+        ValueError: when no voxel is above zero.
+    """
+    values = image[image > 0].flatten().float()
+    if values.numel() == 0:
+        raise ValueError("no voxel above zero: an MR magnitude image is expected")
+    rank = max(1, round(values.numel() * percentile / 100))
+    return float(torch.kthvalue(values, rank).values)
+
+
+class ScaleForegroundPercentiled(MapTransform):
+    """Divide each volume by a percentile of its own foreground, and remember the divisor.
+
+    MR units are arbitrary, so every volume is brought to [0, about 1] by itself. The divisor is kept in
+    ``meta["intensity_scale"]``; multiplying by it undoes the transform exactly
+    (:class:`RestoreIntensityd`).
+
+    Args:
+        keys: volumes (C, X, Y, Z).
+        percentile: of the foreground, 0 to 100.
+        allow_missing_keys: skip absent keys.
+    """
+
+    def __init__(self, keys: KeysCollection, percentile: float = 99.5, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.percentile = percentile
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Scale every key."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            scale = foreground_percentile(d[key], self.percentile)
+            d[key] = d[key] / scale
+            if isinstance(d[key], MetaTensor):
+                d[key].meta[SCALE_KEY] = scale
+        return d
+
+
+class RestoreIntensityd(MapTransform):
+    """Bring a prediction back to the units of its source; the inverse of :class:`ScaleForegroundPercentiled`.
+
+    Args:
+        keys: predictions (C, X, Y, Z).
+        source_key: the volume whose ``meta`` holds the divisor.
+        allow_missing_keys: skip absent keys.
+    """
+
+    def __init__(self, keys: KeysCollection, source_key: str = "image", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.source_key = source_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Multiply every key by the source's divisor."""
+        d = dict(data)
+        scale = float(d[self.source_key].meta[SCALE_KEY])
+        for key in self.key_iterator(d):
+            d[key] = d[key] * scale
+        return d

@@ -1,0 +1,82 @@
+"""Every line that a user may read about a bad input: what is wrong, then what to do.
+
+One place, so that wording, translation and tests look nowhere else. ``{name}`` is the file's own name (never
+its folder, never a header text: those may identify a patient). Lines never hold a line break.
+"""
+
+REJECT = {
+    "missing": "{name}: no such file; check the path",
+    "unreadable": "{name}: cannot be read ({why}); check its permissions",
+    "empty": "{name}: empty file (0 bytes); copy or export it again",
+    "wrong_type": "{name}: {kind}, not a NIfTI volume; convert it to .nii or .nii.gz (DICOM: dcm2niix)",
+    "wrong_name": "{name}: a NIfTI volume under the wrong file name; rename it to end with {ending}",
+    "corrupt": "{name}: truncated or corrupt ({why}); copy or export it again",
+    "header": "{name}: damaged NIfTI header ({why}); export it again",
+    "not_3d": "{name}: a {dims}D image of shape {shape}, a 3D volume is needed; give the whole stack",
+    "several_volumes": "{name}: holds {count} volumes (shape {shape}), one 3D volume is needed; "
+    "extract one first (for example: fslroi IN OUT 0 1)",
+    "voxel_type": "{name}: voxels of type {dtype}, one real number per voxel is needed; "
+    "convert it to a grey-value magnitude image",
+    "non_finite": "{name}: {count} voxels are NaN, infinite or beyond float32; "
+    "replace them first (for example: fslmaths IN -nan OUT)",
+    "constant": "{name}: every voxel has the value {value:g}, there is no image in it; check the export",
+    "affine": "{name}: unusable geometry ({why}); export it again or set its spacing and orientation",
+    "extent": "{name}: spans {extent:g} mm by its header, which is not a head; "
+    "set its spacing and its unit (millimetres)",
+    "not_mr": "{name}: {percent:.0f} % of the voxels lie below {cut:g} (minimum {low:g}), as in CT or phase "
+    "images, while an MR magnitude image has none; give an MR magnitude image, or use force if it is one",
+}
+
+WARN = {
+    "squeezed": "4D file with a single volume (shape {shape}): taken as 3D",
+    "sheared": "the affine is sheared: kept as sform, the result's qform code is 0",
+    "forms_differ": "sform and qform differ by up to {mm:.2f} mm: sform used, the result's qform code is 0",
+    "no_form": "neither sform nor qform is set: assumed centred, second axis to anterior, third to superior, "
+    "first to the left (NIfTI method 1 read as nibabel does); left and right cannot be told from this file",
+    "unit_converted": "the header's unit is {unit}: converted to millimetres",
+    "unit_unknown": "the header names no unit of length: taken as millimetres",
+    "forced": "{percent:.0f} % of the voxels lie below {cut:g}, unlike MR: accepted because of force",
+}
+
+CASES = {
+    "no_input": "no input given; pass --input FILE_OR_FOLDER",
+    "input_missing": "{name}: no such file or folder; check --input",
+    "no_cases": "{name}: no NIfTI volume (.nii, .nii.gz) to work on in this folder; check --input",
+    "unwritable": "{name}: cannot write to this output folder ({why}); choose another or free space",
+    "bad_suffix": "suffix {name}: letters, digits, '-' and '_' only; choose another --suffix",
+    "outside": "{name}: a link that leads out of the input folder; copy the file instead",
+    "same_name": "{name}: {count} inputs would all be written as {result}; rename them",
+    "bad_case": "case name {name}: not a plain file name (no folders, no leading dot); rename the case",
+}
+
+_SIGNATURES = (
+    (0, b"\x89PNG", "a PNG image"),
+    (0, b"\xff\xd8\xff", "a JPEG image"),
+    (0, b"GIF8", "a GIF image"),
+    (0, b"II*\0", "a TIFF image"),
+    (0, b"MM\0*", "a TIFF image"),
+    (0, b"%PDF", "a PDF document"),
+    (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"\x89HDF", "an HDF5 file"),
+    (0, b"CDF", "a MINC or NetCDF file"),
+    (0, b"NRRD", "an NRRD file"),
+    (128, b"DICM", "a DICOM file"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+)
+
+_ALL = {**REJECT, **WARN, **CASES}
+
+
+def say(key: str, **values: object) -> str:
+    """Return message ``key`` with ``values`` filled in, on one line of printable characters."""
+    line = _ALL[key].format(**values)
+    return "".join(c if c.isprintable() else "?" for c in line)
+
+
+def file_kind(head: bytes) -> str:
+    """Say what a file is by its first bytes (540 are enough), for a user who took it for a volume."""
+    for offset, magic, kind in _SIGNATURES:
+        if head[offset : offset + len(magic)] == magic:
+            return kind
+    text = all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
+    return "a text file" if text else "a file of unknown type"

@@ -1,0 +1,126 @@
+"""Simulation of thick-sliced scans: the deterministic transform and its random twin."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Randomizable
+from torch import Tensor
+
+from monai_diffens.inferers.consistency import AxisSampling, Measurement
+
+SLICE_SPACING_KEY = "slice_factor"
+SLICE_PROFILE_KEY = "slice_profile"
+
+
+def measurement_for(
+    shape: Sequence[int], factors: Sequence[float], profile: str = "box", thickness: float | None = None
+) -> Measurement:
+    """Measurement that samples axis i every ``factors[i]`` voxels; a factor of 1 leaves the axis fine.
+
+    Args:
+        shape: (X, Y, Z) of the fine grid.
+        factors: slice spacing an axis, in fine voxels.
+        profile: slice profile of the thick axes.
+        thickness: slice thickness in fine voxels; the spacing when None.
+    """
+    return Measurement(
+        [
+            None if factor <= 1 else AxisSampling.from_factor(size, factor, thickness, profile)
+            for size, factor in zip(shape, factors, strict=True)
+        ]
+    )
+
+
+class ThickSlicesd(MapTransform):
+    """Replace a fine volume by what its thick-sliced scan shows on the same grid.
+
+    The volume is measured by slices and brought back by :meth:`Measurement.restore`, so grid and affine
+    stay as they are; ``meta`` records factors and profile for the consistency step.
+
+    Args:
+        keys: volumes (C, X, Y, Z).
+        factors: slice spacing an axis, in voxels; 1 leaves an axis as it is.
+        profile: "box" or "gaussian".
+        allow_missing_keys: skip absent keys.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        factors: Sequence[float],
+        profile: str = "box",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.factors = tuple(float(factor) for factor in factors)
+        self.profile = profile
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Degrade every key."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = thick_slice(d[key], self.factors, self.profile)
+        return d
+
+
+def thick_slice(volume: Tensor, factors: Sequence[float], profile: str = "box") -> Tensor:
+    """The volume (C, X, Y, Z) as its thick-sliced scan shows it, on the same grid."""
+    measurement = measurement_for(volume.shape[1:], factors, profile)
+    degraded = measurement.restore(measurement(volume))
+    if isinstance(degraded, MetaTensor):
+        degraded.meta[SLICE_SPACING_KEY] = np.asarray(factors, dtype=float)
+        degraded.meta[SLICE_PROFILE_KEY] = profile
+    return degraded
+
+
+class RandThickSlicesd(Randomizable, MapTransform):
+    """Thick-slice with a random axis, factor and profile, or pool all axes alike (the paper's setting).
+
+    Args:
+        keys: volumes (C, X, Y, Z); all get the same parameters.
+        factor_range: smallest and largest slice spacing, in voxels.
+        pool_factor: spacing of the pooled setting.
+        pool_prob: probability of the pooled setting; else one random axis is thick.
+        gaussian_prob: probability of a Gaussian profile in the one-axis setting.
+        allow_missing_keys: skip absent keys.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        factor_range: tuple[float, float] = (2.0, 6.0),
+        pool_factor: float = 4.0,
+        pool_prob: float = 0.4,
+        gaussian_prob: float = 0.3,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.factor_range = tuple(factor_range)
+        self.pool_factor = pool_factor
+        self.pool_prob = pool_prob
+        self.gaussian_prob = gaussian_prob
+        self.factors: tuple[float, ...] = (1.0, 1.0, 1.0)
+        self.profile = "box"
+
+    def randomize(self, data: Any = None) -> None:
+        """Draw axis, factor and profile."""
+        if self.R.random() < self.pool_prob:
+            self.factors, self.profile = (self.pool_factor,) * 3, "box"
+            return
+        factors = [1.0, 1.0, 1.0]
+        factors[self.R.randint(3)] = self.R.uniform(*self.factor_range)
+        self.factors = tuple(factors)
+        self.profile = "gaussian" if self.R.random() < self.gaussian_prob else "box"
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Draw once and degrade every key."""
+        self.randomize()
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = thick_slice(d[key], self.factors, self.profile)
+        return d

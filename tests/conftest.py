@@ -1,0 +1,62 @@
+"""Fixtures that every test may use; real scans are read where they lie and never copied into git."""
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import nibabel as nib
+import pytest
+import torch
+
+DATA_DIR = Path(os.environ.get("DIFFENS_DATA") or Path(__file__).parents[1].parent / "shared" / "data")
+CROP_SHAPE = (48, 56, 40)
+
+torch.set_num_threads(2)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "data_dir" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.data)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With DIFFENS_DATA_REQUIRED set, a `data` test that skips is a failure (xfail is not a skip)."""
+    report = yield
+    if (
+        report.skipped
+        and not hasattr(report, "wasxfail")
+        and os.environ.get("DIFFENS_DATA_REQUIRED")
+        and item.get_closest_marker("data")
+    ):
+        report.outcome = "failed"
+        report.longrepr = f"skipped although DIFFENS_DATA_REQUIRED is set: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real scans; the test skips where there is none."""
+    if not (DATA_DIR / "participants.tsv").is_file():
+        pytest.skip(f"no real scans at {DATA_DIR}; set DIFFENS_DATA to a copy of the data pack")
+    return DATA_DIR
+
+
+@pytest.fixture
+def crop_path(data_dir: Path, tmp_path: Path) -> Path:
+    """A NIfTI of the central 48x56x40 voxels (1 mm) of a real T1w, lying where they lie in the scan."""
+    scan = nib.load(data_dir / "sub-upenn01" / "anat" / "sub-upenn01_T1w.nii.gz")
+    start = [(full - side) // 2 for full, side in zip(scan.shape, CROP_SHAPE, strict=True)]
+    crop = scan.slicer[tuple(slice(s, s + side) for s, side in zip(start, CROP_SHAPE, strict=True))]
+    path = tmp_path / "crop_T1w.nii.gz"
+    nib.save(crop, path)
+    return path
