@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,9 @@ def participants(dataset_dir: str | Path) -> list[dict[str, str]]:
     """
     table = Path(dataset_dir) / "participants.tsv"
     if not table.is_file():
-        raise FileNotFoundError(f"{table} is missing: dataset_dir must be a BIDS folder with a participants.tsv")
+        raise FileNotFoundError(
+            f"{table} is missing: dataset_dir must be a BIDS folder with a participants.tsv"
+        )
     with table.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file, delimiter="\t"))
 
@@ -54,7 +57,7 @@ def sharp_volumes(
     for row in participants(dataset_dir):
         if row["split"] != split:
             continue
-        sharpness = dict(pair.split("=") for pair in row["throughplane_sharpness"].split())
+        sharpness = dict(re.findall(r"(\S+)=(\S+)", row["throughplane_sharpness"]))
         for contrast in contrasts:
             path = contrast_path(dataset_dir, row["participant_id"], contrast)
             if float(sharpness.get(contrast, 0)) >= min_sharpness and path.is_file():
@@ -62,5 +65,7 @@ def sharp_volumes(
                 name = f"{subject}_{contrast}"
                 items.append({"label": str(path), "case": name, "subject": subject, "contrast": contrast})
     if not items:
-        raise ValueError(f"{dataset_dir}: no {split} volume of {', '.join(contrasts)} reaches {min_sharpness}")
+        raise ValueError(
+            f"{dataset_dir}: no {split} volume of {', '.join(contrasts)} reaches {min_sharpness}"
+        )
     return items

@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
@@ -18,8 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from monai_diffens.data.writer import case_name, output_path
-from monai_diffens.transforms.input_gate import NIFTI_ENDINGS, InputRejected, check_volume
+from monai_diffens.transforms.input_gate import NIFTI_ENDINGS, CheckedVolume, InputRejected, check_volume
 from monai_diffens.transforms.messages import say
+from monai_diffens.transforms.target_grid import as_spacing, check_factors, is_fine, spacing_factors
 
 __all__ = ["CaseFolder", "Rejected", "find_inputs"]
 
@@ -41,6 +43,7 @@ class _Scan:
     items: list[dict[str, Any]] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
+    fine: list[Path] = field(default_factory=list)
     before: dict[str, tuple[int, int] | None] = field(default_factory=dict)
 
 
@@ -55,6 +58,9 @@ class CaseFolder:
 
     A case is named after its file; its result is ``<output_dir>/<case>_<suffix>.nii.gz``. Inputs that would
     share a result are all rejected, so that a result's name never depends on what else was in the folder.
+
+    With a ``target_spacing``, scans whose slices are too far apart for it are rejected, and scans that
+    already reach it are left alone: there is nothing to do for them, which is no failure.
     """
 
     def __init__(
@@ -64,6 +70,7 @@ class CaseFolder:
         suffix: str = "sr",
         force: bool = False,
         overwrite: bool = False,
+        target_spacing: float | Sequence[float] | None = None,
     ) -> None:
         """Remember what is asked for; nothing is read or written yet.
 
@@ -73,9 +80,12 @@ class CaseFolder:
             suffix: letters, digits, ``-`` and ``_``.
             force: accept values that do not look like MR.
             overwrite: work on cases again whose result is already there.
+            target_spacing: of the results in mm, one number or one for the right, front and head axes each;
+                spacings are not looked at when None.
         """
         self.input, self.output_dir = input, Path(str(output_dir))
         self.suffix, self.force, self.overwrite = str(suffix), force, overwrite
+        self.target_spacing = target_spacing
 
     @property
     def items(self) -> list[dict[str, Any]]:
@@ -97,6 +107,11 @@ class CaseFolder:
         """Results that were already there; as :attr:`items`."""
         return self._scan.skipped
 
+    @property
+    def fine(self) -> list[Path]:
+        """Inputs that already reach the target spacing; as :attr:`items`."""
+        return self._scan.fine
+
     def finish(self) -> int:
         """Print what became of the cases; call it after the last one.
 
@@ -114,6 +129,7 @@ class CaseFolder:
         print(
             f"{done} done, {len(scan.skipped)} skipped (result already there), "
             f"{len(scan.rejected)} rejected, {len(failed)} failed"
+            + (f", {len(scan.fine)} with nothing to do (already at the target spacing)" if scan.fine else "")
         )
         for entry in scan.rejected:
             print(f"rejected: {entry.reason}")
@@ -129,6 +145,7 @@ class CaseFolder:
         scan = _Scan()
         try:
             self._result("probe")
+            spacing = None if self.target_spacing is None else as_spacing(self.target_spacing)
             paths = find_inputs(self.input, self.output_dir, self.suffix)
             _probe(self.output_dir)
         except InputRejected as error:
@@ -148,16 +165,24 @@ class CaseFolder:
                     scan.skipped.append(result)
                     continue
                 checked = check_volume(path, force=self.force)
+                warnings = list(checked.warnings)
+                if spacing is not None:
+                    factors = spacing_factors(checked.affine, spacing)
+                    if is_fine(factors):
+                        log.info(_nothing_to_do(checked, spacing))
+                        scan.fine.append(path)
+                        continue
+                    warnings += check_factors(factors, spacing, path.name)
             except InputRejected as error:
                 if single:
                     _stop(str(error))
                 log.error("rejected: %s", error)
                 scan.rejected.append(Rejected(path, str(error)))
                 continue
-            for warning in checked.warnings:
+            for warning in warnings:
                 log.warning("%s: %s", case, warning)
             scan.before[case] = before
-            scan.items.append({"image": str(path), "case": case, "warnings": list(checked.warnings)})
+            scan.items.append({"image": str(path), "case": case, "warnings": warnings})
         return scan
 
     def _result(self, case: str) -> Path:
@@ -179,9 +204,9 @@ def find_inputs(input: str | PathLike[str], output_dir: Path, suffix: str) -> li
     if input is None or not str(input):
         raise InputRejected(say("no_input"))
     path = Path(str(input))
-    if path.is_file():
+    if os.path.isfile(path):  # unlike Path.is_file, False for a name that the system cannot look up
         return [path]
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise InputRejected(say("input_missing", name=path))
     here = _niftis(path, "*")
     if (path / "dataset_description.json").is_file() or (not here and path.name.startswith(("sub-", "ses-"))):
@@ -228,6 +253,11 @@ def _probe(output_dir: Path) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise InputRejected(say("unwritable", name=output_dir, why=error.strerror)) from error
+
+
+def _nothing_to_do(checked: CheckedVolume, target: Sequence[float]) -> str:
+    spacing, wanted = (" x ".join(f"{value:.3g}" for value in values) for values in (checked.zooms, target))
+    return say("nothing_to_do", name=checked.path.name, spacing=spacing, target=wanted)
 
 
 def _stop(line: str) -> NoReturn:

@@ -10,6 +10,7 @@ beyond its range, so integers would round or clip it; readers need no slope to g
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
+from io import BufferedWriter
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -89,8 +91,12 @@ def save_volume(
     image.header["descrip"] = f"synthetic - Diff-Ensembler {package_version()}".encode()[:79]
     image.set_qform(matrix if qform_code else None, qform_code)
     image.set_sform(matrix, int(sform_code) if sform_code or qform_code else 2)
-    with _whole_or_absent(path) as part:
-        image.to_filename(part)
+    with _whole_or_absent(path) as file:
+        if path.name.endswith(".gz"):  # no name and no time in the header: equal volumes give equal bytes
+            with gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as zipped:
+                image.to_stream(zipped)
+        else:
+            image.to_stream(file)
     return path
 
 
@@ -118,7 +124,7 @@ class SaveVolumed(MapTransform):
             ValueError: two keys would be written under one name.
         """
         super().__init__(keys, allow_missing_keys)
-        self.output_dir = Path(output_dir)
+        self.output_dir = Path(str(output_dir))  # a folder named 2024 comes off the command line as a number
         self.suffixes = ensure_tuple_rep(suffix, len(self.keys))
         if len(set(self.suffixes)) < len(self.keys):
             raise ValueError(f"{len(self.keys)} keys need as many different suffixes, got {self.suffixes}")
@@ -151,8 +157,8 @@ class SaveVolumed(MapTransform):
                     out.get("warnings") or []
                 ),  # an empty list comes out of a DataLoader as None
             }
-            with _whole_or_absent(path.with_name(path.name.removesuffix(".nii.gz") + ".json")) as part:
-                part.write_text(json.dumps(facts, indent=2, default=_plain) + "\n", encoding="utf-8")
+            with _whole_or_absent(path.with_name(path.name.removesuffix(".nii.gz") + ".json")) as file:
+                file.write((json.dumps(facts, indent=2, default=_plain) + "\n").encode())
             save_volume(
                 volume.as_tensor()[0],
                 volume.affine,
@@ -202,27 +208,25 @@ def package_version() -> str:
 
 
 @contextmanager
-def _whole_or_absent(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path``; rename on success, remove on failure."""
+def _whole_or_absent(path: Path) -> Iterator[BufferedWriter]:
+    """Give a file open under a temporary name beside ``path``; rename it on success, remove it on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     ending = next((e for e in (*NIFTI_ENDINGS, ".json") if path.name.endswith(e)), "")
     part = path.with_name(f".part-{os.getpid()}-{secrets.token_hex(4)}{ending}")
     try:
-        yield part
-        _flush(part, os.O_RDWR)
+        with part.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-    with suppress(OSError):  # some file systems cannot flush a folder; the file is whole all the same
-        _flush(path.parent, os.O_RDONLY)
-
-
-def _flush(path: Path, mode: int) -> None:
-    handle = os.open(path, mode)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with suppress(OSError):  # not every system can flush a folder; the file is whole all the same
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _plain(value: Any) -> Any:

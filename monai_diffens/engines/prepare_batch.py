@@ -10,6 +10,8 @@ from monai.engines.utils import PrepareBatch
 from monai.networks.schedulers import Scheduler
 from torch import Tensor
 
+from monai_diffens.inferers.residual import RESIDUAL_SCALE, to_residual
+
 
 class ResidualVelocityPrepareBatch(PrepareBatch):
     """Prepare v-prediction of the residual (label - image) / residual_scale for MONAI's DiffusionInferer.
@@ -21,10 +23,18 @@ class ResidualVelocityPrepareBatch(PrepareBatch):
     Args:
         scheduler: noise schedule, shared with the inferer.
         residual_scale: divisor that brings residuals near unit variance.
+        noise_emphasis: 1 draws timesteps uniformly, above 1 more of the noisy ones.
         centre_channel: channel of ``image`` that the residual is taken to (2.5D: the middle slice).
     """
 
-    def __init__(self, scheduler: Scheduler, residual_scale: float = 0.07, centre_channel: int = 2) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        residual_scale: float = RESIDUAL_SCALE,
+        noise_emphasis: float = 3.0,
+        centre_channel: int = 2,
+    ) -> None:
+        self.noise_emphasis = noise_emphasis
         self.scheduler = scheduler
         self.residual_scale = residual_scale
         self.centre_channel = centre_channel
@@ -40,14 +50,23 @@ class ResidualVelocityPrepareBatch(PrepareBatch):
         image = batchdata["image"].to(device, non_blocking=non_blocking)
         label = batchdata["label"].to(device, non_blocking=non_blocking)
         centre = image[:, self.centre_channel : self.centre_channel + 1]
-        residual = (label - centre) / self.residual_scale
+        residual = to_residual(label, centre, self.residual_scale)
         noise = torch.randn_like(residual)
         timesteps = self.stratified_timesteps(residual.shape[0]).to(residual.device)
         target = self.scheduler.get_velocity(residual, noise, timesteps)
-        return residual, target, (), {"noise": noise, "timesteps": timesteps, "condition": image, "mode": "concat"}
+        return (
+            residual,
+            target,
+            (),
+            {"noise": noise, "timesteps": timesteps, "condition": image, "mode": "concat"},
+        )
 
     def stratified_timesteps(self, batch_size: int) -> Tensor:
-        """(batch_size,) timesteps, one from each of as many equal strata."""
+        """(batch_size,) timesteps, one from each of as many strata, denser towards pure noise.
+
+        Few-step samplers work where noise dominates; at small t the sample shows the answer, and
+        v-prediction only learns to copy the noise.
+        """
         strata = (torch.arange(batch_size) + torch.rand(batch_size)) / batch_size
-        steps = (strata * self.scheduler.num_train_timesteps).long()
+        steps = ((1 - (1 - strata) ** self.noise_emphasis) * self.scheduler.num_train_timesteps).long()
         return steps.clamp(max=self.scheduler.num_train_timesteps - 1)

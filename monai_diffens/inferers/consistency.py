@@ -52,13 +52,14 @@ class AxisSampling:
         cls, n_high: int, factor: float, thickness: float | None = None, profile: str = "box"
     ) -> AxisSampling:
         """Sample ``n_high`` fine voxels every ``factor`` voxels, without gaps unless a thickness is given."""
-        return cls(n_high, max(1, round(n_high / factor)), factor, thickness or factor, profile)
+        thickness = factor if thickness is None else thickness
+        return cls(n_high, max(1, round(n_high / factor)), factor, thickness, profile)
 
     @property
     def slice_centres(self) -> NDArray[np.float64]:
         """(n_low,) centres of the slices in fine voxel coordinates."""
         middle = (self.n_high - 1) / 2
-        return middle + (np.arange(self.n_low) - (self.n_low - 1) / 2) * self.factor
+        return middle + (np.arange(self.n_low, dtype=np.float64) - (self.n_low - 1) / 2) * self.factor
 
     def measure(self) -> NDArray[np.float64]:
         """(n_low, n_high) matrix A: each row the slice profile, integrated over the fine voxels."""
@@ -122,7 +123,7 @@ class Measurement:
         Args:
             box: region outside which the residual is zero (the foreground); the whole grid when None.
         """
-        pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]] | None] = []
+        pairs: list[tuple[NDArray[np.float64], NDArray[np.floating]] | None] = []
         for dim, matrix in enumerate(self._matrices):
             if matrix is None:
                 pairs.append(None)
@@ -135,7 +136,7 @@ class Measurement:
 class NullSpaceProjection:
     """x -> x - A+ A x for residual volumes (..., X, Y, Z); built by :meth:`Measurement.null_space`."""
 
-    def __init__(self, pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]] | None]) -> None:
+    def __init__(self, pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.floating]] | None]) -> None:
         # A+ A is separable too: one square matrix an axis
         self._projectors = [None if pair is None else pair[1] @ pair[0] for pair in pairs]
 
@@ -150,6 +151,8 @@ def _apply(volume: Tensor, matrices: Sequence[NDArray[np.float64] | None]) -> Te
     """Apply one matrix along each of the last three axes."""
     for dim, matrix in zip((-3, -2, -1), matrices, strict=True):
         if matrix is not None:
+            if not volume.is_floating_point():  # the matrix, cast to integers, would be all zero
+                raise TypeError(f"a floating point volume is needed, got {volume.dtype}")
             operator = torch.as_tensor(matrix, dtype=volume.dtype, device=volume.device)
             volume = torch.tensordot(volume, operator, dims=([dim], [1])).movedim(-1, dim)
     return volume

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from monai.networks.nets import DiffusionModelUNet
 from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
+from monai.networks.schedulers import Scheduler
 from torch import Tensor, nn
+
+from monai_diffens.networks.scriptable_unet import ScriptableUNet
 
 
 class PlaneDenoiser(nn.Module):
@@ -24,6 +26,9 @@ class PlaneDenoiser(nn.Module):
         norm_num_groups: groups of the group normalisation.
         num_head_channels: channels a head of the middle block's self-attention.
         num_class_embeds: number of condition groups when one network serves several, else None.
+        detail_gain: amplification of the condition's detail, see :meth:`stem_input`.
+        schedule: noise schedule it is trained for, a name in MONAI's NoiseSchedules.
+        num_train_timesteps: length of the schedule.
     """
 
     def __init__(
@@ -35,15 +40,21 @@ class PlaneDenoiser(nn.Module):
         norm_num_groups: int = 16,
         num_head_channels: int = 32,
         num_class_embeds: int | None = None,
+        detail_gain: float = 10.0,
+        schedule: str = "cosine",
+        num_train_timesteps: int = 1000,
     ) -> None:
         super().__init__()
+        signal = Scheduler(num_train_timesteps, schedule).alphas_cumprod ** 0.5
+        self.register_buffer("signal_level", signal, persistent=False)
         self.stem = stem
+        self.detail_gain = detail_gain
         self.divisor = stem * 2 ** (len(channels) - 1)
         self.base_channels = channels[0]
         self.feature_channels = tuple(reversed(channels))
-        self.unet = DiffusionModelUNet(
+        self.unet = ScriptableUNet(
             spatial_dims=2,
-            in_channels=(1 + condition_channels) * stem**2,
+            in_channels=(1 + condition_channels) * stem**2 + 1,
             out_channels=stem**2,
             channels=channels,
             num_res_blocks=num_res_blocks,
@@ -69,6 +80,24 @@ class PlaneDenoiser(nn.Module):
         """
         return self.predict_with_features(x, timesteps, class_labels)[0]
 
+    def stem_input(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        """Patches of x_t and of the condition's detail, and the condition's patch mean.
+
+        x_t enters as alpha_t x_t, the best linear guess of the clean sample: where it is noise alone it
+        is silent, instead of drowning the condition.
+
+        The residual depends on detail of a few per cent of the condition's range, beside noise of unit
+        variance; amplified against the patch mean of the middle slice it is learned many times sooner.
+        """
+        signal = self.signal_level[timesteps.long()]  # type: ignore[index]
+        signal = signal.to(x.dtype)[:, None, None, None]
+        x_t, condition = signal * x[:, :1], x[:, 1:]
+        middle = condition.shape[1] // 2
+        mean = F.avg_pool2d(condition[:, middle : middle + 1], self.stem)
+        base = F.interpolate(mean, scale_factor=float(self.stem), mode="nearest")
+        detail = F.pixel_unshuffle((condition - base) * self.detail_gain, self.stem)
+        return torch.cat([F.pixel_unshuffle(x_t, self.stem), detail, 2 * mean - 1], dim=1)
+
     def predict_with_features(
         self, x: Tensor, timesteps: Tensor, class_labels: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor]]:
@@ -83,10 +112,12 @@ class PlaneDenoiser(nn.Module):
         height, width = x.shape[-2], x.shape[-1]
         pad_h, pad_w = -height % self.divisor, -width % self.divisor
         x = F.pad(x, (0, pad_w, 0, pad_h))
-        h = F.pixel_unshuffle(x, self.stem)
+        h = self.stem_input(x, timesteps)
 
         emb = self.unet.time_embed(get_timestep_embedding(timesteps, self.base_channels).to(h.dtype))
-        if class_labels is not None:
+        if self.unet.num_class_embeds is not None:
+            if class_labels is None:
+                raise ValueError("class_labels are needed: built with num_class_embeds")
             emb = emb + self.unet.class_embedding(class_labels).to(h.dtype)
         h = self.unet.conv_in(h)
         skips: list[Tensor] = [h]
@@ -97,10 +128,8 @@ class PlaneDenoiser(nn.Module):
         h = self.unet.middle_block(hidden_states=h, temb=emb, context=None)
         features: list[Tensor] = []
         for up_block in self.unet.up_blocks:
-            count: int = len(up_block.resnets)
-            h = up_block(
-                hidden_states=h, res_hidden_states_list=skips[-count:], temb=emb, context=None
-            )
+            count: int = len(up_block.resnets)  # type: ignore[arg-type]
+            h = up_block(hidden_states=h, res_hidden_states_list=skips[-count:], temb=emb, context=None)
             skips = skips[:-count]
             features.append(h)
         prediction = F.pixel_shuffle(self.unet.out(h), self.stem)

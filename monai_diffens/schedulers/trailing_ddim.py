@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from monai.networks.schedulers import DDIMScheduler
+from torch import Tensor
 
 
 class TrailingDDIMScheduler(DDIMScheduler):
@@ -42,4 +43,26 @@ class TrailingDDIMScheduler(DDIMScheduler):
             raise ValueError(f"num_steps must be 1 to {self.num_train_timesteps}, got {num_inference_steps}")
         self.num_inference_steps = num_inference_steps
         stride = self.num_train_timesteps // num_inference_steps
-        self.timesteps = self.num_train_timesteps - 1 - stride * torch.arange(num_inference_steps, device=device)
+        steps = torch.arange(num_inference_steps, device=device)
+        self.timesteps = self.num_train_timesteps - 1 - stride * steps
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: int,
+        sample: Tensor,
+        eta: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Step as MONAI does, by T // num_inference_steps, but always end at the clean sample.
+
+        Where the number of steps does not divide T, MONAI's last step lands at a timestep above zero and
+        leaves its noise in (48 steps of 1000: timestep 39, 7 % of the residual's standard deviation).
+
+        Returns:
+            The sample at the next timestep, and the clean sample this prediction implies.
+        """
+        earlier, clean = super().step(model_output, timestep, sample, eta, generator)
+        landing = int(timestep) - self.num_train_timesteps // self.num_inference_steps
+        is_last = landing < self.num_train_timesteps % self.num_inference_steps
+        return (clean if is_last else earlier), clean

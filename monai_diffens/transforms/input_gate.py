@@ -35,6 +35,7 @@ __all__ = ["NIFTI_ENDINGS", "AffineInMillimetersd", "CheckedVolume", "InputRejec
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 BLOCK = 1 << 20  # voxels read at a time
+TAIL_BLOCKS = 64  # blocks of bytes after the last voxel that are read to reach the checksum
 EXTENT_MM = (1.0, 2000.0)  # longest side of a plausible volume: outside it, the unit of length is wrong
 CT_CUT, CT_FRACTION = -100.0, 0.05  # CT: air at -1000 HU fills far more than 5 % of a head scan
 
@@ -225,14 +226,17 @@ def _check_voxels(path: Path, image: nib.Nifti1Image, force: bool) -> list[str]:
             low, high = min(low, least), max(high, most)
             if least < CT_CUT:
                 below += int((block * slope + inter < CT_CUT).sum())
-        _reading(path, file.read, 1)  # the end of a gzip file holds its checksum
+        for _ in range(TAIL_BLOCKS):  # the end of a gzip file holds its checksum
+            if not _reading(path, file.read, BLOCK):
+                break
     if bad:
         raise _reject("non_finite", path, count=bad)
     if low == high:
         raise _reject("constant", path, value=low)
-    if below < CT_FRACTION * total:
-        return []
+    unlike_mr = below >= CT_FRACTION * total
     seen = {"percent": 100 * below / total, "cut": CT_CUT, "low": low}
-    if not force:
+    if unlike_mr and not force:
         raise _reject("not_mr", path, **seen)
-    return [say("forced", **seen)]
+    if high <= 0:  # intensities are scaled by what is above zero
+        raise _reject("not_positive", path, high=high)
+    return [say("forced", **seen)] if unlike_mr else []

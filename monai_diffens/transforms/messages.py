@@ -23,8 +23,12 @@ REJECT = {
     "affine": "{name}: unusable geometry ({why}); export it again or set its spacing and orientation",
     "extent": "{name}: spans {extent:g} mm by its header, which is not a head; "
     "set its spacing and its unit (millimetres)",
+    "not_positive": "{name}: no voxel is above zero (maximum {high:g}), while an MR magnitude image has its "
+    "signal there; check the export",
     "not_mr": "{name}: {percent:.0f} % of the voxels lie below {cut:g} (minimum {low:g}), as in CT or phase "
     "images, while an MR magnitude image has none; give an MR magnitude image, or use force if it is one",
+    "too_thick": "{name}: slices {mm:.3g} mm apart are {factor:.3g} target voxels, more than the {limit:g} "
+    "that can be restored; ask for a coarser target_spacing",
 }
 
 WARN = {
@@ -35,6 +39,8 @@ WARN = {
     "first to the left (NIfTI method 1 read as nibabel does); left and right cannot be told from this file",
     "unit_converted": "the header's unit is {unit}: converted to millimetres",
     "unit_unknown": "the header names no unit of length: taken as millimetres",
+    "thick": "slices {mm:.3g} mm apart are {factor:.3g} target voxels, beyond the trained 2 to {trained:g}: "
+    "expect less detail than the model card tells",
     "forced": "{percent:.0f} % of the voxels lie below {cut:g}, unlike MR: accepted because of force",
 }
 
@@ -43,6 +49,10 @@ CASES = {
     "input_missing": "{name}: no such file or folder; check --input",
     "no_cases": "{name}: no NIfTI volume (.nii, .nii.gz) to work on in this folder; check --input",
     "unwritable": "{name}: cannot write to this output folder ({why}); choose another or free space",
+    "nothing_to_do": "{name}: nothing to do, its spacing of {spacing} mm already reaches the target of "
+    "{target} mm; for more, ask for a finer target_spacing",
+    "bad_spacing": "target_spacing {value}: one positive number in mm is needed, or three; "
+    "change --target_spacing",
     "bad_suffix": "suffix {name}: letters, digits, '-' and '_' only; choose another --suffix",
     "outside": "{name}: a link that leads out of the input folder; copy the file instead",
     "same_name": "{name}: {count} inputs would all be written as {result}; rename them",

@@ -9,6 +9,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 from monai.transforms.utils import generate_spatial_bounding_box
+from monai.utils import ensure_tuple
 from torch import Tensor
 
 from monai_diffens.networks.slicing import PLANES, neighbour_slices, plane_axis, to_slices
@@ -75,7 +76,7 @@ class RandSlicesd(Randomizable, MapTransform):
         self, keys: KeysCollection, condition_keys: KeysCollection, num_samples: int = 8, reach: int = 2
     ) -> None:
         super().__init__(keys)
-        self.condition_keys = (condition_keys,) if isinstance(condition_keys, str) else tuple(condition_keys)
+        self.condition_keys = ensure_tuple(condition_keys)
         self.num_samples = num_samples
         self.reach = reach
 
@@ -94,5 +95,3 @@ class RandSlicesd(Randomizable, MapTransform):
 
 def _plain(volume: Tensor) -> Tensor:
     return volume.as_tensor() if hasattr(volume, "as_tensor") else torch.as_tensor(volume)
-
-

@@ -11,10 +11,10 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
 
-from monai_diffens.inferers.consistency import AxisSampling, Measurement
+from monai_diffens.inferers.consistency import PROFILES, AxisSampling, Measurement
 
-SLICE_SPACING_KEY = "slice_factor"
-SLICE_PROFILE_KEY = "slice_profile"
+# meta entry: one row an axis of slices, factor, thickness and profile number; no slices: a fine axis
+SAMPLING_KEY = "slice_sampling"
 
 
 def measurement_for(
@@ -36,11 +36,38 @@ def measurement_for(
     )
 
 
+def measurement_from_meta(shape: Sequence[int], meta: Mapping[str, Any]) -> Measurement | None:
+    """Measurement that ``meta`` records for a volume of ``shape`` (X, Y, Z), or None when it records none."""
+    if SAMPLING_KEY not in meta:
+        return None
+    axes: list[AxisSampling | None] = []
+    rows = np.asarray(meta[SAMPLING_KEY], dtype=float).reshape(3, -1)
+    for size, (n_low, factor, thickness, profile) in zip(shape, rows, strict=True):
+        if n_low == 0:
+            axes.append(None)
+        else:
+            axes.append(AxisSampling(size, int(n_low), factor, thickness, PROFILES[int(profile)]))
+    return Measurement(axes)
+
+
+def record_sampling(volume: Tensor, measurement: Measurement) -> None:
+    """Write the measurement into ``volume.meta``, as numbers that MONAI's collation keeps."""
+    if isinstance(volume, MetaTensor):
+        volume.meta[SAMPLING_KEY] = np.asarray(
+            [
+                (0.0, 1.0, 1.0, 0.0)
+                if axis is None
+                else (axis.n_low, axis.factor, axis.thickness, PROFILES.index(axis.profile))
+                for axis in measurement.axes
+            ]
+        )
+
+
 class ThickSlicesd(MapTransform):
     """Replace a fine volume by what its thick-sliced scan shows on the same grid.
 
     The volume is measured by slices and brought back by :meth:`Measurement.restore`, so grid and affine
-    stay as they are; ``meta`` records factors and profile for the consistency step.
+    stay as they are; ``meta`` records the sampling for the consistency step.
 
     Args:
         keys: volumes (C, X, Y, Z).
@@ -72,9 +99,9 @@ def thick_slice(volume: Tensor, factors: Sequence[float], profile: str = "box") 
     """The volume (C, X, Y, Z) as its thick-sliced scan shows it, on the same grid."""
     measurement = measurement_for(volume.shape[1:], factors, profile)
     degraded = measurement.restore(measurement(volume))
-    if isinstance(degraded, MetaTensor):
-        degraded.meta[SLICE_SPACING_KEY] = np.asarray(factors, dtype=float)
-        degraded.meta[SLICE_PROFILE_KEY] = profile
+    if degraded is volume:  # no thick axis; the caller's meta stays as it is
+        degraded = volume.clone()
+    record_sampling(degraded, measurement)
     return degraded
 
 
@@ -100,7 +127,7 @@ class RandThickSlicesd(Randomizable, MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.factor_range = tuple(factor_range)
+        self.factor_range = factor_range
         self.pool_factor = pool_factor
         self.pool_prob = pool_prob
         self.gaussian_prob = gaussian_prob

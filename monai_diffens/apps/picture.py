@@ -1,0 +1,182 @@
+"""One picture of a restored volume beside its truth: three planes, and how far each method is off."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from monai_diffens.metrics.masked import psnr
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# plane -> (axis across it, (axis to the right, axis upwards), letters at the left and right edge)
+PLANES = {
+    "axial": (2, (0, 1), "LR"),
+    "coronal": (1, (0, 2), "LR"),
+    "sagittal": (0, (1, 2), "PA"),
+}
+CONVENTION = "Neurological convention: the left of the head is on the left."
+ERROR_PERCENTILE = 99.5  # of the errors shown: above it the colours saturate
+
+# pixels
+DPI = 150
+PANEL = 300  # least width of a panel, so that titles fit over small volumes
+LEFT, RIGHT, GAP = 70, 20, 8
+TITLES, BETWEEN = 125, 95
+CAPTION_LINE = 32
+
+
+def three_plane_picture(
+    volumes: Mapping[str, NDArray[Any]],
+    truth: NDArray[Any],
+    path: str | PathLike[str],
+    spacing: Sequence[float] = (1.0, 1.0, 1.0),
+    data_range: float | None = None,
+    caption: str = "",
+) -> Path:
+    """Write a PNG: the volumes beside the truth in three planes, and below them the error of each.
+
+    The planes go through the centre of the truth's foreground (above 0). All volumes share one grey scale,
+    0 to ``data_range``; all absolute errors, in percent of ``data_range``, share one colour scale.
+    PSNR in the titles is that of the whole box.
+
+    Args:
+        volumes: name -> (X, Y, Z) array, RAS, on the truth's grid and in its unit; one column each.
+        truth: (X, Y, Z) array, RAS; the last column.
+        path: the PNG; an existing file is replaced.
+        spacing: voxel size along X, Y, Z in mm.
+        data_range: white of the grey scale and peak of PSNR; the truth's maximum when None.
+        caption: printed below, before the convention.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ValueError: there are no volumes, shapes differ, or the truth has no voxel above zero.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    path = Path(path)
+    truth = np.asarray(truth, dtype=np.float32)
+    columns = {name: np.asarray(volume, dtype=np.float32) for name, volume in volumes.items()}
+    if not columns or truth.ndim != 3 or any(volume.shape != truth.shape for volume in columns.values()):
+        shapes = ", ".join(str(volume.shape) for volume in columns.values()) or "none"
+        raise ValueError(f"volumes of the truth's shape {truth.shape} are needed, got {shapes}")
+    centre = foreground_centre(truth)
+    peak = float(truth.max()) if data_range is None else float(data_range)
+    titles = [f"{name}\n{_psnr(volume, truth, peak):.2f} dB" for name, volume in columns.items()]
+    errors = [np.abs(volume - truth) * (100 / peak) for volume in columns.values()]
+    shown = np.concatenate([_cut(error, plane, centre).ravel() for error in errors for plane in PLANES])
+    error_peak = max(float(np.percentile(shown, ERROR_PERCENTILE)), 1e-3)
+
+    extents = [(truth.shape[a] * spacing[a], truth.shape[b] * spacing[b]) for _, (a, b), _ in PLANES.values()]
+    widest = max(width for width, _ in extents)
+    zoom = max(2, int(np.ceil(PANEL / widest)))  # pixels a millimetre; whole, so that voxels look alike
+    width = round(widest * zoom)
+    heights = [round(height * zoom) for _, height in extents]
+    where = ", ".join(f"{axis} {index}" for axis, index in zip("xyz", centre, strict=True))
+    lines = [*caption.splitlines(), f"{CONVENTION} Planes through voxel {where}; PSNR of the whole box."]
+    block = sum(heights) + GAP * (len(heights) - 1)
+    total_width = LEFT + (width + GAP) * (len(columns) + 1) + RIGHT
+    total_height = TITLES + block + BETWEEN + block + CAPTION_LINE * (len(lines) + 1)
+    figure = Figure(figsize=(total_width / DPI, total_height / DPI), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+
+    def panel(left: float, top: float, wide: float, high: float) -> Axes:
+        bottom = total_height - top - high
+        return figure.add_axes(
+            (left / total_width, bottom / total_height, wide / total_width, high / total_height)
+        )
+
+    def draw_block(top: float, stack: Sequence[NDArray[Any]], heads: Sequence[str], **colours: Any) -> Any:
+        image = None
+        for (name, (_, _, letters)), extent, height in zip(PLANES.items(), extents, heights, strict=True):
+            for column, (volume, head) in enumerate(zip(stack, heads, strict=True)):
+                axis = panel(LEFT + column * (width + GAP), top, width, height)
+                cut = _cut(volume, name, centre)
+                image = axis.imshow(
+                    cut.T,
+                    origin="lower",
+                    extent=(0, extent[0], 0, extent[1]),
+                    interpolation="nearest",
+                    **colours,
+                )
+                margin = (widest - extent[0]) / 2
+                axis.set(xlim=(-margin, extent[0] + margin), xticks=[], yticks=[], facecolor="black")
+                for spine in axis.spines.values():
+                    spine.set_visible(False)
+                if name == next(iter(PLANES)):
+                    axis.set_title(head, fontsize=11)
+                if column == 0:
+                    axis.set_ylabel(name, fontsize=11)
+                    _letters(axis, letters)
+            top += height + GAP
+        return image
+
+    draw_block(TITLES, [*columns.values(), truth], [*titles, "truth\n"], cmap="gray", vmin=0, vmax=peak)
+    below = TITLES + block + BETWEEN
+    heads = [f"{name}: error" for name in columns]
+    image = draw_block(below, errors, heads, cmap="inferno", vmin=0, vmax=error_peak)
+    left = LEFT + len(columns) * (width + GAP) + 30
+    bar = figure.colorbar(image, cax=panel(left, below + block * 0.2, 24, block * 0.6), extend="max")
+    bar.set_label("|x \N{MINUS SIGN} truth|, % of the data range", fontsize=11)
+    _footer(figure, lines, total_width, total_height)
+    figure.savefig(path, dpi=DPI, format="png")
+    return path
+
+
+def foreground_centre(volume: NDArray[Any]) -> tuple[int, int, int]:
+    """Voxel in the middle of the box that holds all voxels above zero.
+
+    Raises:
+        ValueError: when no voxel is above zero.
+    """
+    low, high = foreground_box(volume)
+    x, y, z = ((int(first) + int(last)) // 2 for first, last in zip(low, high, strict=True))
+    return x, y, z
+
+
+def foreground_box(volume: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """First and last index, along X, Y, Z, of the voxels above zero.
+
+    Raises:
+        ValueError: when no voxel is above zero.
+    """
+    inside = volume > 0
+    if not inside.any():
+        raise ValueError("no voxel above zero: nothing to show")
+    found = [
+        np.flatnonzero(inside.any(axis=tuple(other for other in range(3) if other != axis)))
+        for axis in range(3)
+    ]
+    return np.array([indices[0] for indices in found]), np.array([indices[-1] for indices in found])
+
+
+def _cut(volume: NDArray[Any], plane: str, centre: Sequence[int]) -> NDArray[Any]:
+    across = PLANES[plane][0]
+    return volume.take(centre[across], axis=across)
+
+
+def _psnr(volume: NDArray[Any], truth: NDArray[Any], data_range: float) -> float:
+    pair = (torch.from_numpy(np.ascontiguousarray(array)).double() for array in (volume, truth))
+    return float(psnr(*pair, data_range=data_range))
+
+
+def _letters(axis: Axes, letters: str) -> None:
+    for letter, x, side in zip(letters, (0.02, 0.98), ("left", "right"), strict=True):
+        axis.text(x, 0.5, letter, color="white", fontsize=9, ha=side, va="center", transform=axis.transAxes)
+
+
+def _footer(figure: Figure, lines: Sequence[str], width: int, height: int) -> None:
+    for number, line in enumerate(reversed(lines)):
+        y = (CAPTION_LINE * (number + 0.7)) / height
+        figure.text(LEFT / width, y, line, fontsize=8.5, color="0.25", va="center")

@@ -1,0 +1,142 @@
+"""Tables and the distortion-realism figure of a sweep, written from its CSV alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from monai_diffens.engines.sweep import read_table
+
+METRICS = ("psnr", "psnr_brain", "ssim", "ssim_brain", "hfen", "inter_slice", "sharpness", "consistency", "seconds")
+HEADINGS = (
+    "PSNR box, PSNR brain, SSIM box, SSIM brain, HFEN, inter-slice, sharpness, consistency, s".split(", ")
+)
+REFERENCE_SHARPNESS = 0.9
+
+Curve = list[dict[str, float]]
+
+
+def mean_rows(rows: Iterable[Mapping[str, str]]) -> dict[tuple[str, str, int, str], dict[str, float]]:
+    """Mean of every metric over the cases, by (setting, method, num_steps, restart)."""
+    groups: dict[tuple[str, str, int, str], list[Mapping[str, str]]] = {}
+    for row in rows:
+        key = (row["setting"], row["method"], int(row["num_steps"]), row["restart"])
+        groups.setdefault(key, []).append(row)
+    return {
+        key: {metric: float(np.mean([float(row[metric]) for row in group])) for metric in METRICS}
+        for key, group in groups.items()
+    }
+
+
+def curve(means: Mapping[tuple[str, str, int, str], dict[str, float]], setting: str, method: str) -> Curve:
+    """Points of one method over the dial, by rising sharpness."""
+    points = [value for (where, who, _, _), value in means.items() if (where, who) == (setting, method)]
+    return sorted(points, key=lambda point: point["sharpness"])
+
+
+def at_sharpness(points: Curve, metric: str, sharpness: float = REFERENCE_SHARPNESS) -> float | None:
+    """Metric interpolated along a curve at a sharpness; None where the curve does not reach it."""
+    positions = [point["sharpness"] for point in points]
+    if len(points) < 2 or not positions[0] <= sharpness <= positions[-1]:
+        return None
+    return float(np.interp(sharpness, positions, [point[metric] for point in points]))
+
+
+def write_report(table: str | Path, title: str, note: str = "") -> Path:
+    """Write ``<table>.md`` and ``<table>.png`` beside a sweep's CSV.
+
+    Args:
+        table: CSV of :class:`~monai_diffens.engines.sweep.DialSweep`.
+        title: heading.
+        note: what was run, in words.
+
+    Returns:
+        Path of the Markdown file.
+
+    Raises:
+        ValueError: when the table is empty.
+    """
+    table = Path(table)
+    rows = read_table(table)
+    if not rows:
+        raise ValueError(f"{table} holds no rows: run evaluate first")
+    means = mean_rows(rows)
+    settings = list(dict.fromkeys(row["setting"] for row in rows))
+    cases = list(dict.fromkeys(row["case"] for row in rows))
+    picture = table.with_suffix(".png")
+    lines = [
+        f"# {title}",
+        "",
+        f"Cases ({len(cases)}): {', '.join(cases)}. {note}".strip(),
+        "",
+        "Intensities are scaled by the truth's 99.5th foreground percentile; the data range of PSNR and SSIM "
+        "is 1. Brain figures are taken where the truth is above zero. Sharpness is the standard deviation of "
+        "the Laplacian of Gaussian (1 voxel) over the truth's; consistency is the mean absolute difference "
+        "between input and thick-sliced output; s is wall time.",
+        "",
+        f"![PSNR and SSIM against sharpness]({picture.name})",
+    ]
+    for setting in settings:
+        lines += ["", f"## {setting}, mean of cases", "", _row(("method", "passes", "restart", *HEADINGS))]
+        lines.append(_row(["---"] * (3 + len(METRICS))))
+        for (where, method, steps, restart), values in means.items():
+            if where == setting:
+                figures = (f"{values[metric]:.4f}" if metric == "consistency" else f"{values[metric]:.3f}" for metric in METRICS)
+                lines.append(_row((method, str(steps), restart or "-", *figures)))
+        lines += ["", *_at_reference(means, setting)]
+    lines += ["", f"Every case stands in [{table.name}]({table.name})."]
+    report = table.with_suffix(".md")
+    report.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    draw_curves(means, settings, picture)
+    return report
+
+
+def draw_curves(
+    means: Mapping[tuple[str, str, int, str], dict[str, float]], settings: Sequence[str], path: Path
+) -> None:
+    """Figure: one row a setting; PSNR and SSIM inside the brain against sharpness, a line a method."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(
+        len(settings), 2, figsize=(11, 3.8 * len(settings)), squeeze=False, layout="constrained"
+    )
+    methods = list(dict.fromkeys(method for _, method, _, _ in means))
+    for row, setting in zip(axes, settings, strict=True):
+        for axis, metric, label in zip(row, ("psnr_brain", "ssim_brain"), ("PSNR / dB", "SSIM"), strict=True):
+            for method in methods:
+                points = curve(means, setting, method)
+                if points:
+                    axis.plot(
+                        [point["sharpness"] for point in points],
+                        [point[metric] for point in points],
+                        "o-" if len(points) > 1 else "s",
+                        linewidth=2.5 if method == "calibrated" else 1.2,
+                        label=method,
+                    )
+            axis.axvline(1.0, color="0.8", linewidth=1)
+            axis.set(title=setting, xlabel="sharpness (1 = truth)", ylabel=f"{label} inside the brain")
+    axes[0][0].legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def _at_reference(
+    means: Mapping[tuple[str, str, int, str], dict[str, float]], setting: str
+) -> list[str]:
+    found = []
+    for method in dict.fromkeys(who for where, who, _, _ in means if where == setting):
+        points = curve(means, setting, method)
+        psnr, ssim = at_sharpness(points, "psnr_brain"), at_sharpness(points, "ssim_brain")
+        if psnr is not None and ssim is not None:
+            found.append(f"{method} {psnr:.2f} dB / {ssim:.3f}")
+    text = "; ".join(found) or "no curve reaches it"
+    return [f"At sharpness {REFERENCE_SHARPNESS} (PSNR / SSIM inside the brain, along each curve): {text}."]
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

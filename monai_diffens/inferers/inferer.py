@@ -1,0 +1,178 @@
+"""Conditions in, volume out: the inferer that the bundles' evaluators call."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.inferers import Inferer
+from monai.networks.schedulers import Scheduler
+from monai.transforms.utils import generate_spatial_bounding_box
+from torch import Tensor
+from tqdm import tqdm
+
+from monai_diffens.data.writer import case_name
+from monai_diffens.inferers.consistency import Measurement
+from monai_diffens.inferers.residual import RESIDUAL_SCALE, from_residual
+from monai_diffens.inferers.sampling import constrained, sample_with_prior
+from monai_diffens.networks.diff_ensembler import DiffEnsembler
+from monai_diffens.transforms.thick_slices import measurement_from_meta
+
+logger = logging.getLogger(__name__)
+
+
+class DiffEnsemblerInferer(Inferer):
+    """Sample the target volume given its conditions.
+
+    Args:
+        scheduler: noise schedule and solver; ``prediction_type`` must be the one trained for.
+        num_steps: network passes a sample, the dial from regression (1) to realism (10 and more).
+        num_samples: samples a case; their voxel-wise mean is returned.
+        seed: with the case's name it seeds the noise, so that the same case gives the same volume
+            whatever ran before it.
+        fusion: "calibrated", "mean", "alternate" or one expert's name.
+        restart: see :func:`sample_with_prior`; None for a plain walk.
+        consistency: make the result, thick-sliced again, equal the input where ``inputs.meta`` says how
+            it was sliced.
+        amp: bf16 autocast: True, False, or "auto" (where the processor computes in bf16).
+        progress: show a progress bar.
+        residual_scale: of the training.
+        margin: voxels kept around the foreground; what lies outside is left as the condition has it.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        num_steps: int = 4,
+        num_samples: int = 1,
+        seed: int = 0,
+        fusion: str = "calibrated",
+        restart: float | None = 0.5,
+        consistency: bool = True,
+        amp: bool | str = "auto",
+        progress: bool = True,
+        residual_scale: float = RESIDUAL_SCALE,
+        margin: int = 4,
+    ) -> None:
+        super().__init__()
+        if num_samples < 1 or num_steps < 1:
+            raise ValueError(
+                f"num_steps and num_samples must be 1 or more, got {num_steps} and {num_samples}"
+            )
+        if amp not in (True, False, "auto"):
+            raise ValueError(f"amp must be true, false or 'auto', got '{amp}'")
+        self.scheduler = scheduler
+        self.num_steps = num_steps
+        self.num_samples = num_samples
+        self.seed = seed
+        self.fusion = fusion
+        self.restart = restart
+        self.consistency = consistency
+        self.amp = amp
+        self.progress = progress
+        self.residual_scale = residual_scale
+        self.margin = margin
+
+    def __call__(self, inputs: Tensor, network: DiffEnsembler, *args: Any, **kwargs: Any) -> Tensor:
+        """Sample one volume a case.
+
+        Args:
+            inputs: (B, M, X, Y, Z) scaled conditions, RAS; the first is what the residual is added to.
+            network: the model.
+            *args: unused; MONAI's engines may pass some.
+            **kwargs: unused, likewise.
+
+        Returns:
+            (B, 1, X, Y, Z) on the conditions' scale and grid.
+        """
+        network.check_fusion(self.fusion)
+        volumes = [self.restore_case(inputs[index : index + 1], network) for index in range(inputs.shape[0])]
+        result = torch.cat(volumes)
+        if isinstance(inputs, MetaTensor):
+            return MetaTensor(result, meta=dict(inputs.meta), applied_operations=inputs.applied_operations)
+        return result
+
+    @torch.no_grad()
+    def restore_case(self, inputs: Tensor, network: DiffEnsembler) -> Tensor:
+        """Sample one case (1, M, X, Y, Z) -> (1, 1, X, Y, Z)."""
+        meta = inputs.meta if isinstance(inputs, MetaTensor) else {}
+        conditions = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        conditions = conditions.float()
+        measurement = measurement_from_meta(conditions.shape[2:], meta) if self.consistency else None
+        region = self.foreground(conditions)
+        cropped = conditions[(..., *region)]
+        case = case_of(meta)
+        total = torch.zeros_like(cropped[:, :1])
+        with tqdm(
+            total=self.num_steps * self.num_samples, disable=not self.progress, desc="denoising", unit="pass"
+        ) as bar:
+            for number in range(self.num_samples):
+                noise = self.noise(cropped[:, :1].shape, case, number).to(conditions.device)
+                total += self.sample_residual(noise, cropped, network, measurement, region, bar)
+        residual = torch.zeros_like(conditions[:, :1])
+        residual[(..., *region)] = total / self.num_samples
+        return from_residual(residual, conditions[:, :1], self.residual_scale)
+
+    def sample_residual(
+        self,
+        noise: Tensor,
+        conditions: Tensor,
+        network: DiffEnsembler,
+        measurement: Measurement | None,
+        region: Sequence[slice],
+        bar: tqdm,
+    ) -> Tensor:
+        """One sample of the scaled residual (1, 1, X, Y, Z) inside the foreground region."""
+        kind = conditions.device.type
+
+        def denoise(x_t: Tensor, t: int, step: int) -> Tensor:
+            timesteps = torch.full((x_t.shape[0],), t, device=x_t.device)
+            with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.use_amp(kind)):
+                fused = network.predict(x_t, conditions, timesteps, self.fusion, step)
+            bar.update()
+            return fused.prediction.float()
+
+        if measurement is not None:
+            denoise = constrained(denoise, measurement.null_space(region), self.scheduler)
+        return sample_with_prior(denoise, noise, self.scheduler, self.num_steps, self.restart)
+
+    def foreground(self, conditions: Tensor) -> tuple[slice, slice, slice]:
+        """Box of the voxels above zero, with a margin: empty space costs nothing."""
+        start, stop = generate_spatial_bounding_box(
+            conditions[0], select_fn=lambda x: x > 1e-3, margin=self.margin, allow_smaller=False
+        )
+        sizes = conditions.shape[2:]
+        x, y, z = (
+            slice(max(0, int(low)), min(size, int(high)))
+            for low, high, size in zip(start, stop, sizes, strict=True)
+        )
+        return x, y, z
+
+    def noise(self, shape: Sequence[int], case: str, number: int) -> Tensor:
+        """Standard normal noise that depends on seed, case name and sample number alone."""
+        digest = hashlib.sha256(f"{self.seed}/{case}/{number}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        return torch.randn(tuple(shape), generator=generator)
+
+    def use_amp(self, device_type: str) -> bool:
+        """Whether to autocast: on processors without bf16 arithmetic it is several times slower."""
+        if self.amp != "auto":
+            return bool(self.amp)
+        if device_type == "cuda":
+            return torch.cuda.is_bf16_supported()
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def case_of(meta: Mapping[str, Any]) -> str:
+    """Name of a case: ``case`` where it is given, else its file's name without folder and ending.
+
+    A folder in the name would make the same scan restore differently where it is kept elsewhere.
+    """
+    source = meta.get("case") or meta.get("filename_or_obj") or ""
+    if isinstance(source, (list, tuple)):  # a batch of one
+        source = source[0]
+    return case_name(str(source))

@@ -1,0 +1,162 @@
+"""The learned fusion: a light 3D network that weighs the experts voxel by voxel."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
+from monai.networks.utils import pixelshuffle, pixelunshuffle
+from torch import Tensor, nn
+
+# Deviations from the mean are small against the predictions; brought to the same size they are seen.
+DEVIATION_GAIN = 3.0
+
+
+class FilmBlock(nn.Module):
+    """Residual block of two 3x3x3 convolutions, modulated by the embedding of t and of who is present.
+
+    Normalises over channels only: statistics over space would make a window differ from the whole.
+    """
+
+    def __init__(self, in_channels: int, channels: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.norm_in = ChannelNorm(in_channels)
+        self.conv_in = nn.Conv3d(in_channels, channels, 3, padding=1)
+        self.film = nn.Linear(embedding_dim, 2 * channels)
+        self.norm_out = ChannelNorm(channels)
+        self.conv_out = nn.Conv3d(channels, channels, 3, padding=1)
+        self.skip = nn.Conv3d(in_channels, channels, 1) if in_channels != channels else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """(B, in_channels, X, Y, Z) and (B, embedding_dim) -> (B, channels, X, Y, Z)."""
+        h = self.conv_in(F.silu(self.norm_in(x)))
+        scale, shift = self.film(embedding)[:, :, None, None, None].chunk(2, dim=1)
+        h = self.norm_out(h) * (1 + scale) + shift
+        return self.conv_out(F.silu(h)) + self.skip(x)
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation over the channels of each voxel."""
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) -> the same shape, each voxel with mean 0 and variance 1 over C."""
+        centred = x - x.mean(dim=1, keepdim=True)
+        variance = centred.square().mean(dim=1, keepdim=True)
+        shape = (1, -1, 1, 1, 1)
+        return centred * torch.rsqrt(variance + self.eps) * self.weight.view(shape) + self.bias.view(shape)
+
+
+class VolumeCalibrator(nn.Module):
+    """3D U-Net that turns expert predictions into voxel-wise weights and a bias.
+
+    Fusion is sum_e w_e v_e + b with sum_e w_e = 1 over the experts present. The last convolution starts
+    at zero, so training starts from the plain average. Weights are not a softmax: together with b they
+    may leave the convex hull of the experts.
+
+    Args:
+        num_experts: E.
+        num_conditions: M.
+        channels: width of each level; the first works at half resolution, behind a patch stem of 2.
+        embedding_dim: width of the embedding of t and of presence.
+    """
+
+    stem = 2
+
+    def __init__(
+        self,
+        num_experts: int = 3,
+        num_conditions: int = 1,
+        channels: tuple[int, ...] = (32, 64),
+        embedding_dim: int = 64,
+    ) -> None:
+        super().__init__()
+        self.num_experts = num_experts
+        self.divisor = self.stem * 2 ** (len(channels) - 1)
+        self.embedding_dim = embedding_dim
+        self.embed = nn.Sequential(
+            nn.Linear(embedding_dim + num_experts, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
+        )
+        patch = self.stem**3
+        self.conv_in = nn.Conv3d((2 + num_conditions + num_experts) * patch, channels[0], 3, padding=1)
+        self.down = nn.ModuleList()
+        self.up = nn.ModuleList()
+        self.reduce = nn.ModuleList()
+        self.expand = nn.ModuleList()
+        for level, width in enumerate(channels):
+            self.down.append(FilmBlock(width, width, embedding_dim))
+            if level + 1 < len(channels):
+                wider = channels[level + 1]
+                self.reduce.append(nn.Conv3d(width, wider, 2, stride=2))
+                self.expand.append(nn.ConvTranspose3d(wider, width, 2, stride=2))
+                self.up.append(FilmBlock(2 * width, width, embedding_dim))
+        self.norm_out = ChannelNorm(channels[0])
+        self.conv_out = nn.Conv3d(channels[0], (num_experts + 1) * patch, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)
+
+    def forward(
+        self,
+        x_t: Tensor,
+        conditions: Tensor,
+        predictions: Tensor,
+        timesteps: Tensor,
+        present: Tensor,
+        features: list[Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Weigh the experts.
+
+        Args:
+            x_t: (B, 1, X, Y, Z).
+            conditions: (B, M, X, Y, Z), zero where absent.
+            predictions: (B, E, X, Y, Z).
+            timesteps: (B,).
+            present: (B, E) bool, at least one true a row.
+            features: what :class:`FeatureAlignment` made of the experts' decoder maps, one volume
+                (B, channels[level], ...) a level from the second on, or None.
+
+        Returns:
+            Weights (B, E, X, Y, Z), zero for absent experts and summing to 1, and bias (B, 1, X, Y, Z).
+        """
+        share = average_weights(present).to(predictions.dtype)[:, :, None, None, None]
+        mask = (share > 0).to(predictions.dtype)
+        mean = (predictions * share).sum(dim=1, keepdim=True)
+        deviations = (predictions - mean) * mask * DEVIATION_GAIN
+        x = torch.cat([x_t, conditions, mean, deviations], dim=1)
+
+        size = x.shape[2:]
+        padding = [(-side) % self.divisor for side in (size[2], size[1], size[0])]
+        x = F.pad(x, (0, padding[0], 0, padding[1], 0, padding[2]))
+        embedding = self.embed(
+            torch.cat([get_timestep_embedding(timesteps, self.embedding_dim), present.to(torch.float32)], dim=1)
+        )
+        h = self.conv_in(pixelunshuffle(x, 3, self.stem))
+        skips: list[Tensor] = []
+        for level, block in enumerate(self.down):
+            if features is not None and level > 0:
+                aligned = features[level - 1].to(h.dtype)
+                h = h + aligned[:, :, : h.shape[2], : h.shape[3], : h.shape[4]]
+            h = block(h, embedding)
+            if level < len(self.reduce):
+                skips.append(h)
+                h = self.reduce[level](h)
+        for level in range(len(self.up) - 1, -1, -1):
+            h = torch.cat([self.expand[level](h), skips[level]], dim=1)
+            h = self.up[level](h, embedding)
+        output = pixelshuffle(self.conv_out(F.silu(self.norm_out(h))), 3, self.stem)
+        output = output[:, :, : size[0], : size[1], : size[2]].to(predictions.dtype)
+
+        raw, bias = output[:, : self.num_experts], output[:, self.num_experts :]
+        raw = (raw - (raw * share).sum(dim=1, keepdim=True)) * mask
+        return raw + share, bias
+
+
+def average_weights(present: Tensor) -> Tensor:
+    """(B, E) bool -> (B, E) float: 1 / count where present, else 0."""
+    counts = present.to(torch.float32).sum(dim=1, keepdim=True)
+    return present.to(torch.float32) / counts.clamp(min=1.0)

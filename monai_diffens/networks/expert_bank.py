@@ -1,0 +1,103 @@
+"""All 2D experts of a model: one PlaneDenoiser for each (plane, condition group)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from monai_diffens.networks.plane_denoiser import PlaneDenoiser
+from monai_diffens.networks.slicing import PLANES, neighbour_slices, to_slices, to_volume
+
+
+class ExpertBank(nn.Module):
+    """Run frozen or trainable 2D experts over whole volumes, slice by slice.
+
+    Args:
+        planes: planes that have an expert.
+        conditions: names of the condition volumes; every one has an expert in every plane.
+        reach: neighbour slices on each side that the condition brings (2.5D).
+        slice_chunk: slices a pass; bounds memory, never changes the result. None runs a plane at once.
+        **denoiser: further arguments of :class:`PlaneDenoiser`.
+    """
+
+    def __init__(
+        self,
+        planes: Sequence[str] = PLANES,
+        conditions: Sequence[str] = ("image",),
+        reach: int = 2,
+        slice_chunk: int | None = 32,
+        **denoiser: Any,
+    ) -> None:
+        super().__init__()
+        self.planes = tuple(planes)
+        self.conditions = tuple(conditions)
+        self.reach = reach
+        self.slice_chunk = slice_chunk or 1_000_000
+        # "plane" or "plane/condition", in the order of the predictions
+        single = len(self.conditions) == 1
+        self.names = [p if single else f"{p}/{c}" for p in self.planes for c in self.conditions]
+        self.expert_planes = [plane for plane in self.planes for _ in self.conditions]
+        self.expert_conditions = [index for _ in self.planes for index in range(len(self.conditions))]
+        self.experts = nn.ModuleList(
+            [PlaneDenoiser(condition_channels=2 * reach + 1, **denoiser) for _ in self.expert_planes]
+        )
+
+    def forward(
+        self, x_t: Tensor, conditions: Tensor, timesteps: Tensor, present: Tensor | None = None
+    ) -> Tensor:
+        """Predict with every expert that is present.
+
+        Args:
+            x_t: (B, 1, X, Y, Z).
+            conditions: (B, M, X, Y, Z), in the order of ``conditions``.
+            timesteps: (B,).
+            present: (E,) bool; an absent expert is not run and its prediction is zero. All when None.
+
+        Returns:
+            (B, E, X, Y, Z), in the order of ``names``.
+        """
+        return self.predict_with_features(x_t, conditions, timesteps, present, False)[0]
+
+    def predict_with_features(
+        self,
+        x_t: Tensor,
+        conditions: Tensor,
+        timesteps: Tensor,
+        present: Tensor | None = None,
+        keep_features: bool = True,
+    ) -> tuple[Tensor, list[list[Tensor]]]:
+        """Predict as :meth:`forward`, and return the decoders' feature maps.
+
+        Returns:
+            Predictions (B, E, X, Y, Z), and for each expert its maps (B * N, C, H / s, W / s), coarsest
+            first; empty where the expert is absent or features are not kept.
+        """
+        predictions: list[Tensor] = []
+        features: list[list[Tensor]] = []
+        for index, expert in enumerate(self.experts):
+            maps: list[Tensor] = []
+            features.append(maps)
+            if present is not None and not bool(present[index]):
+                predictions.append(torch.zeros_like(x_t))
+                continue
+            plane = self.expert_planes[index]
+            source = self.expert_conditions[index]
+            neighbours = neighbour_slices(conditions[:, source : source + 1], plane, self.reach)
+            slices = torch.cat([to_slices(x_t, plane), neighbours], dim=1)
+            steps = timesteps.repeat_interleave(slices.shape[0] // x_t.shape[0])
+            chunks: list[Tensor] = []
+            chunk_maps: list[list[Tensor]] = []
+            for begin in range(0, slices.shape[0], self.slice_chunk):
+                end = min(begin + self.slice_chunk, slices.shape[0])
+                chunk, decoded = expert.predict_with_features(slices[begin:end], steps[begin:end])
+                chunks.append(chunk.to(x_t.dtype))
+                if keep_features:
+                    chunk_maps.append(decoded)
+            predictions.append(to_volume(torch.cat(chunks), plane, x_t.shape[0]))
+            if keep_features:
+                for level in range(len(chunk_maps[0])):
+                    maps.append(torch.cat([decoded[level] for decoded in chunk_maps]))
+        return torch.cat(predictions, dim=1), features

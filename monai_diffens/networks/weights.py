@@ -1,0 +1,70 @@
+"""Weight files: checked before they are read, read without running anything, half precision on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from monai_diffens.networks.diff_ensembler import DiffEnsembler
+
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def load_weights(network: nn.Module, path: str | Path) -> None:
+    """Load a plain state_dict strictly, after comparing its hash with ``<path>.sha256``.
+
+    Args:
+        network: receives the weights in its own precision.
+        path: file of a state_dict; the hash file beside it holds "<hex>  <file name>".
+
+    Raises:
+        SystemExit: with one line: a file is missing, the hash differs, or names or shapes do not fit.
+    """
+    path = Path(path)
+    record = path.with_name(path.name + ".sha256")
+    for needed in (path, record):
+        if not needed.is_file():
+            raise SystemExit(f"{needed} is missing: fetch the bundle again, or train it (train.json)")
+    if record.read_text(encoding="utf-8").split()[0] != sha256_of(path):
+        raise SystemExit(f"{path} does not match {record.name}: the file is damaged or was replaced; not loaded")
+    try:
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
+    except Exception as error:
+        raise SystemExit(f"{path} does not fit this network: {str(error).splitlines()[0]}") from error
+
+
+def save_weights(state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Write a state_dict in half precision, and its hash beside it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({name: value.detach().cpu().half() for name, value in state.items()}, path)
+    path.with_name(path.name + ".sha256").write_text(f"{sha256_of(path)}  {path.name}\n", encoding="utf-8")
+
+
+def load_planes(network: DiffEnsembler, folders: Mapping[str, str]) -> None:
+    """Load the experts that train_planes.json trained, one folder of checkpoints an expert.
+
+    Args:
+        network: its bank receives the averaged (EMA) weights of each expert's newest checkpoint.
+        folders: expert name -> folder.
+
+    Raises:
+        SystemExit: with one line, when an expert has no folder or a folder no checkpoint.
+    """
+    for name, expert in zip(network.expert_names, network.bank.experts, strict=True):
+        found = sorted(Path(folders.get(name, "")).glob("*.pt"), key=lambda path: path.stat().st_mtime)
+        if name not in folders or not found:
+            raise SystemExit(f"no checkpoint of expert '{name}': run train_planes.json --planes {name} first")
+        expert.load_state_dict(torch.load(found[-1], map_location="cpu", weights_only=True)["ema"])

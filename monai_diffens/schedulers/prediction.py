@@ -1,0 +1,36 @@
+"""Conversion between what a network predicts and the clean sample it implies: the only place for it.
+
+Notation: x_t = alpha x_0 + sigma eps, v = alpha eps - sigma x_0, alpha^2 + sigma^2 = 1.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def to_clean(prediction: Tensor, x_t: Tensor, alpha_cumprod: Tensor | float, prediction_type: str) -> Tensor:
+    """Clean sample x_0 implied by a prediction at one noise level; all volumes of one shape.
+
+    Raises:
+        ValueError: for a prediction type that is not MONAI's v_prediction, epsilon or sample.
+    """
+    alpha, sigma = alpha_cumprod**0.5, (1 - alpha_cumprod) ** 0.5
+    if prediction_type == "v_prediction":
+        return alpha * x_t - sigma * prediction
+    if prediction_type == "epsilon":
+        return (x_t - sigma * prediction) / alpha
+    if prediction_type == "sample":
+        return prediction
+    raise ValueError(f"unknown prediction type '{prediction_type}'")
+
+
+def from_clean(clean: Tensor, x_t: Tensor, alpha_cumprod: Tensor | float, prediction_type: str) -> Tensor:
+    """Prediction that implies the clean sample; the inverse of :func:`to_clean` (sigma above 0)."""
+    alpha, sigma = alpha_cumprod**0.5, (1 - alpha_cumprod) ** 0.5
+    if prediction_type == "v_prediction":
+        return (alpha * x_t - clean) / sigma
+    if prediction_type == "epsilon":
+        return (x_t - alpha * clean) / sigma
+    if prediction_type == "sample":
+        return clean
+    raise ValueError(f"unknown prediction type '{prediction_type}'")

@@ -1,0 +1,180 @@
+"""From the scan's grid to the target grid, and back to the scan's axes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Orientation
+from monai.utils import ensure_tuple_rep
+from numpy.typing import NDArray
+
+from monai_diffens.inferers.consistency import AxisSampling, Measurement
+from monai_diffens.transforms.input_gate import InputRejected
+from monai_diffens.transforms.messages import say
+from monai_diffens.transforms.thick_slices import record_sampling
+
+logger = logging.getLogger(__name__)
+
+# Axes whose spacing is this close to the target's keep their own voxels.
+SPACING_TOLERANCE = 0.05
+# Spacings the shipped weights were trained for, in target voxels.
+TRAINED_FACTOR = 6.0
+LARGEST_FACTOR = 10.0
+
+
+def as_spacing(spacing: float | Sequence[float]) -> tuple[float, float, float]:
+    """Target spacing along the right, front and head axes, in mm, from one number or three.
+
+    Raises:
+        InputRejected: it is not one or three positive numbers.
+    """
+    try:
+        x, y, z = (float(value) for value in ensure_tuple_rep(spacing, 3))
+    except (TypeError, ValueError) as error:
+        raise InputRejected(say("bad_spacing", value=repr(spacing))) from error
+    if not 0 < min(x, y, z) <= max(x, y, z) < np.inf:
+        raise InputRejected(say("bad_spacing", value=repr(spacing)))
+    return x, y, z
+
+
+def spacing_factors(affine: NDArray[np.floating], spacing: Sequence[float]) -> NDArray[np.floating]:
+    """(3,) spacing of a volume's axes over that of the target, along the right, front and head axes.
+
+    Args:
+        affine: (4, 4), voxel index to RAS+ mm; axes in any order and direction.
+        spacing: see :func:`as_spacing`.
+    """
+    matrix = np.asarray(affine, dtype=float)
+    to_ras = nib.orientations.io_orientation(matrix)[:, 0].argsort()
+    return nib.affines.voxel_sizes(matrix)[to_ras] / np.asarray(spacing)
+
+
+def check_factors(factors: NDArray[np.floating], spacing: Sequence[float], name: str) -> list[str]:
+    """Warnings on slices thicker than what was trained for.
+
+    Args:
+        factors: of :func:`spacing_factors`.
+        spacing: see :func:`as_spacing`.
+        name: of the file, for the message.
+
+    Raises:
+        InputRejected: when slices are more than ``LARGEST_FACTOR`` target voxels apart.
+    """
+    axis = int(np.argmax(factors))
+    seen = {"mm": factors[axis] * spacing[axis], "factor": factors[axis]}
+    if factors[axis] > LARGEST_FACTOR * (1 + 1e-6):  # affines are stored in single precision
+        raise InputRejected(say("too_thick", name=name, limit=LARGEST_FACTOR, **seen))
+    if factors[axis] > TRAINED_FACTOR * (1 + SPACING_TOLERANCE):
+        return [say("thick", trained=TRAINED_FACTOR, **seen)]
+    return []
+
+
+def is_fine(factors: NDArray[np.floating]) -> bool:
+    """Whether no axis of a volume is coarser than the target."""
+    return bool((factors <= 1 + SPACING_TOLERANCE).all())
+
+
+class RestoreToSpacingd(MapTransform):
+    """Bring a thick-sliced scan to a fine grid over the same field of view.
+
+    Thick axes go through :meth:`Measurement.restore`; axes finer than the target are averaged down; axes
+    within 5 % of it keep their voxels exactly. The grids share their centre. How the scan was sampled is
+    recorded in ``meta`` for the consistency step.
+
+    Args:
+        keys: scans (1, X, Y, Z), MetaTensors with an affine in mm.
+        spacing: target spacing in mm, one number or one an axis.
+        profile: slice profile of the thick axes, "box" or "gaussian".
+        slice_thickness: of the axis with the widest spacing, in mm; that spacing when None.
+        allow_missing_keys: skip absent keys.
+
+    Raises:
+        InputRejected: when slices are more than 10 target voxels apart, or ``spacing`` is not positive.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        spacing: float | Sequence[float] = 1.0,
+        profile: str = "box",
+        slice_thickness: float | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.spacing = as_spacing(spacing)
+        self.profile = profile
+        self.slice_thickness = slice_thickness
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Restore every key."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            affine, meta = np.asarray(d[key].affine, dtype=float), d[key].meta
+            name = Path(str(meta.get("filename_or_obj", key))).name
+            for line in check_factors(spacing_factors(affine, self.spacing), self.spacing, name):
+                if line not in (d.get("warnings") or ()):  # else CaseFolder has told it
+                    logger.warning("%s: %s", name, line)
+            d[key] = self.restore(d[key])
+        return d
+
+    def restore(self, scan: MetaTensor) -> MetaTensor:
+        """The scan (1, X, Y, Z), in RAS order, on the target grid, with affine and sampling recorded."""
+        affine = np.asarray(scan.affine, dtype=float)
+        factors = nib.affines.voxel_sizes(affine) / self.spacing
+        widest = int(np.argmax(factors))
+
+        thick: list[AxisSampling | None] = []
+        average: list[AxisSampling | None] = []
+        to_source = np.eye(4)  # target voxel index -> source voxel index
+        for axis, (size, factor) in enumerate(zip(scan.shape[1:], factors, strict=True)):
+            thick.append(None)
+            average.append(None)
+            if abs(factor - 1) <= SPACING_TOLERANCE:
+                continue
+            count = max(1, round(size * factor))
+            if factor > 1:
+                thickness = factor
+                if axis == widest and self.slice_thickness is not None:
+                    thickness = self.slice_thickness / self.spacing[axis]
+                thick[axis] = AxisSampling(count, size, factor, thickness, self.profile)
+            else:
+                average[axis] = AxisSampling(size, count, 1 / factor, 1 / factor)
+            to_source[axis, axis] = 1 / factor
+            to_source[axis, 3] = (size - 1) / 2 - (count - 1) / 2 / factor
+        measurement = Measurement(thick)
+        result = measurement.restore(Measurement(average)(scan))
+        result.affine = affine @ to_source
+        record_sampling(result, measurement)
+        return result
+
+
+class ToSourceAxesd(MapTransform):
+    """Turn a prediction's axes back to the order and direction its source file has.
+
+    Args:
+        keys: predictions (1, X, Y, Z), MetaTensors.
+        source_key: the volume whose ``meta["original_affine"]`` tells the source's axes.
+        allow_missing_keys: skip absent keys.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, source_key: str = "image", allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.source_key = source_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Reorient every key."""
+        d = dict(data)
+        axcodes = nib.aff2axcodes(np.asarray(d[self.source_key].meta["original_affine"], dtype=float))
+        turn = Orientation(axcodes="".join(axcodes), labels=None)
+        for key in self.key_iterator(d):
+            d[key] = turn(d[key])
+        return d

@@ -1,0 +1,250 @@
+"""The inference command on made-up scans: geometry, consistency, seeds, and what it says of bad input."""
+
+import json
+import re
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.data import MetaTensor
+
+from monai_diffens.transforms.thick_slices import measurement_for
+
+CENTRE = np.array([12.0, -7.0, 30.0])  # of every scan, in mm
+RADII = np.array([14.0, 16.0, 18.0])  # of the head
+LANDMARK = CENTRE + (5.0, -4.0, 6.0)
+LANDMARK_SIGMA, LANDMARK_PEAK = 4.0, 600.0
+TARGET = 1.0
+
+RIGHT, FRONT, HEAD = np.eye(3)
+TILT = nib.eulerangles.euler2mat(z=0.2, x=0.35)
+
+# name -> directions of the voxel axes (columns), shape, spacing in mm
+GOOD = {
+    "straight": (np.eye(3), (32, 36, 8), (1, 1, 5)),
+    "oblique": (TILT, (32, 36, 8), (1, 1, 5)),
+    "las": (np.stack([-RIGHT, FRONT, HEAD], 1), (32, 36, 8), (1, 1, 5)),
+    "pir": (np.stack([-FRONT, -HEAD, RIGHT], 1), (36, 40, 7), (1, 1, 5)),
+    "in_plane": (np.eye(3), (35, 33, 8), (0.9, 1.1, 5)),
+    "odd": (TILT @ np.stack([RIGHT, -HEAD, FRONT], 1), (31, 39, 9), (1, 1, 4.4)),
+    "thicker": (np.eye(3), (32, 36, 6), (1, 1, 7)),
+}
+REJECTED = ("flat", "cut", "nan", "constant", "too_thick")
+
+
+def head(place: np.ndarray) -> np.ndarray:
+    """Brightness of a smooth head at (..., 3) mm."""
+    return 400 * np.clip(1 - np.square((place - CENTRE) / RADII).sum(-1), 0, None)
+
+
+def landmark(place: np.ndarray) -> np.ndarray:
+    """Brightness of a bright spot in it."""
+    return LANDMARK_PEAK * np.exp(-np.square((place - LANDMARK) / LANDMARK_SIGMA).sum(-1) / 2)
+
+
+def places(affine: np.ndarray, shape: tuple[int, ...], offset: float = 0.0) -> np.ndarray:
+    """(X, Y, Z, 3) mm of voxel centres, moved by ``offset`` voxels along the last axis."""
+    index = np.stack(np.meshgrid(*(np.arange(n, dtype=float) for n in shape), indexing="ij"), -1)
+    index[..., 2] += offset
+    return index @ affine[:3, :3].T + affine[:3, 3]
+
+
+def scan(directions: np.ndarray, shape: tuple[int, ...], spacing: tuple[float, ...]) -> nib.Nifti1Image:
+    """A scan that averages over its last axis' voxels."""
+    affine = np.eye(4)
+    affine[:3, :3] = directions * spacing
+    affine[:3, 3] = CENTRE - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    offsets = (np.arange(11) - 5) / 11
+    values = np.mean([(head(p) + landmark(p)) for p in (places(affine, shape, o) for o in offsets)], axis=0)
+    image = nib.Nifti1Image(np.round(values).astype(np.int16), affine)
+    image.header.set_xyzt_units("mm")
+    return image
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory) -> Path:
+    """A folder of good and bad scans."""
+    folder = tmp_path_factory.mktemp("scans")
+    for name, geometry in GOOD.items():
+        scan(*geometry).to_filename(folder / f"{name}.nii.gz")
+    straight = scan(*GOOD["straight"])
+    voxels, affine = straight.get_fdata(dtype=np.float32), straight.affine
+    nib.Nifti1Image(voxels[:, :, 4], affine).to_filename(folder / "flat.nii.gz")
+    (folder / "cut.nii.gz").write_bytes((folder / "straight.nii.gz").read_bytes()[:2000])
+    nib.Nifti1Image(np.where(voxels > 500, np.nan, voxels), affine).to_filename(folder / "nan.nii.gz")
+    nib.Nifti1Image(np.full((8, 8, 8), 7, np.int16), affine).to_filename(folder / "constant.nii.gz")
+    scan(np.eye(3), (32, 36, 4), (1, 1, 11)).to_filename(folder / "too_thick.nii.gz")
+    scan(np.eye(3), (32, 36, 40), (1, 1, 1)).to_filename(folder / "fine.nii.gz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(bundle, scans, run_inference, tmp_path_factory):
+    """Output folder and process of one run over that folder, from a third folder."""
+    out = tmp_path_factory.mktemp("results") / "out"
+    done = run_inference(
+        bundle, tmp_path_factory.mktemp("elsewhere"), input=scans, output_dir=out, num_steps=1
+    )
+    return out, done
+
+
+@pytest.mark.slow
+def test_a_folder_with_bad_cases(results):
+    out, done = results
+    told = done.stdout + done.stderr
+    assert done.returncode == 1, told
+    assert "Traceback" not in told
+    assert (
+        "7 done, 0 skipped (result already there), 5 rejected, 0 failed, "
+        "1 with nothing to do (already at the target spacing)" in done.stdout
+    )
+    assert sorted(p.name for p in out.iterdir()) == sorted(
+        f"{name}_sr{e}" for name in GOOD for e in (".json", ".nii.gz")
+    )
+    summary = done.stdout[done.stdout.index("7 done") :].splitlines()
+    assert [line.split(".nii")[0] for line in summary[1:]] == [f"rejected: {n}" for n in sorted(REJECTED)]
+    for word in ("2D", "truncated or corrupt", "NaN", "every voxel has the value 7", "11 target voxels"):
+        assert sum(word in line for line in summary) == 1, word
+
+
+@pytest.mark.slow
+def test_what_is_logged(results):
+    out, done = results
+    warned = [line for line in done.stdout.splitlines() if " WARNING " in line]
+    assert len(warned) == 1 and "thicker: slices 7 mm apart are 7 target voxels" in warned[0]
+    assert re.match(r"\d\d:\d\d:\d\d WARNING ", warned[0])
+    assert [
+        "nothing to do" in line for line in done.stdout.splitlines() if "INFO fine.nii.gz: nothing" in line
+    ] == [True]
+    facts = json.loads((out / "thicker_sr.json").read_text())
+    assert facts["Synthetic"] and "beyond the trained" in facts["Warnings"][0]
+    assert json.loads((out / "straight_sr.json").read_text())["Warnings"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GOOD)
+def test_geometry(results, scans, name):
+    before, after = nib.load(scans / f"{name}.nii.gz"), nib.load(results[0] / f"{name}_sr.nii.gz")
+    assert nib.aff2axcodes(after.affine) == nib.aff2axcodes(before.affine)
+    spacing = nib.affines.voxel_sizes(after.affine)
+    np.testing.assert_allclose(spacing, TARGET, atol=1e-4)
+    directions = [image.affine[:3, :3] / nib.affines.voxel_sizes(image.affine) for image in (before, after)]
+    np.testing.assert_allclose(*directions, atol=1e-5)
+    centres = [nib.affines.apply_affine(i.affine, (np.array(i.shape) - 1) / 2) for i in (before, after)]
+    np.testing.assert_allclose(*centres, atol=1e-3)
+    extents = [np.array(i.shape) * nib.affines.voxel_sizes(i.affine) for i in (before, after)]
+    np.testing.assert_allclose(*extents, atol=TARGET / 2 + 1e-3)
+    for code in ("sform_code", "qform_code"):
+        assert after.header[code] == before.header[code]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in GOOD if name != "thicker"])
+def test_a_landmark_stays_where_it_is_in_millimetres(results, name):
+    image = nib.load(results[0] / f"{name}_sr.nii.gz")
+    place = places(image.affine, image.shape)
+    spot = image.get_fdata() - head(place)
+    spot = np.where(spot > spot.max() / 2, spot, 0)
+    found = (place * spot[..., None]).sum((0, 1, 2)) / spot.sum()
+    assert np.linalg.norm(found - LANDMARK) < 0.75
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["straight", "oblique", "las", "pir"])
+def test_sliced_thick_again_it_is_the_input(results, scans, name):
+    before = nib.load(scans / f"{name}.nii.gz").get_fdata()
+    after = nib.load(results[0] / f"{name}_sr.nii.gz").get_fdata()
+    again = after.reshape(*before.shape, 5).mean(-1)
+    assert np.abs(again - before).mean() < 0.01 * np.ptp(before)
+
+
+@pytest.mark.slow
+def test_the_same_case_alone_elsewhere_gives_the_same_voxels(bundle, results, scans, run_inference, tmp_path):
+    shutil.copy(scans / "oblique.nii.gz", tmp_path)
+    done = run_inference(bundle, tmp_path, input="oblique.nii.gz", output_dir="2024", num_steps=1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    one, other = (nib.load(p / "oblique_sr.nii.gz") for p in (tmp_path / "2024", results[0]))
+    np.testing.assert_array_equal(one.affine, other.affine)
+    np.testing.assert_array_equal(one.get_fdata(), other.get_fdata())
+
+
+@pytest.fixture(scope="module")
+def stopped(bundle, scans, run_inference, tmp_path_factory):
+    """Runs that have nothing to write, by name; two at a time."""
+    here = tmp_path_factory.mktemp("stopped")
+    (here / "file").touch()
+    bare = here / "bare"
+    shutil.copytree(bundle / "configs", bare / "configs")
+    options = {
+        "missing": (bundle, "missing.nii.gz", "out"),
+        "cut": (bundle, scans / "cut.nii.gz", "out"),
+        "unwritable": (bundle, scans / "straight.nii.gz", "file/deeper"),
+        "fine": (bundle, scans / "fine.nii.gz", "out"),
+        "no_weights": (bare, scans / "straight.nii.gz", "out"),
+    }
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        runs = {
+            name: pool.submit(run_inference, root, here, input=source, output_dir=out, num_steps=1)
+            for name, (root, source, out) in options.items()
+        }
+        done = {name: run.result() for name, run in runs.items()}
+    assert sorted(p.name for p in here.iterdir()) == ["bare", "file"]  # nothing was written
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("missing", "missing.nii.gz: no such file or folder; check --input"),
+        ("cut", "cut.nii.gz: truncated or corrupt"),
+        ("unwritable", "cannot write to this output folder"),
+        ("no_weights", "model.pt is missing: fetch the bundle again, or train it (train.json)"),
+    ],
+)
+def test_one_line_says_why_nothing_was_done(stopped, name, line):
+    done = stopped[name]
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    lines = [told for told in (done.stdout + done.stderr).splitlines() if line in told]
+    assert len(lines) == 1 and done.stderr.splitlines()[-1] == lines[0]
+
+
+@pytest.mark.slow
+def test_row_20_a_scan_that_is_fine_already(stopped):
+    done = stopped["fine"]
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "fine.nii.gz: nothing to do, its spacing of 1 x 1 x 1 mm already reaches the target" in done.stdout
+    assert "0 done" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_shipped_weights_are_no_worse_than_cubic_interpolation(
+    shipped, data_dir, run_inference, tmp_path
+):
+    whole = nib.load(data_dir / "sub-upenn05" / "anat" / "sub-upenn05_T1w.nii.gz")
+    start = [(full - side) // 2 for full, side in zip(whole.shape, (64, 64, 40), strict=True)]
+    crop = whole.slicer[tuple(slice(s, s + n) for s, n in zip(start, (64, 64, 40), strict=True))]
+    truth = crop.get_fdata(dtype=np.float32)
+    measurement = measurement_for(truth.shape, (1, 1, 5))
+    thick = measurement(MetaTensor(truth[None]))
+    affine = crop.affine @ np.diag([1, 1, 5, 1])
+    affine[:3, 3] = nib.affines.apply_affine(crop.affine, (0, 0, 2))
+    image = nib.Nifti1Image(np.asarray(thick[0]), affine)
+    image.header.set_xyzt_units("mm")
+    image.to_filename(tmp_path / "thick.nii")
+    done = run_inference(shipped, tmp_path, input="thick.nii", output_dir="out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    restored = nib.load(tmp_path / "out" / "thick_sr.nii.gz")
+    np.testing.assert_allclose(restored.affine, crop.affine, atol=1e-4)
+    cubic = np.asarray(measurement.interpolate(thick)[0]).clip(0)
+    brain = truth > 0
+
+    def error(volume: np.ndarray) -> float:
+        return float(np.square(volume - truth)[brain].mean())
+
+    assert error(restored.get_fdata()) <= error(cubic)
