@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -42,6 +42,14 @@ TEMPLATE_NOTE = (
     "ICBM 152 T1w template, 1 mm: an average brain, not a patient's scan; not among the training volumes"
 )
 NOTICE = "Research use only; the result is synthetic."
+FILES = {
+    "truth": "truth.nii.gz",
+    "input": "thick_5mm.nii.gz",
+    "result": "thick_5mm_sr.nii.gz",
+    "facts": "thick_5mm_sr.json",
+    "picture": "comparison.png",
+    "figures": "figures.json",
+}
 HEADINGS = {
     "psnr": "PSNR",
     "psnr_brain": "PSNR brain",
@@ -86,22 +94,15 @@ def run(output_dir: Path, bundle_root: Path, num_steps: int | None = None, crop:
     default_steps = json.loads((bundle_root / CONFIG).read_text(encoding="utf-8"))["num_steps"]
     output_dir.mkdir(parents=True, exist_ok=True)
     truth, affine = load_truth(crop)
+    sides = " x ".join(map(str, truth.shape))
     measurement = measurement_for(truth.shape, (1, 1, FACTOR))
     low = measurement(truth)
-    paths = {
-        "truth": output_dir / "truth.nii.gz",
-        "input": output_dir / "thick_5mm.nii.gz",
-        "result": output_dir / "thick_5mm_sr.nii.gz",
-        "picture": output_dir / "comparison.png",
-        "figures": output_dir / "figures.json",
-    }
-    for stale in ("result", "picture", "figures"):  # should a step fail, no result of an earlier run is left
-        paths[stale].unlink(missing_ok=True)
+    paths = {name: output_dir / file for name, file in FILES.items()}
+    for path in paths.values():  # should a step fail, no result of an earlier run is left
+        path.unlink(missing_ok=True)
     save(truth, affine, paths["truth"], "ICBM 152 2009 T1w, cropped")
     save(low, slice_affine(affine, measurement), paths["input"], "ICBM 152 2009 T1w, 5 mm slices")
-    print(
-        f"{TEMPLATE_NOTE}.\n{_size(truth)} voxels of 1 mm, measured as {low.shape[2]} axial slices of 5 mm."
-    )
+    print(f"{TEMPLATE_NOTE}.\n{sides} voxels of 1 mm, measured as {low.shape[2]} axial slices of 5 mm.")
 
     seconds = restore(bundle_root, paths["input"], output_dir, num_steps)
     ours = load_result(paths["result"], truth.shape, affine)
@@ -121,7 +122,7 @@ def run(output_dir: Path, bundle_root: Path, num_steps: int | None = None, crop:
         paths["picture"],
         data_range=data_range,
         caption=f"{TEMPLATE_NOTE}.\n"
-        f"Input: 5 mm axial slices, each shown {FACTOR} times; ours: {steps} steps. {NOTICE}",
+        f"Input: 5 mm axial slices, each shown {FACTOR} times; ours: num_steps {steps}. {NOTICE}",
     )
     total = time.perf_counter() - started
     facts = {
@@ -135,19 +136,20 @@ def run(output_dir: Path, bundle_root: Path, num_steps: int | None = None, crop:
         "metrics": table,
         "consistency": consistency,
         "device": "cuda" if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads",
-        "seconds_restoring": round(seconds, 1),
-        "seconds_total": round(total, 1),
+        "seconds_bundle": round(seconds, 1),
+        "seconds_after_startup": round(total, 1),
     }
     paths["figures"].write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    print(f"\n{format_table(table)}\n")
     print(
+        f"\n{format_table(table)}\n\n"
         f"PSNR in dB. Data range: {data_range:.4g}, the truth's 99.5th foreground percentile.\n"
         "PSNR and SSIM are of the whole box, the other figures of the voxels where the truth is above 0.\n"
         "Restored spline: the linear estimate that the bundle starts from.\n"
-        "HFEN and inter-slice: lower is better; sharpness: 1 is the truth's."
+        "HFEN and inter-slice: lower is better; sharpness: 1 is the truth's.\n"
+        f"Consistency, |ours sliced thick again - input|: {consistency:.3%} of the range on average.\n"
+        f"The bundle ran {seconds:.0f} s (num_steps {steps}, {facts['device']}); "
+        f"everything after start-up took {total:.0f} s."
     )
-    print(f"Consistency, |ours sliced thick again - input|: {consistency:.3%} of the range on average.")
-    print(f"Restoring took {seconds:.0f} s ({steps} steps, {facts['device']}), the whole demo {total:.0f} s.")
     print("Written:", *paths.values(), sep="\n  ")
     print(NOTICE, flush=True)
     return paths["figures"]
@@ -172,10 +174,9 @@ def load_truth(crop: int | None = None) -> tuple[Tensor, NDArray[np.float64]]:
         low = low + np.maximum(sides - crop, 0) // 2
         sides = np.minimum(sides, crop)
         sides[2] -= sides[2] % FACTOR
-    sides[2] += -sides[2] % FACTOR
+    sides[2] += -sides[2] % FACTOR  # there is empty space above the head
     box = tuple(slice(int(start), int(start + side)) for start, side in zip(low, sides, strict=True))
-    missing = [(0, max(0, cut.stop - size)) for cut, size in zip(box, volume.shape, strict=True)]
-    truth = torch.from_numpy(np.ascontiguousarray(np.pad(volume[box], missing)))
+    truth = torch.from_numpy(np.ascontiguousarray(volume[box]))
     return truth, np.asarray(template.affine @ nib.affines.from_matvec(np.eye(3), low))
 
 
@@ -209,7 +210,7 @@ def restore(bundle_root: Path, scan: Path, output_dir: Path, num_steps: int | No
     command += ["--input", str(scan), "--output_dir", str(output_dir), "--overwrite", "True"]
     if num_steps is not None:
         command += ["--num_steps", str(num_steps)]
-    print("Running:", " ".join(["python", *command[1:]]), flush=True)
+    print("Running:", shlex.join(["python", *command[1:]]), flush=True)
     started = time.perf_counter()
     status = subprocess.run(command, check=False).returncode
     if status:
@@ -238,14 +239,9 @@ def format_table(table: Mapping[str, Mapping[str, float]]) -> str:
     rows = {name: [f"{values[key]:.3f}" for key in HEADINGS] for name, values in table.items()}
     rows["ours - cubic"] = [f"{table['ours'][key] - table['cubic'][key]:+.3f}" for key in HEADINGS]
     first = max(map(len, rows))
-    lines = [
-        (" " * first, list(HEADINGS.values())),
-        *((name.ljust(first), cells) for name, cells in rows.items()),
-    ]
     return "\n".join(
-        f"{name}  "
-        + "  ".join(cell.rjust(len(head)) for cell, head in zip(cells, HEADINGS.values(), strict=True))
-        for name, cells in lines
+        "  ".join([name.ljust(first), *map(str.rjust, cells, map(len, HEADINGS.values()))])
+        for name, cells in {"": list(HEADINGS.values()), **rows}.items()
     )
 
 
@@ -260,28 +256,18 @@ def _check_parts(bundle_root: Path) -> None:
             raise SystemExit(f"{bundle_root / part} is missing: give --bundle_root a bundle with its weights")
 
 
-def _size(volume: Tensor) -> str:
-    return " x ".join(map(str, volume.shape))
-
-
-def _crop(text: str) -> int:
-    side = int(text)
-    if side < SMALLEST_CROP:
-        raise argparse.ArgumentTypeError(f"{side} voxels are too few, {SMALLEST_CROP} are the least")
-    return side
-
-
-def _parse(arguments: Sequence[str] | None) -> Any:
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m monai_diffens.apps.demo", description=__doc__.split("\n")[0]
+        prog="python -m monai_diffens.apps.demo", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--output_dir", type=Path, default=Path("demo_output"), help="default: %(default)s")
     parser.add_argument("--bundle_root", type=Path, default=BUNDLE_ROOT, help="super-resolution bundle")
     parser.add_argument("--num_steps", type=int, help="sampling steps; default: the bundle's")
-    parser.add_argument(
-        "--crop", type=_crop, metavar="VOXELS", help="work on a central box of this side only"
-    )
-    return parser.parse_args(arguments)
+    parser.add_argument("--crop", type=int, metavar="VOXELS", help="work on a central box of this side only")
+    options = parser.parse_args(arguments)
+    if options.crop is not None and options.crop < SMALLEST_CROP:
+        parser.error(f"--crop {options.crop}: {SMALLEST_CROP} voxels are the least")
+    return options
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ ERROR_PERCENTILE = 99.5  # of the errors shown: above it the colours saturate
 DPI = 150
 PANEL = 300  # least width of a panel, so that titles fit over small volumes
 LEFT, RIGHT, GAP = 70, 20, 8
-TITLES, BETWEEN = 125, 95
+TITLES, BETWEEN = 90, 80
 CAPTION_LINE = 32
 
 
@@ -172,8 +172,20 @@ def _psnr(volume: NDArray[Any], truth: NDArray[Any], data_range: float) -> float
 
 
 def _letters(axis: Axes, letters: str) -> None:
+    from matplotlib.patheffects import withStroke
+
+    outline = [withStroke(linewidth=2, foreground="black")]
     for letter, x, side in zip(letters, (0.02, 0.98), ("left", "right"), strict=True):
-        axis.text(x, 0.5, letter, color="white", fontsize=9, ha=side, va="center", transform=axis.transAxes)
+        axis.text(
+            x,
+            0.03,
+            letter,
+            color="white",
+            fontsize=9,
+            ha=side,
+            transform=axis.transAxes,
+            path_effects=outline,
+        )
 
 
 def _footer(figure: Figure, lines: Sequence[str], width: int, height: int) -> None:

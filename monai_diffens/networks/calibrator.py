@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
-from monai.networks.utils import pixelshuffle, pixelunshuffle
 from torch import Tensor, nn
+
+from monai_diffens.networks.slicing import from_patches, to_patches
 
 # Deviations from the mean are small against the predictions; brought to the same size they are seen.
 DEVIATION_GAIN = 3.0
@@ -66,8 +67,6 @@ class VolumeCalibrator(nn.Module):
         embedding_dim: width of the embedding of t and of presence.
     """
 
-    stem = 2
-
     def __init__(
         self,
         num_experts: int = 3,
@@ -77,8 +76,11 @@ class VolumeCalibrator(nn.Module):
     ) -> None:
         super().__init__()
         self.num_experts = num_experts
-        self.divisor = self.stem * 2 ** (len(channels) - 1)
+        self.stem = 2
+        self.level_strides = [self.stem * 2**level for level in range(len(channels))]
+        self.divisor = self.level_strides[-1]
         self.embedding_dim = embedding_dim
+        self.deviation_gain = DEVIATION_GAIN  # compiled code reads attributes, no globals
         self.embed = nn.Sequential(
             nn.Linear(embedding_dim + num_experts, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
         )
@@ -97,8 +99,8 @@ class VolumeCalibrator(nn.Module):
                 self.up.append(FilmBlock(2 * width, width, embedding_dim))
         self.norm_out = ChannelNorm(channels[0])
         self.conv_out = nn.Conv3d(channels[0], (num_experts + 1) * patch, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        for parameter in self.conv_out.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(
         self,
@@ -126,7 +128,7 @@ class VolumeCalibrator(nn.Module):
         share = average_weights(present).to(predictions.dtype)[:, :, None, None, None]
         mask = (share > 0).to(predictions.dtype)
         mean = (predictions * share).sum(dim=1, keepdim=True)
-        deviations = (predictions - mean) * mask * DEVIATION_GAIN
+        deviations = (predictions - mean) * mask * self.deviation_gain
         x = torch.cat([x_t, conditions, mean, deviations], dim=1)
 
         size = x.shape[2:]
@@ -135,12 +137,13 @@ class VolumeCalibrator(nn.Module):
         embedding = self.embed(
             torch.cat([get_timestep_embedding(timesteps, self.embedding_dim), present.to(torch.float32)], dim=1)
         )
-        h = self.conv_in(pixelunshuffle(x, 3, self.stem))
+        h = self.conv_in(to_patches(x, self.stem))
         skips: list[Tensor] = []
         for level, block in enumerate(self.down):
             if features is not None and level > 0:
                 aligned = features[level - 1].to(h.dtype)
-                h = h + aligned[:, :, : h.shape[2], : h.shape[3], : h.shape[4]]
+                margin = [h.shape[dim] - aligned.shape[dim] for dim in (4, 3, 2)]  # below zero: cropped
+                h = h + F.pad(aligned, (0, margin[0], 0, margin[1], 0, margin[2]))
             h = block(h, embedding)
             if level < len(self.reduce):
                 skips.append(h)
@@ -148,7 +151,7 @@ class VolumeCalibrator(nn.Module):
         for level in range(len(self.up) - 1, -1, -1):
             h = torch.cat([self.expand[level](h), skips[level]], dim=1)
             h = self.up[level](h, embedding)
-        output = pixelshuffle(self.conv_out(F.silu(self.norm_out(h))), 3, self.stem)
+        output = from_patches(self.conv_out(F.silu(self.norm_out(h))), self.stem)
         output = output[:, :, : size[0], : size[1], : size[2]].to(predictions.dtype)
 
         raw, bias = output[:, : self.num_experts], output[:, self.num_experts :]

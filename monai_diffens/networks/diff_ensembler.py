@@ -60,9 +60,13 @@ class DiffEnsembler(nn.Module):
         self.calibrator = VolumeCalibrator(self.num_experts, len(self.bank.conditions), calibrator_channels)
         self.alignment: FeatureAlignment | None = None
         if with_features:
-            denoiser = self.bank.experts[0]
+            denoiser: Any = self.bank.experts[0]
             self.alignment = FeatureAlignment(
-                self.bank.expert_planes, denoiser.feature_channels, denoiser.stem, calibrator_channels[1:]
+                self.bank.expert_planes,
+                denoiser.feature_channels,
+                denoiser.feature_strides,
+                calibrator_channels[1:],
+                self.calibrator.level_strides[1:],
             )
         self.expert_names = self.bank.names
         self.check_fusion(fusion)
@@ -80,14 +84,16 @@ class DiffEnsembler(nn.Module):
 
         Args:
             x: (B, 1 + M, X, Y, Z).
-            timesteps: (B,); zeros when None.
+            timesteps: (B,), or (1,) for all; zeros when None.
             context: unused; MONAI's DiffusionInferer passes it.
 
         Returns:
-            (B, 1, X, Y, Z), in the prediction type the model was trained for.
+            (B, 1, X, Y, Z), in the prediction type the model was trained for. MONAI tells no number of the
+            step, so "alternate" is the first expert here; :meth:`predict` takes turns.
         """
         if timesteps is None:
             timesteps = torch.zeros(x.shape[0], device=x.device)
+        timesteps = timesteps.expand(x.shape[0])  # MONAI's sample gives one for the whole batch
         return self.predict(x[:, :1], x[:, 1:], timesteps, self.fusion, 0).prediction
 
     def predict(

@@ -80,24 +80,26 @@ class ExpertBank(nn.Module):
         for index, expert in enumerate(self.experts):
             maps: list[Tensor] = []
             features.append(maps)
-            if present is not None and not bool(present[index]):
+            if present is not None and not bool(present[index]):  # no `continue`: it would not script
                 predictions.append(torch.zeros_like(x_t))
-                continue
-            plane = self.expert_planes[index]
-            source = self.expert_conditions[index]
-            neighbours = neighbour_slices(conditions[:, source : source + 1], plane, self.reach)
-            slices = torch.cat([to_slices(x_t, plane), neighbours], dim=1)
-            steps = timesteps.repeat_interleave(slices.shape[0] // x_t.shape[0])
-            chunks: list[Tensor] = []
-            chunk_maps: list[list[Tensor]] = []
-            for begin in range(0, slices.shape[0], self.slice_chunk):
-                end = min(begin + self.slice_chunk, slices.shape[0])
-                chunk, decoded = expert.predict_with_features(slices[begin:end], steps[begin:end])
-                chunks.append(chunk.to(x_t.dtype))
+            else:
+                plane = self.expert_planes[index]
+                source = self.expert_conditions[index]
+                neighbours = neighbour_slices(conditions[:, source : source + 1], plane, self.reach)
+                slices = torch.cat([to_slices(x_t, plane), neighbours], dim=1)
+                steps = timesteps.repeat_interleave(slices.shape[0] // x_t.shape[0])
+                chunks: list[Tensor] = []
+                chunk_maps: list[list[Tensor]] = []
+                for begin in range(0, slices.shape[0], self.slice_chunk):
+                    end = min(begin + self.slice_chunk, slices.shape[0])
+                    chunk, decoded = expert.predict_with_features(  # type: ignore[operator]
+                        slices[begin:end], steps[begin:end]
+                    )
+                    chunks.append(chunk.to(x_t.dtype))
+                    if keep_features:
+                        chunk_maps.append(decoded)
+                predictions.append(to_volume(torch.cat(chunks), plane, x_t.shape[0]))
                 if keep_features:
-                    chunk_maps.append(decoded)
-            predictions.append(to_volume(torch.cat(chunks), plane, x_t.shape[0]))
-            if keep_features:
-                for level in range(len(chunk_maps[0])):
-                    maps.append(torch.cat([decoded[level] for decoded in chunk_maps]))
+                    for level in range(len(chunk_maps[0])):
+                        maps.append(torch.cat([decoded[level] for decoded in chunk_maps]))
         return torch.cat(predictions, dim=1), features

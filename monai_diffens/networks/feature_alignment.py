@@ -14,37 +14,49 @@ class FeatureAlignment(nn.Module):
     """Bring every expert's decoder maps to the calibrator's levels, and add them up.
 
     A decoder map is coarse in its plane and fine along the slicing axis; a convolution strided along
-    that axis makes it coarse in all three. It starts at zero, so switching features on changes nothing
+    that axis, and in the plane by what is left to the level, makes it as coarse as the level. It starts at zero, so switching features on changes nothing
     until training does. Source: arXiv 2501.07430, "hierarchical alignment".
 
     Args:
         expert_planes: plane of each expert.
         map_channels: channels of an expert's maps, coarsest first, as ``PlaneDenoiser`` returns them.
-        map_stride: voxels a position of the finest map spans in the plane.
-        widths: channels of the calibrator's levels that take features; the first one's positions span
-            ``map_stride`` voxels, each next one's twice as many.
+        map_strides: voxels a position of each map spans in the plane, coarsest first.
+        widths: channels of the calibrator's levels that take features, finest first.
+        level_strides: voxels a position of each of these levels spans.
+
+    Raises:
+        ValueError: when a level has no map, or its stride is no multiple of its map's.
     """
 
     def __init__(
         self,
         expert_planes: Sequence[str],
         map_channels: Sequence[int],
-        map_stride: int,
+        map_strides: Sequence[int],
         widths: Sequence[int],
+        level_strides: Sequence[int],
     ) -> None:
         super().__init__()
         if len(widths) > len(map_channels):
             raise ValueError(f"{len(widths)} levels take features, the experts have {len(map_channels)}")
         self.expert_planes = list(expert_planes)
-        self.strides = [map_stride * 2**level for level in range(len(widths))]
-        finest_first = list(reversed(map_channels))
+        finest_first = list(zip(reversed(map_channels), reversed(map_strides), strict=True))
+        self.strides = list(level_strides)  # along the slicing axis
+        self.plane_strides: list[int] = []
+        for stride, (_, map_stride) in zip(level_strides, finest_first, strict=False):
+            if stride % map_stride:
+                raise ValueError(f"a level of stride {stride} cannot take maps of stride {map_stride}")
+            self.plane_strides.append(stride // map_stride)
         self.align = nn.ModuleList()
         for plane in self.expert_planes:
             convolutions = nn.ModuleList()
             for level, width in enumerate(widths):
-                kernel = [1, 1, 1]
-                kernel[plane_axis(plane)] = self.strides[level]
-                convolution = nn.Conv3d(finest_first[level], width, kernel, stride=kernel)
+                x, y, z = (
+                    self.strides[level] if axis == plane_axis(plane) else self.plane_strides[level]
+                    for axis in range(3)
+                )
+                channels = finest_first[level][0]
+                convolution = nn.Conv3d(channels, width, (x, y, z), stride=(x, y, z))
                 for parameter in convolution.parameters():
                     nn.init.zeros_(parameter)
                 convolutions.append(convolution)
@@ -64,13 +76,15 @@ class FeatureAlignment(nn.Module):
         for expert, convolutions in enumerate(self.align):
             maps = features[expert]
             plane = self.expert_planes[expert]
-            for level, convolution in enumerate(convolutions):
+            for level, convolution in enumerate(convolutions):  # type: ignore[arg-type, var-annotated]
                 if len(maps) == 0:
                     continue
                 volume = to_volume(maps[len(maps) - 1 - level], plane, batch_size)
                 padding = [0, 0, 0, 0, 0, 0]
-                axis = plane_axis(plane)
-                padding[2 * (2 - axis) + 1] = -volume.shape[2 + axis] % self.strides[level]
+                for axis in range(3):
+                    along = axis == plane_axis(plane)
+                    stride = self.strides[level] if along else self.plane_strides[level]
+                    padding[2 * (2 - axis) + 1] = -volume.shape[2 + axis] % stride
                 aligned = convolution(F.pad(volume, padding))
                 if len(totals) <= level:
                     totals.append(aligned)

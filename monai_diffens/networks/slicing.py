@@ -2,6 +2,7 @@
 
 Volumes are (B, C, X, Y, Z) in RAS order: X runs to the patient's right, Y to the front, Z to the head.
 Slices of a plane are (B * N, C, H, W), N the number of slices, the slices of one volume side by side.
+Patches of side s are (B, C * s^3, X / s, Y / s, Z / s): MONAI's pixelunshuffle, which does not script.
 """
 
 from __future__ import annotations
@@ -55,3 +56,15 @@ def neighbour_slices(volume: Tensor, plane: str, reach: int) -> Tensor:
     index = (centre + offset).clamp(0, count - 1)  # (N, 2 * reach + 1)
     windows = stack[:, index]  # (B, N, 2 * reach + 1, C, H, W)
     return windows.transpose(2, 3).flatten(2, 3).flatten(0, 1)
+
+
+def to_patches(volume: Tensor, side: int) -> Tensor:
+    """Move the voxels of each cube into channels: (B, C, X, Y, Z) -> (B, C * side^3, X / side, ...)."""
+    cubes = volume.unflatten(4, (-1, side)).unflatten(3, (-1, side)).unflatten(2, (-1, side))
+    return cubes.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4)
+
+
+def from_patches(patches: Tensor, side: int) -> Tensor:
+    """Put the voxels of each cube back in place; the inverse of :func:`to_patches`."""
+    cubes = patches.unflatten(1, (-1, side, side, side)).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return cubes.flatten(6, 7).flatten(4, 5).flatten(2, 3)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
+from monai_diffens.networks.plane_denoiser import PlaneDenoiser
+from monai_diffens.networks.slicing import PLANES
 
 
 
@@ -68,3 +70,35 @@ def load_planes(network: DiffEnsembler, folders: Mapping[str, str]) -> None:
         if name not in folders or not found:
             raise SystemExit(f"no checkpoint of expert '{name}': run train_planes.json --planes {name} first")
         expert.load_state_dict(torch.load(found[-1], map_location="cpu", weights_only=True)["ema"])
+
+
+def start_expert(denoiser: PlaneDenoiser, path: str | Path, planes: str | Sequence[str]) -> None:
+    """Start training an expert from a stage 1 checkpoint, or from a bundle's model.pt.
+
+    Of a bundle the expert of the wanted plane is taken; for several planes, their average: experts
+    tuned from a common start lie close enough together for it.
+
+    Args:
+        denoiser: receives the weights.
+        path: checkpoint that train_planes.json wrote, or model.pt.
+        planes: plane or planes it is going to be trained on.
+
+    Raises:
+        SystemExit: with one line, when the file does not fit.
+    """
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if "ema" in state:
+        state = state["ema"]
+    else:
+        names = [planes] if isinstance(planes, str) else list(planes)
+        experts = [_expert_state(state, PLANES.index(name)) for name in names]
+        state = {key: torch.stack([expert[key].float() for expert in experts]).mean(dim=0) for key in experts[0]}
+    try:
+        denoiser.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise SystemExit(f"{path} does not fit this expert: {str(error).splitlines()[0]}") from error
+
+
+def _expert_state(state: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
+    prefix = f"bank.experts.{index}."
+    return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}

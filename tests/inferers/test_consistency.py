@@ -55,7 +55,9 @@ def test_rows_are_averages_centred_on_their_slice(factor, coverage, profile, siz
     np.testing.assert_allclose(matrix, matrix[::-1, ::-1], atol=1e-12)  # both grids share their centre
     np.testing.assert_allclose(np.diff(axis.slice_centres), factor)
     inside = (axis.slice_centres > 2 * axis.thickness) & (axis.slice_centres < size - 1 - 2 * axis.thickness)
-    np.testing.assert_allclose((matrix @ np.arange(size))[inside], axis.slice_centres[inside], atol=1e-4)
+    # a voxel in part covered counts at its centre, which shifts the average by 1/8 voxel a voxel of thickness
+    shift = (matrix @ np.arange(size) - axis.slice_centres)[inside]
+    assert (np.abs(shift) <= 0.125 / axis.thickness + 1e-6).all()
 
 
 def test_box_covers_voxels_by_the_part_that_lies_in_the_slice():
@@ -173,14 +175,16 @@ def test_scan_cannot_see_a_projected_residual(factor, coverage, profile, axis, b
     measurement = along(axis, factor, coverage, profile)
     region = BOX if box else (slice(None),) * 3
     residual = torch.zeros(1, 1, *SHAPE)
-    residual[..., *region] = torch.randn(residual[..., *region].shape)
+    residual[(..., *region)] = torch.randn(residual[(..., *region)].shape)
     project = measurement.null_space(box)
     projected = torch.zeros_like(residual)
-    projected[..., *region] = project(residual[..., *region])
+    projected[(..., *region)] = project(residual[(..., *region)])
     assert measurement(residual).abs().max() > 0.1
     assert measurement(projected).abs().max() < 2e-6
     assert projected.std() > 0.3 * residual.std()  # the detail is left
-    torch.testing.assert_close(project(projected[..., *region]), projected[..., *region], rtol=0, atol=5e-6)
+    torch.testing.assert_close(
+        project(projected[(..., *region)]), projected[(..., *region)], rtol=0, atol=5e-6
+    )
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -188,9 +192,9 @@ def test_scan_cannot_see_a_projected_residual(factor, coverage, profile, axis, b
 def test_projection_when_every_axis_is_thick(profile, box):
     measurement = thick_everywhere(profile=profile)
     region = BOX if box else (slice(None),) * 3
-    residual = torch.randn(1, 1, *SHAPE)[..., *region]
+    residual = torch.randn(1, 1, *SHAPE)[(..., *region)]
     projected = torch.zeros(1, 1, *SHAPE)
-    projected[..., *region] = measurement.null_space(box)(residual)
+    projected[(..., *region)] = measurement.null_space(box)(residual)
     assert measurement(projected).abs().max() < 2e-6
 
 

@@ -40,15 +40,16 @@ def test_any_slice_size(stem, size):
     padded = [side + -side % (stem * 2) for side in size]
     # each block of MONAI's decoder ends with its upsampling, so both levels come at the stem's resolution
     assert [m.shape for m in features] == [
-        (3, width, padded[0] // stem, padded[1] // stem) for width in network.feature_channels
+        (3, channels, padded[0] // stem, padded[1] // stem) for channels in network.feature_channels
     ]
 
 
 def test_feature_maps_of_three_levels_come_coarsest_first():
     network = denoiser(stem=2, channels=(4, 8, 12), num_head_channels=4)
     _, features = network.predict_with_features(*batch((32, 24)))
-    assert network.feature_channels == (12, 8, 4)
     assert [tuple(m.shape[1:]) for m in features] == [(12, 8, 6), (8, 16, 12), (4, 16, 12)]
+    assert network.feature_channels == (12, 8, 4)
+    assert network.feature_strides == (4, 2, 2)
 
 
 @pytest.mark.parametrize(
