@@ -226,7 +226,7 @@ def load_result(path: Path, shape: Sequence[int], affine: NDArray[np.float64]) -
     """
     if not path.is_file():
         raise SystemExit(f"{path} is missing although the bundle's inference reported success")
-    image = nib.load(path)
+    image = nib.Nifti1Image.from_filename(path)
     if image.shape != tuple(shape) or not np.allclose(image.affine, affine, atol=1e-3):
         raise SystemExit(
             f"{path} lies on another grid than the truth: shape {image.shape}, truth {tuple(shape)}"
@@ -239,21 +239,22 @@ def format_table(table: Mapping[str, Mapping[str, float]]) -> str:
     rows = {name: [f"{values[key]:.3f}" for key in HEADINGS] for name, values in table.items()}
     rows["ours - cubic"] = [f"{table['ours'][key] - table['cubic'][key]:+.3f}" for key in HEADINGS]
     first = max(map(len, rows))
+    widths = [max(len(heading), len("-00.000")) for heading in HEADINGS.values()]
     return "\n".join(
-        "  ".join([name.ljust(first), *map(str.rjust, cells, map(len, HEADINGS.values()))])
+        "  ".join([name.ljust(first), *map(str.rjust, cells, widths)])
         for name, cells in {"": list(HEADINGS.values()), **rows}.items()
     )
 
 
 def _check_parts(bundle_root: Path) -> None:
+    for part in (CONFIG, WEIGHTS):
+        if not (bundle_root / part).is_file():
+            raise SystemExit(f"{bundle_root / part} is missing: give --bundle_root a bundle with its weights")
     for module in ("nilearn.datasets", "matplotlib"):
         try:
             importlib.import_module(module)
         except ImportError as error:
             raise SystemExit(f"the demo needs {error.name}: pip install 'monai-diffens[demo]'") from error
-    for part in (CONFIG, WEIGHTS):
-        if not (bundle_root / part).is_file():
-            raise SystemExit(f"{bundle_root / part} is missing: give --bundle_root a bundle with its weights")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -36,7 +36,7 @@ def write_card(table: str | Path, bundle_root: str | Path, num_steps: int, resta
     cases = sorted({row["case"] for row in rows})
     lines = [
         BEGIN,
-        f"Means over {len(cases)} test volumes ({', '.join(cases)}) at {num_steps} passes, restart {restart}, "
+        f"Means over {len(cases)} test volumes ({', '.join(cases)}), {num_steps} passes, restart {restart}, "
         "inside the brain; data range 1 on volumes scaled by the truth's 99.5th foreground percentile.",
         "",
         "| setting | method | PSNR / dB | SSIM | HFEN | inter-slice | sharpness |",

@@ -167,8 +167,8 @@ def _cut(volume: NDArray[Any], plane: str, centre: Sequence[int]) -> NDArray[Any
 
 
 def _psnr(volume: NDArray[Any], truth: NDArray[Any], data_range: float) -> float:
-    pair = (torch.from_numpy(np.ascontiguousarray(array)).double() for array in (volume, truth))
-    return float(psnr(*pair, data_range=data_range))
+    pred, real = (torch.from_numpy(np.ascontiguousarray(array)).double() for array in (volume, truth))
+    return float(psnr(pred, real, data_range))
 
 
 def _letters(axis: Axes, letters: str) -> None:

@@ -9,10 +9,17 @@ import numpy as np
 
 from monai_diffens.engines.sweep import read_table
 
-METRICS = ("psnr", "psnr_brain", "ssim", "ssim_brain", "hfen", "inter_slice", "sharpness", "consistency", "seconds")
-HEADINGS = (
-    "PSNR box, PSNR brain, SSIM box, SSIM brain, HFEN, inter-slice, sharpness, consistency, s".split(", ")
-)
+METRICS = {
+    "psnr": "PSNR box",
+    "psnr_brain": "PSNR brain",
+    "ssim": "SSIM box",
+    "ssim_brain": "SSIM brain",
+    "hfen": "HFEN",
+    "inter_slice": "inter-slice",
+    "sharpness": "sharpness",
+    "consistency": "consistency",
+    "seconds": "s",
+}
 REFERENCE_SHARPNESS = 0.9
 
 Curve = list[dict[str, float]]
@@ -79,11 +86,16 @@ def write_report(table: str | Path, title: str, note: str = "") -> Path:
         f"![PSNR and SSIM against sharpness]({picture.name})",
     ]
     for setting in settings:
-        lines += ["", f"## {setting}, mean of cases", "", _row(("method", "passes", "restart", *HEADINGS))]
+        lines += [
+            "",
+            f"## {setting}, mean of cases",
+            "",
+            _row(("method", "passes", "restart", *METRICS.values())),
+        ]
         lines.append(_row(["---"] * (3 + len(METRICS))))
         for (where, method, steps, restart), values in means.items():
             if where == setting:
-                figures = (f"{values[metric]:.4f}" if metric == "consistency" else f"{values[metric]:.3f}" for metric in METRICS)
+                figures = (f"{values[metric]:.{4 if metric == 'consistency' else 3}f}" for metric in METRICS)
                 lines.append(_row((method, str(steps), restart or "-", *figures)))
         lines += ["", *_at_reference(means, setting)]
     lines += ["", f"Every case stands in [{table.name}]({table.name})."]
@@ -125,9 +137,7 @@ def draw_curves(
     pyplot.close(figure)
 
 
-def _at_reference(
-    means: Mapping[tuple[str, str, int, str], dict[str, float]], setting: str
-) -> list[str]:
+def _at_reference(means: Mapping[tuple[str, str, int, str], dict[str, float]], setting: str) -> list[str]:
     found = []
     for method in dict.fromkeys(who for where, who, _, _ in means if where == setting):
         points = curve(means, setting, method)

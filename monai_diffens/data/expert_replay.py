@@ -96,7 +96,9 @@ class ExpertReplay(Randomizable, Dataset):
         conditions, label = (_batch(item[key]).to(device) for key in ("image", "label"))
         residual = to_residual(label, conditions[:, :1], self.residual_scale)
         noise = torch.randn(residual.shape, generator=self.generator).to(device)
-        timestep = min(int(fraction * self.scheduler.num_train_timesteps), self.scheduler.num_train_timesteps - 1)
+        timestep = min(
+            int(fraction * self.scheduler.num_train_timesteps), self.scheduler.num_train_timesteps - 1
+        )
         timesteps = torch.tensor([timestep], device=device)
         x_t = self.scheduler.add_noise(residual, noise, timesteps)
         target = self.scheduler.get_velocity(residual, noise, timesteps)

@@ -11,6 +11,7 @@ import csv
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,14 +113,13 @@ class DialSweep:
         inputs = condition[None].to(self.device)
         for steps, restart in self.dial:
             for fusion in self.fusions:
-                inferer = copy.copy(self.inferer)
-                inferer.fusion, inferer.num_steps, inferer.restart = fusion, steps, restart
-                measure(
-                    fusion,
-                    steps,
-                    restart,
-                    lambda chosen=inferer: torch.as_tensor(chosen(inputs, self.network)[0]).clamp(min=0).cpu(),
-                )
+                measure(fusion, steps, restart, partial(self.restore, inputs, fusion, steps, restart))
+
+    def restore(self, inputs: Tensor, fusion: str, steps: int, restart: float | None) -> Tensor:
+        """One volume (1, X, Y, Z) of scaled conditions (1, M, X, Y, Z), on the CPU."""
+        inferer = copy.copy(self.inferer)
+        inferer.fusion, inferer.num_steps, inferer.restart = fusion, steps, restart
+        return torch.as_tensor(inferer(inputs, self.network)[0]).clamp(min=0).cpu()
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -137,4 +137,5 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
         writer = csv.DictWriter(file, fieldnames=list(row))
         if new:
             writer.writeheader()
-        writer.writerow({key: f"{value:.5g}" if isinstance(value, float) else value for key, value in row.items()})
+        rounded = {key: f"{value:.5g}" if isinstance(value, float) else value for key, value in row.items()}
+        writer.writerow(rounded)

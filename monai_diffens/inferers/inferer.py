@@ -18,7 +18,7 @@ from tqdm import tqdm
 from monai_diffens.data.writer import case_name
 from monai_diffens.inferers.consistency import Measurement
 from monai_diffens.inferers.residual import RESIDUAL_SCALE, from_residual
-from monai_diffens.inferers.sampling import constrained, sample_with_prior
+from monai_diffens.inferers.sampling import Denoise, constrained, sample_with_prior
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
@@ -77,7 +77,9 @@ class DiffEnsemblerInferer(Inferer):
         self.residual_scale = residual_scale
         self.margin = margin
 
-    def __call__(self, inputs: Tensor, network: DiffEnsembler, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(  # type: ignore[override]
+        self, inputs: Tensor, network: DiffEnsembler, *args: Any, **kwargs: Any
+    ) -> Tensor:
         """Sample one volume a case.
 
         Args:
@@ -136,9 +138,10 @@ class DiffEnsemblerInferer(Inferer):
             bar.update()
             return fused.prediction.float()
 
+        agreeing: Denoise = denoise
         if measurement is not None:
-            denoise = constrained(denoise, measurement.null_space(region), self.scheduler)
-        return sample_with_prior(denoise, noise, self.scheduler, self.num_steps, self.restart)
+            agreeing = constrained(denoise, measurement.null_space(region), self.scheduler)
+        return sample_with_prior(agreeing, noise, self.scheduler, self.num_steps, self.restart)
 
     def foreground(self, conditions: Tensor) -> tuple[slice, slice, slice]:
         """Box of the voxels above zero, with a margin: empty space costs nothing."""

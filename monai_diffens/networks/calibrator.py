@@ -82,7 +82,9 @@ class VolumeCalibrator(nn.Module):
         self.embedding_dim = embedding_dim
         self.deviation_gain = DEVIATION_GAIN  # compiled code reads attributes, no globals
         self.embed = nn.Sequential(
-            nn.Linear(embedding_dim + num_experts, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
+            nn.Linear(embedding_dim + num_experts, embedding_dim),
+            nn.SiLU(),
+            nn.Linear(embedding_dim, embedding_dim),
         )
         patch = self.stem**3
         self.conv_in = nn.Conv3d((2 + num_conditions + num_experts) * patch, channels[0], 3, padding=1)
@@ -135,22 +137,20 @@ class VolumeCalibrator(nn.Module):
         padding = [(-side) % self.divisor for side in (size[2], size[1], size[0])]
         x = F.pad(x, (0, padding[0], 0, padding[1], 0, padding[2]))
         embedding = self.embed(
-            torch.cat([get_timestep_embedding(timesteps, self.embedding_dim), present.to(torch.float32)], dim=1)
+            torch.cat(
+                [get_timestep_embedding(timesteps, self.embedding_dim), present.to(torch.float32)], dim=1
+            )
         )
         h = self.conv_in(to_patches(x, self.stem))
         skips: list[Tensor] = []
-        for level, block in enumerate(self.down):
-            if features is not None and level > 0:
-                aligned = features[level - 1].to(h.dtype)
-                margin = [h.shape[dim] - aligned.shape[dim] for dim in (4, 3, 2)]  # below zero: cropped
-                h = h + F.pad(aligned, (0, margin[0], 0, margin[1], 0, margin[2]))
-            h = block(h, embedding)
-            if level < len(self.reduce):
-                skips.append(h)
-                h = self.reduce[level](h)
-        for level in range(len(self.up) - 1, -1, -1):
-            h = torch.cat([self.expand[level](h), skips[level]], dim=1)
-            h = self.up[level](h, embedding)
+        # TorchScript: no indexing of modules, no zip(strict=), and `forward` where a list was reversed
+        for level, (block, reduce) in enumerate(zip(self.down, self.reduce)):  # noqa: B905
+            h = block(_add_features(h, features, level), embedding)
+            skips.append(h)
+            h = reduce(h)
+        h = self.down[-1](_add_features(h, features, len(self.reduce)), embedding)
+        for expand, block in zip(self.expand[::-1], self.up[::-1]):  # noqa: B905
+            h = block.forward(torch.cat([expand.forward(h), skips.pop()], dim=1), embedding)
         output = from_patches(self.conv_out(F.silu(self.norm_out(h))), self.stem)
         output = output[:, :, : size[0], : size[1], : size[2]].to(predictions.dtype)
 
@@ -163,3 +163,12 @@ def average_weights(present: Tensor) -> Tensor:
     """(B, E) bool -> (B, E) float: 1 / count where present, else 0."""
     counts = present.to(torch.float32).sum(dim=1, keepdim=True)
     return present.to(torch.float32) / counts.clamp(min=1.0)
+
+
+def _add_features(h: Tensor, features: list[Tensor] | None, level: int) -> Tensor:
+    """Add a level's features, cropped or padded to its size; the first level has none."""
+    if features is None or level == 0:
+        return h
+    aligned = features[level - 1].to(h.dtype)
+    x, y, z = [h.shape[dim] - aligned.shape[dim] for dim in (2, 3, 4)]  # below zero: cropped
+    return h + F.pad(aligned, (0, z, 0, y, 0, x))

@@ -14,8 +14,9 @@ class FeatureAlignment(nn.Module):
     """Bring every expert's decoder maps to the calibrator's levels, and add them up.
 
     A decoder map is coarse in its plane and fine along the slicing axis; a convolution strided along
-    that axis, and in the plane by what is left to the level, makes it as coarse as the level. It starts at zero, so switching features on changes nothing
-    until training does. Source: arXiv 2501.07430, "hierarchical alignment".
+    that axis, and in the plane by what is left to the level, makes it as coarse as the level. It starts
+    at zero, so switching features on changes nothing until training does. Source: arXiv 2501.07430,
+    "hierarchical alignment".
 
     Args:
         expert_planes: plane of each expert.

@@ -53,7 +53,9 @@ class PlaneDenoiser(nn.Module):
         self.base_channels = channels[0]
         self.feature_channels = tuple(reversed(channels))
         # voxels a position of each feature map spans; every decoder block but the last ends with upsampling
-        self.feature_strides = tuple(stem * 2 ** max(level - 1, 0) for level in reversed(range(len(channels))))
+        self.feature_strides = tuple(
+            stem * 2 ** max(level - 1, 0) for level in reversed(range(len(channels)))
+        )
         self.unet = ScriptableUNet(
             spatial_dims=2,
             in_channels=(1 + condition_channels) * stem**2 + 1,

@@ -14,7 +14,6 @@ from monai_diffens.networks.plane_denoiser import PlaneDenoiser
 from monai_diffens.networks.slicing import PLANES
 
 
-
 def sha256_of(path: str | Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()
@@ -40,7 +39,7 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         if not needed.is_file():
             raise SystemExit(f"{needed} is missing: fetch the bundle again, or train it (train.json)")
     if record.read_text(encoding="utf-8").split()[0] != sha256_of(path):
-        raise SystemExit(f"{path} does not match {record.name}: the file is damaged or was replaced; not loaded")
+        raise SystemExit(f"{path} does not match {record.name}: damaged or replaced; it was not loaded")
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
     except Exception as error:
@@ -92,7 +91,7 @@ def start_expert(denoiser: PlaneDenoiser, path: str | Path, planes: str | Sequen
     else:
         names = [planes] if isinstance(planes, str) else list(planes)
         experts = [_expert_state(state, PLANES.index(name)) for name in names]
-        state = {key: torch.stack([expert[key].float() for expert in experts]).mean(dim=0) for key in experts[0]}
+        state = {key: torch.stack([each[key].float() for each in experts]).mean(dim=0) for key in experts[0]}
     try:
         denoiser.load_state_dict(state, strict=True)
     except RuntimeError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -149,7 +149,7 @@ class RestoreToSpacingd(MapTransform):
             to_source[axis, axis] = 1 / factor
             to_source[axis, 3] = (size - 1) / 2 - (count - 1) / 2 / factor
         measurement = Measurement(thick)
-        result = measurement.restore(Measurement(average)(scan))
+        result = cast(MetaTensor, measurement.restore(Measurement(average)(scan)))
         result.affine = affine @ to_source
         record_sampling(result, measurement)
         return result

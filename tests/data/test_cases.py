@@ -23,10 +23,10 @@ def head(shape=(20, 24, 10)) -> np.ndarray:
     return (1000 * np.clip(1 - sum(g**2 for g in grid), 0, 1)).astype(np.int16)
 
 
-def save(path: Path, array=None) -> Path:
-    """Write a scan with 5 mm slices."""
+def save(path: Path, array=None, slices=5) -> Path:
+    """Write a scan with thick slices, their spacing in mm."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = nib.Nifti1Image(head() if array is None else array, np.diag([1, 1, 5, 1.0]))
+    image = nib.Nifti1Image(head() if array is None else array, np.diag([1, 1, slices, 1.0]))
     image.header.set_xyzt_units("mm")
     image.to_filename(path)
     return path
@@ -240,6 +240,45 @@ def test_row_29_case_names_are_sanitised(tmp_path):
     save(tmp_path / "in" / "b.nii.nii.gz")
     cases = CaseFolder(tmp_path / "in", tmp_path / "out")
     assert [item["case"] for item in cases.items] == ["b", "my_scan___x"]
+
+
+def test_row_18_slices_too_far_apart_are_rejected_or_told(tmp_path, caplog):
+    for spacing in (6, 7, 12):
+        save(tmp_path / "in" / f"mm{spacing}.nii.gz", slices=spacing)
+    cases = CaseFolder(tmp_path / "in", tmp_path / "out", target_spacing=1.0)
+    assert [item["case"] for item in cases.items] == ["mm6", "mm7"]
+    assert [len(item["warnings"]) for item in cases.items] == [0, 1]
+    assert "beyond the trained 2 to 6" in cases.items[1]["warnings"][0]
+    assert cases.rejected[0].reason.startswith("mm12.nii.gz: slices 12 mm apart are 12 target voxels")
+    assert len(CaseFolder(tmp_path / "in", tmp_path / "out", target_spacing=2).items) == 3
+
+
+def test_row_20_nothing_to_do(tmp_path, caplog, capsys):
+    path = save(tmp_path / "fine.nii.gz", slices=1)
+    cases = CaseFolder(path, tmp_path / "out", target_spacing=1.0)
+    with caplog.at_level("INFO", "monai_diffens"):
+        assert cases.items == [] and cases.fine == [path]
+    assert "fine.nii.gz: nothing to do, its spacing of 1 x 1 x 1 mm" in caplog.text
+    assert cases.finish() == 0
+    assert "1 with nothing to do" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+    assert len(CaseFolder(path, tmp_path / "out", target_spacing=0.5).items) == 1
+
+
+def test_target_spacing_is_along_the_patients_axes(tmp_path):
+    path = save(tmp_path / "a.nii.gz")
+    image = nib.load(path)
+    turned = image.as_reoriented(np.array([[2, 1], [0, -1], [1, 1]]))
+    turned.to_filename(path)
+    assert nib.load(path).header.get_zooms() != (1, 1, 5)
+    assert CaseFolder(path, tmp_path / "out", target_spacing=(1, 1, 5)).fine == [path]
+    assert CaseFolder(path, tmp_path / "out", target_spacing=(1, 5, 1)).fine == []
+
+
+@pytest.mark.parametrize("spacing", [0, -1, "x", (1, 2), float("nan")])
+def test_bad_target_spacing(tmp_path, capsys, spacing):
+    path = save(tmp_path / "a.nii.gz")
+    assert "target_spacing" in stops(CaseFolder(path, tmp_path / "out", target_spacing=spacing), capsys)
 
 
 def bundle_run(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
