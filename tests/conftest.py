@@ -1,12 +1,15 @@
 """Fixtures that every test may use; real scans are read where they lie and never copied into git."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import pytest
 import torch
+
+from monai_diffens.networks.diff_ensembler import DiffEnsembler
 
 DATA_DIR = Path(os.environ.get("DIFFENS_DATA") or Path(__file__).parents[1].parent / "shared" / "data")
 CROP_SHAPE = (48, 56, 40)
@@ -41,6 +44,27 @@ def pytest_runtest_makereport(
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_ensembler() -> Callable[..., DiffEnsembler]:
+    """Function (options of DiffEnsembler) to a small one with random weights everywhere.
+
+    Layers that start at zero would hide errors; ``untrained=True`` leaves those of the fusion at zero.
+    """
+
+    def build(untrained: bool = False, **options: Any) -> DiffEnsembler:
+        small = {"channels": (8, 16), "stem": 2, "norm_num_groups": 4, "num_head_channels": 8}
+        generator = torch.Generator().manual_seed(1)
+        network = DiffEnsembler(**({"calibrator_channels": (8, 16)} | small | options)).eval()
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                noise = 0.1 * torch.randn(parameter.shape, generator=generator)
+                if name.startswith("bank.") or not untrained:
+                    parameter += noise
+        return network
+
+    return build
 
 
 @pytest.fixture(scope="session")

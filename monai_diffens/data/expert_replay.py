@@ -15,6 +15,7 @@ import torch
 from monai.data import Dataset
 from monai.networks.schedulers import Scheduler
 from monai.transforms import Randomizable, RandSpatialCrop
+from monai.utils import convert_to_tensor
 from torch import Tensor
 from tqdm import tqdm
 
@@ -74,7 +75,7 @@ class ExpertReplay(Randomizable, Dataset):
         if not self.entries:
             self.fill()
         entry = self.entries[self.R.randint(len(self.entries))]
-        volumes = self.crop(entry["volumes"]).as_tensor().float()
+        volumes = convert_to_tensor(self.crop(entry["volumes"]), dtype=torch.float32, track_meta=False)
         return {"volumes": volumes, "timestep": entry["timestep"], "baseline": entry["baseline"]}
 
     def fill(self) -> None:
@@ -109,4 +110,4 @@ class ExpertReplay(Randomizable, Dataset):
 
 
 def _batch(volume: Tensor) -> Tensor:
-    return torch.as_tensor(volume).float()[None]
+    return convert_to_tensor(volume, dtype=torch.float32, track_meta=False)[None]

@@ -48,7 +48,9 @@ class FusionPrepareBatch(PrepareBatch):
 class FusionInferer(Inferer):
     """Call :meth:`DiffEnsembler.fuse` on cached predictions, with the signature that MONAI's trainer uses."""
 
-    def __call__(self, inputs: Tensor, network: DiffEnsembler, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(  # type: ignore[override]
+        self, inputs: Tensor, network: DiffEnsembler, *args: Any, **kwargs: Any
+    ) -> Tensor:
         """Fused prediction (B, 1, X, Y, Z); ``kwargs`` are the arguments of ``fuse``."""
         return network.fuse(inputs, *args, **kwargs).prediction
 

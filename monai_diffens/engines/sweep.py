@@ -108,8 +108,8 @@ class DialSweep:
 
         measure("cubic", 0, None, lambda: measurement.interpolate(low).clamp(min=0))
         measure("restored spline", 0, None, lambda: measurement.restore(low).clamp(min=0))
-        condition = thick_slice(MetaTensor(truth), setting["factors"], setting.get("profile", "box"))
-        condition.meta["case"] = case
+        named = MetaTensor(truth, meta={"case": case})
+        condition = thick_slice(named, setting["factors"], setting.get("profile", "box"))
         inputs = condition[None].to(self.device)
         for steps, restart in self.dial:
             for fusion in self.fusions:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
-from monai.networks.schedulers import Scheduler
 from monai.transforms.utils import generate_spatial_bounding_box
 from torch import Tensor
 from tqdm import tqdm
@@ -18,7 +17,7 @@ from tqdm import tqdm
 from monai_diffens.data.writer import case_name
 from monai_diffens.inferers.consistency import Measurement
 from monai_diffens.inferers.residual import RESIDUAL_SCALE, from_residual
-from monai_diffens.inferers.sampling import Denoise, constrained, sample_with_prior
+from monai_diffens.inferers.sampling import Denoise, SamplingScheduler, constrained, sample_with_prior
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
@@ -46,8 +45,8 @@ class DiffEnsemblerInferer(Inferer):
 
     def __init__(
         self,
-        scheduler: Scheduler,
-        num_steps: int = 4,
+        scheduler: SamplingScheduler,
+        num_steps: int = 1,
         num_samples: int = 1,
         seed: int = 0,
         fusion: str = "calibrated",
@@ -113,15 +112,15 @@ class DiffEnsemblerInferer(Inferer):
             total=self.num_steps * self.num_samples, disable=not self.progress, desc="denoising", unit="pass"
         ) as bar:
             for number in range(self.num_samples):
-                noise = self.noise(cropped[:, :1].shape, case, number).to(conditions.device)
-                total += self.sample_residual(noise, cropped, network, measurement, region, bar)
+                seed = self.seed_of(case, number)
+                total += self.sample_residual(seed, cropped, network, measurement, region, bar)
         residual = torch.zeros_like(conditions[:, :1])
         residual[(..., *region)] = total / self.num_samples
         return from_residual(residual, conditions[:, :1], self.residual_scale)
 
     def sample_residual(
         self,
-        noise: Tensor,
+        seed: int,
         conditions: Tensor,
         network: DiffEnsembler,
         measurement: Measurement | None,
@@ -138,10 +137,19 @@ class DiffEnsemblerInferer(Inferer):
             bar.update()
             return fused.prediction.float()
 
-        agreeing: Denoise = denoise
-        if measurement is not None:
-            agreeing = constrained(denoise, measurement.null_space(region), self.scheduler)
-        return sample_with_prior(agreeing, noise, self.scheduler, self.num_steps, self.restart)
+        # drawn on the CPU, so that it is the same on every device
+        noise = torch.randn(conditions[:, :1].shape, generator=torch.Generator().manual_seed(seed))
+        ancestral = torch.Generator(conditions.device).manual_seed(seed + 1)
+
+        def walk(step: Denoise) -> Tensor:
+            x = noise.to(conditions.device)
+            return sample_with_prior(step, x, self.scheduler, self.num_steps, self.restart, ancestral)
+
+        if measurement is None:
+            return walk(denoise)
+        project = measurement.null_space(region)
+        # again at the end: a scheduler that clips, or mixes several predictions, leaves the null space
+        return project(walk(constrained(denoise, project, self.scheduler)))
 
     def foreground(self, conditions: Tensor) -> tuple[slice, slice, slice]:
         """Box of the voxels above zero, with a margin: empty space costs nothing."""
@@ -155,11 +163,10 @@ class DiffEnsemblerInferer(Inferer):
         )
         return x, y, z
 
-    def noise(self, shape: Sequence[int], case: str, number: int) -> Tensor:
-        """Standard normal noise that depends on seed, case name and sample number alone."""
+    def seed_of(self, case: str, number: int) -> int:
+        """Seed that depends on the inferer's seed, the case's name and the sample's number alone."""
         digest = hashlib.sha256(f"{self.seed}/{case}/{number}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-        return torch.randn(tuple(shape), generator=generator)
+        return int.from_bytes(digest[:7], "big")
 
     def use_amp(self, device_type: str) -> bool:
         """Whether to autocast: on processors without bf16 arithmetic it is several times slower."""

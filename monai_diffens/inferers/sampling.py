@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 import torch
-from monai.networks.schedulers import Scheduler
 from torch import Tensor
 
 from monai_diffens.schedulers.prediction import from_clean, to_clean
@@ -14,14 +14,36 @@ from monai_diffens.schedulers.prediction import from_clean, to_clean
 Denoise = Callable[[Tensor, int, int], Tensor]
 
 
+class SamplingScheduler(Protocol):
+    """What the loops need of a scheduler: MONAI's DDPM, DDIM and PNDM have it, their base class lacks it."""
+
+    num_train_timesteps: int
+    prediction_type: str
+    alphas_cumprod: Tensor
+    timesteps: Tensor
+
+    @property
+    def step(self) -> Callable[..., tuple[Tensor, Any]]:
+        """Function of (prediction, t, x_t) to x_t' and anything."""
+
+    def set_timesteps(self, num_inference_steps: int) -> None:
+        """Choose the timesteps."""
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t of clean samples."""
+
+
 def sample(
     denoise: Denoise,
     x: Tensor,
-    scheduler: Scheduler,
+    scheduler: SamplingScheduler,
     generator: torch.Generator | None = None,
     timesteps: Iterable[int] | None = None,
 ) -> Tensor:
     """Walk from x at the first timestep to a clean sample.
+
+    Steps are the scheduler's own: MONAI's DDIM strides over the timesteps it was set to, MONAI's DDPM goes
+    back by one timestep a step and so ends clean only after all ``num_train_timesteps``.
 
     Args:
         denoise: ``denoise(x_t, t, step)``, the prediction in the scheduler's prediction type.
@@ -42,7 +64,12 @@ def sample(
 
 
 def sample_with_prior(
-    denoise: Denoise, x: Tensor, scheduler: Scheduler, num_steps: int, restart: float | None = None
+    denoise: Denoise,
+    x: Tensor,
+    scheduler: SamplingScheduler,
+    num_steps: int,
+    restart: float | None = None,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Sample in ``num_steps`` network passes, optionally from a cheap prior.
 
@@ -56,13 +83,14 @@ def sample_with_prior(
         scheduler: a MONAI scheduler; its timesteps are set here.
         num_steps: network passes.
         restart: fraction of the schedule, 0 to 1 exclusive; None walks all of it.
+        generator: see :func:`sample`.
 
     Raises:
         ValueError: when ``restart`` is outside (0, 1).
     """
     if restart is None or num_steps == 1:
         scheduler.set_timesteps(num_steps)
-        return sample(denoise, x, scheduler)
+        return sample(denoise, x, scheduler, generator)
     if not 0 < restart < 1:
         raise ValueError(f"restart must lie between 0 and 1, got {restart}")
     start = scheduler.num_train_timesteps - 1
@@ -72,10 +100,12 @@ def sample_with_prior(
     scheduler.set_timesteps(round((num_steps - 1) / restart))
     remaining = scheduler.timesteps[-(num_steps - 1) :]
     noised = scheduler.add_noise(prior, x, remaining[:1])
-    return sample(lambda x_t, t, step: denoise(x_t, t, step + 1), noised, scheduler, timesteps=remaining)
+    return sample(lambda x_t, t, step: denoise(x_t, t, step + 1), noised, scheduler, generator, remaining)
 
 
-def constrained(denoise: Denoise, project: Callable[[Tensor], Tensor], scheduler: Scheduler) -> Denoise:
+def constrained(
+    denoise: Denoise, project: Callable[[Tensor], Tensor], scheduler: SamplingScheduler
+) -> Denoise:
     """Denoise with the predicted clean sample passed through ``project``, for every scheduler alike."""
 
     def projected(x_t: Tensor, t: int, step: int) -> Tensor:

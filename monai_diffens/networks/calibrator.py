@@ -143,14 +143,15 @@ class VolumeCalibrator(nn.Module):
         )
         h = self.conv_in(to_patches(x, self.stem))
         skips: list[Tensor] = []
-        # TorchScript: no indexing of modules, no zip(strict=), and `forward` where a list was reversed
+        # TorchScript: no indexing of modules, no zip(strict=), `forward` where a list was reversed, and no
+        # second use of a module's variable
         for level, (block, reduce) in enumerate(zip(self.down, self.reduce)):  # noqa: B905
             h = block(_add_features(h, features, level), embedding)
             skips.append(h)
             h = reduce(h)
         h = self.down[-1](_add_features(h, features, len(self.reduce)), embedding)
-        for expand, block in zip(self.expand[::-1], self.up[::-1]):  # noqa: B905
-            h = block.forward(torch.cat([expand.forward(h), skips.pop()], dim=1), embedding)
+        for expand, merge in zip(self.expand[::-1], self.up[::-1]):  # noqa: B905
+            h = merge.forward(torch.cat([expand.forward(h), skips.pop()], dim=1), embedding)
         output = from_patches(self.conv_out(F.silu(self.norm_out(h))), self.stem)
         output = output[:, :, : size[0], : size[1], : size[2]].to(predictions.dtype)
 

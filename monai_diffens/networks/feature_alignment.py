@@ -48,9 +48,8 @@ class FeatureAlignment(nn.Module):
             if stride % map_stride:
                 raise ValueError(f"a level of stride {stride} cannot take maps of stride {map_stride}")
             self.plane_strides.append(stride // map_stride)
-        self.align = nn.ModuleList()
+        self.align = nn.ModuleList()  # the levels of the first expert, then those of the next
         for plane in self.expert_planes:
-            convolutions = nn.ModuleList()
             for level, width in enumerate(widths):
                 x, y, z = (
                     self.strides[level] if axis == plane_axis(plane) else self.plane_strides[level]
@@ -60,8 +59,7 @@ class FeatureAlignment(nn.Module):
                 convolution = nn.Conv3d(channels, width, (x, y, z), stride=(x, y, z))
                 for parameter in convolution.parameters():
                     nn.init.zeros_(parameter)
-                convolutions.append(convolution)
-            self.align.append(convolutions)
+                self.align.append(convolution)
 
     def forward(self, features: list[list[Tensor]], batch_size: int) -> list[Tensor]:
         """Align and sum.
@@ -74,12 +72,10 @@ class FeatureAlignment(nn.Module):
             One volume (B, widths[level], X / s, Y / s, Z / s), sizes rounded up, a level.
         """
         totals: list[Tensor] = []
-        for expert, convolutions in enumerate(self.align):
-            maps = features[expert]
-            plane = self.expert_planes[expert]
-            for level, convolution in enumerate(convolutions):  # type: ignore[arg-type, var-annotated]
-                if len(maps) == 0:
-                    continue
+        for index, convolution in enumerate(self.align):
+            expert, level = index // len(self.strides), index % len(self.strides)
+            maps, plane = features[expert], self.expert_planes[expert]
+            if len(maps) > 0:
                 volume = to_volume(maps[len(maps) - 1 - level], plane, batch_size)
                 padding = [0, 0, 0, 0, 0, 0]
                 for axis in range(3):

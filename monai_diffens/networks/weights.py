@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -38,12 +39,14 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     for needed in (path, record):
         if not needed.is_file():
             raise SystemExit(f"{needed} is missing: fetch the bundle again, or train it (train.json)")
-    if record.read_text(encoding="utf-8").split()[0] != sha256_of(path):
+    if record.read_bytes().split()[:1] != [sha256_of(path).encode()]:
         raise SystemExit(f"{path} does not match {record.name}: damaged or replaced; it was not loaded")
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
+    except pickle.UnpicklingError as error:  # torch's text advises to switch the protection off
+        raise SystemExit(f"{path} holds more than plain tensors: it was not loaded") from error
     except Exception as error:
-        raise SystemExit(f"{path} does not fit this network: {str(error).splitlines()[0]}") from error
+        raise SystemExit(f"{path} does not fit this network: {_first_reason(error)}") from error
 
 
 def save_weights(state: Mapping[str, Tensor], path: str | Path) -> None:
@@ -95,9 +98,15 @@ def start_expert(denoiser: PlaneDenoiser, path: str | Path, planes: str | Sequen
     try:
         denoiser.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        raise SystemExit(f"{path} does not fit this expert: {str(error).splitlines()[0]}") from error
+        raise SystemExit(f"{path} does not fit this expert: {_first_reason(error)}") from error
 
 
 def _expert_state(state: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
     prefix = f"bank.experts.{index}."
     return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _first_reason(error: Exception) -> str:
+    """First reason that an error gives, on one line; torch heads a list of them with a line of its own."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if not line.endswith(":")), type(error).__name__)

@@ -149,7 +149,9 @@ class RestoreToSpacingd(MapTransform):
             to_source[axis, axis] = 1 / factor
             to_source[axis, 3] = (size - 1) / 2 - (count - 1) / 2 / factor
         measurement = Measurement(thick)
-        result = cast(MetaTensor, measurement.restore(Measurement(average)(scan)))
+        restored = measurement.restore(Measurement(average)(scan))
+        # with nothing to do it is the scan itself, whose meta stays the caller's
+        result = cast(MetaTensor, scan.clone() if restored is scan else restored)
         result.affine = affine @ to_source
         record_sampling(result, measurement)
         return result

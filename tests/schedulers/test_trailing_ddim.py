@@ -71,13 +71,15 @@ def test_timesteps_start_at_noise_and_are_evenly_spaced(total):
         assert {a - b for a, b in pairwise(timesteps)} <= {total // steps}
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 10, 30, 48, 50])
+@pytest.mark.parametrize(
+    ("total", "steps"), [(1000, n) for n in (1, 2, 3, 4, 7, 10, 30, 48, 50)] + [(20, 15), (20, 20)]
+)
 @pytest.mark.parametrize("kind", PREDICTIONS)
-def test_every_step_lands_at_the_noise_level_where_the_next_begins(steps, kind):
-    scheduler = TrailingDDIMScheduler(schedule="scaled_linear_beta", prediction_type=kind)
+def test_every_step_lands_at_the_noise_level_where_the_next_begins(total, steps, kind):
+    scheduler = TrailingDDIMScheduler(total, "scaled_linear_beta", prediction_type=kind)
     scheduler.set_timesteps(steps)
     clean, noise = torch.randn(2, 50, dtype=torch.float64)
-    start = levels(scheduler, 999)
+    start = levels(scheduler, total - 1)
     for t, x in walk(scheduler, lambda x_t, t: clean, start[0] * clean + start[1] * noise):
         alpha, sigma = levels(scheduler, t)
         torch.testing.assert_close(x, alpha * clean + sigma * noise, rtol=0, atol=2e-5)

@@ -197,6 +197,12 @@ def test_row_21_force_overrides_nothing_else(tmp_path):
     )
 
 
+def test_nothing_above_zero(tmp_path):
+    path = save(tmp_path / "a.nii.gz", (head() // 20 - 90).astype(np.int16))
+    assert "no voxel is above zero (maximum -" in rejection(path)
+    assert "no voxel is above zero" in rejection(path, force=True)
+
+
 def test_row_25_scaled_values_are_judged(tmp_path):
     array = head().astype(np.float32) / 7
     image = nib.Nifti1Image(array, np.eye(4))

@@ -1,0 +1,138 @@
+"""The bank is its experts run slice by slice: nothing added, nothing mixed up, nothing run in vain."""
+
+from collections import defaultdict
+
+import pytest
+import torch
+
+from monai_diffens.networks.expert_bank import ExpertBank
+from monai_diffens.networks.slicing import PLANES, plane_axis
+
+SIZE = (9, 12, 7)
+TIMESTEPS = torch.tensor([30, 870])
+TWO = ("flair", "t1ce")
+
+
+@pytest.fixture
+def bank(tiny_ensembler):
+    """Function (options) to a bank with random weights."""
+    return lambda **options: tiny_ensembler(**options).bank
+
+
+def batch(conditions: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(2, 1, *SIZE), torch.rand(2, conditions, *SIZE)
+
+
+def count_runs(bank: ExpertBank, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
+    """How many slices each expert, by its name, is going to be given, a number a pass."""
+    runs = defaultdict(list)
+    for name, expert in zip(bank.names, bank.experts, strict=True):
+
+        def counted(x, *arguments, run=expert.predict_with_features, name=name):
+            runs[name].append(len(x))
+            return run(x, *arguments)
+
+        monkeypatch.setattr(expert, "predict_with_features", counted)
+    return runs
+
+
+@pytest.mark.parametrize("reach", [0, 2])
+@pytest.mark.parametrize("conditions", [("image",), TWO], ids=len)
+def test_equals_its_experts_run_by_hand(bank, conditions, reach):
+    bank = bank(conditions=conditions, reach=reach)
+    x_t, volumes = batch(len(conditions))
+    expected = torch.empty(2, len(bank.names), *SIZE)
+    with torch.no_grad():
+        predictions = bank(x_t, volumes, TIMESTEPS)
+        for e, expert in enumerate(bank.experts):
+            plane, _, condition = bank.names[e].partition("/")
+            axis, channel = 2 + plane_axis(plane), conditions.index(condition or "image")
+            last = x_t.shape[axis] - 1
+            for n in range(last + 1):
+                near = [min(max(n + offset, 0), last) for offset in range(-reach, reach + 1)]
+                slices = [volumes[:, channel].select(axis - 1, m) for m in near]
+                x = torch.stack([x_t[:, 0].select(axis - 1, n), *slices], dim=1)
+                expected[:, e].select(axis - 1, n).copy_(expert(x, TIMESTEPS)[:, 0])
+    assert predictions.std() > 0.05
+    torch.testing.assert_close(predictions, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("slice_chunk", [1, 7, None])
+def test_chunks_never_change_the_result(bank, slice_chunk, monkeypatch):
+    whole, chunked = bank(slice_chunk=10**6), bank(slice_chunk=slice_chunk)
+    sizes = count_runs(chunked, monkeypatch)
+    x_t, volumes = batch()
+    with torch.no_grad():
+        expected, expected_maps = whole.predict_with_features(x_t, volumes, TIMESTEPS)
+        predictions, maps = chunked.predict_with_features(x_t, volumes, TIMESTEPS)
+    assert {name: max(chunks) for name, chunks in sizes.items()} == {
+        plane: slice_chunk or 2 * SIZE[plane_axis(plane)] for plane in PLANES
+    }
+    torch.testing.assert_close(predictions, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(maps, expected_maps, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "present", [(True, False, True), (False, True, False), (False, False, False)], ids=str
+)
+def test_absent_experts_are_not_run_and_predict_zero(bank, present, monkeypatch):
+    bank = bank()
+    runs = count_runs(bank, monkeypatch)
+    x_t, volumes = batch()
+    with torch.no_grad():
+        everyone = bank(x_t, volumes, TIMESTEPS)
+        runs.clear()
+        some, maps = bank.predict_with_features(x_t, volumes, TIMESTEPS, torch.tensor(present))
+    for e, here in enumerate(present):
+        slices = 2 * SIZE[plane_axis(bank.names[e])]
+        assert sum(runs[bank.names[e]]) == (slices if here else 0)
+        assert torch.equal(some[:, e], everyone[:, e] if here else torch.zeros(2, *SIZE))
+        assert bool(maps[e]) == here
+
+
+@pytest.mark.parametrize("changed", [0, 1])
+def test_each_expert_sees_its_own_condition_only(bank, changed):
+    bank = bank(conditions=TWO)
+    assert bank.names == [f"{plane}/{name}" for plane in PLANES for name in TWO]
+    x_t, volumes = batch(2)
+    others = volumes.clone()
+    others[:, changed] += 0.1
+    with torch.no_grad():
+        difference = (
+            (bank(x_t, others, TIMESTEPS) - bank(x_t, volumes, TIMESTEPS)).abs().amax(dim=(0, 2, 3, 4))
+        )
+    for name, value in zip(bank.names, difference.tolist(), strict=True):
+        assert (value > 1e-3) if name.endswith(TWO[changed]) else (value == 0)
+
+
+@pytest.mark.parametrize("planes", [("sagittal",), ("coronal", "axial")], ids=str)
+def test_order_and_names_follow_the_planes(bank, planes):
+    assert bank(planes=planes).names == list(planes)
+    assert bank(planes=planes)(*batch(), TIMESTEPS).shape == (2, len(planes), *SIZE)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_features_are_what_each_expert_decodes(bank, keep):
+    bank = bank(channels=(8, 8, 16))
+    x_t, volumes = batch()
+    with torch.no_grad():
+        predictions, maps = bank.predict_with_features(x_t, volumes, TIMESTEPS, keep_features=keep)
+    torch.testing.assert_close(predictions, bank(x_t, volumes, TIMESTEPS), rtol=0, atol=1e-6)
+    for plane, expert, levels in zip(bank.names, bank.experts, maps, strict=True):
+        axis = plane_axis(plane)
+        height, width = (side + -side % expert.divisor for i, side in enumerate(SIZE) if i != axis)
+        shapes = [
+            (2 * SIZE[axis], channels, height // stride, width // stride)
+            for channels, stride in zip(expert.feature_channels, expert.feature_strides, strict=True)
+        ]
+        assert [tuple(m.shape) for m in levels] == (shapes if keep else [])
+
+
+def test_a_case_is_predicted_alike_alone_and_in_a_batch(bank):
+    bank = bank()
+    x_t, volumes = batch()
+    with torch.no_grad():
+        together = bank(x_t, volumes, TIMESTEPS)
+        for i in range(2):
+            alone = bank(x_t[i : i + 1], volumes[i : i + 1], TIMESTEPS[i : i + 1])
+            torch.testing.assert_close(alone[0], together[i], rtol=0, atol=1e-5)
