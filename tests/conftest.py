@@ -55,11 +55,11 @@ def tiny_ensembler() -> Callable[..., DiffEnsembler]:
 
     def build(untrained: bool = False, **options: Any) -> DiffEnsembler:
         small = {"channels": (8, 16), "stem": 2, "norm_num_groups": 4, "num_head_channels": 8}
-        generator = torch.Generator().manual_seed(1)
-        network = DiffEnsembler(**({"calibrator_channels": (8, 16)} | small | options)).eval()
-        with torch.no_grad():
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(1)
+            network = DiffEnsembler(**({"calibrator_channels": (8, 16)} | small | options)).eval()
             for name, parameter in network.named_parameters():
-                noise = 0.1 * torch.randn(parameter.shape, generator=generator)
+                noise = 0.1 * torch.randn_like(parameter)
                 if name.startswith("bank.") or not untrained:
                     parameter += noise
         return network
