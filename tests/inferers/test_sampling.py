@@ -134,8 +134,8 @@ def test_prior_takes_as_many_passes_as_asked(build, count, restart):
     assert [step for _, step, _ in seen] == list(range(count))
     assert timesteps[0] == 999 and timesteps == sorted(timesteps, reverse=True)
     assert torch.equal(seen[0][2], x)
-    if restart and count > 1:
-        assert timesteps[1] == pytest.approx(1000 * restart, abs=120)
+    if restart and count > 1 and build is trailing:  # MONAI's timesteps end at 0, however few they are
+        assert timesteps[1] == pytest.approx(1000 * restart, abs=50)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import pickle
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -79,12 +78,19 @@ def test_wrong_hash(saved, content, tiny_ensembler):
     assert f"{saved} does not match model.pt.sha256" in refusal(load_weights, tiny_ensembler(), saved)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-100], lambda b: b"", lambda b: b[:50] + b"x" + b[51:]])
-def test_damaged_file(saved, damage, tiny_ensembler):
-    saved.write_bytes(damage(saved.read_bytes()))
+@pytest.mark.parametrize("kept", [0, 100, -100])
+def test_damaged_file(saved, kept, tiny_ensembler):
+    saved.write_bytes(saved.read_bytes()[:kept])
     assert "does not match" in refusal(load_weights, tiny_ensembler(), saved)
     record(saved)  # even where the hash is of the damaged file
     assert str(saved) in refusal(load_weights, tiny_ensembler(), saved)
+
+
+def test_one_changed_byte(saved, tiny_ensembler):
+    data = bytearray(saved.read_bytes())
+    data[len(data) // 2] ^= 1
+    saved.write_bytes(data)
+    assert "does not match" in refusal(load_weights, tiny_ensembler(), saved)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +124,7 @@ def test_nothing_in_a_file_is_executed(tmp_path, form, tiny_ensembler):
     path, sprung = tmp_path / "model.pt", tmp_path / "sprung"
     state = {"weight": torch.zeros(1), "trap": Trap(sprung)}
     if form == "pickle":
-        path.write_bytes(pickle.dumps(state))
+        path.write_bytes(pickle.dumps(state, protocol=2))
     else:
         torch.save(state, path, _use_new_zipfile_serialization=form == "torch")
     network = tiny_ensembler()
@@ -128,18 +134,11 @@ def test_nothing_in_a_file_is_executed(tmp_path, form, tiny_ensembler):
     assert not sprung.exists()
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name])
-    # the trap is a real one
-    data = path.read_bytes()
-    if form == "torch":
-        with zipfile.ZipFile(path) as archive:
-            data = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
-        data = data.replace(b"ctorch._utils\n_rebuild_tensor_v2", b"cbuiltins\ntuple")
-    if form != "legacy":
-        with pytest.raises(Exception) if form == "torch" else pytest.MonkeyPatch.context():  # noqa: B017
-            pickle.loads(data)
+    if form == "pickle":
+        pickle.loads(path.read_bytes())
     else:
         torch.load(path, weights_only=False)
-    assert sprung.is_dir()
+    assert sprung.is_dir()  # the trap was a real one
 
 
 def checkpoint(folder: Path, network: torch.nn.Module, value: float, age: int = 0) -> Path:
@@ -207,7 +206,7 @@ def test_start_expert_from_a_bundle(saved, tiny_ensembler, planes):
     ]
     for name, value in denoiser.state_dict().items():
         expected = torch.stack([state[name] for state in chosen]).mean(dim=0)
-        torch.testing.assert_close(value, expected, rtol=2**-10, atol=2**-24)
+        torch.testing.assert_close(value, expected, rtol=0, atol=1e-3)
 
 
 def test_start_expert_says_what_does_not_fit(saved):

@@ -1,0 +1,313 @@
+"""Conditions in, volume out: exact with a network that knows, reproducible, and true to the scan."""
+
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader, Dataset, MetaTensor, list_data_collate
+from monai.engines import SupervisedEvaluator
+from monai.networks.schedulers import DDIMScheduler, DDPMScheduler, PNDMScheduler
+from monai.transforms import Lambdad
+
+from monai_diffens.inferers.inferer import DiffEnsemblerInferer
+from monai_diffens.networks.diff_ensembler import DiffEnsembler, FusedPrediction
+from monai_diffens.schedulers.prediction import from_clean
+from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.transforms.thick_slices import measurement_from_meta, thick_slice
+
+SIZE = (20, 24, 28)
+FACTORS = [(1, 1, 4), (2.5, 1, 1), (4, 4, 4)]
+SCALE = 0.07
+
+
+class Oracle:
+    """A network that answers with the clean sample that ``clean(x_t, conditions)`` names."""
+
+    def __init__(self, scheduler, clean) -> None:
+        self.scheduler, self.clean = scheduler, clean
+        self.calls: list[tuple[torch.Size, str, int, bool]] = []
+
+    check_fusion = DiffEnsembler.check_fusion
+    expert_names = ("axial", "coronal", "sagittal")
+
+    def predict(self, x_t, conditions, timesteps, fusion, step) -> FusedPrediction:
+        self.calls.append((x_t.shape, fusion, step, torch.is_autocast_enabled("cpu")))
+        level = float(self.scheduler.alphas_cumprod[int(timesteps[0])])
+        clean = self.clean(x_t, conditions)
+        prediction = from_clean(clean, x_t, level, self.scheduler.prediction_type)
+        return FusedPrediction(prediction, torch.ones(1), torch.zeros(1))
+
+
+def knows_the_truth(x_t: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
+    """The residual to the truth, which is handed over as the second condition."""
+    return (conditions[:, 1:] - conditions[:, :1]) / SCALE
+
+
+def repeats_the_noise(x_t: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
+    return x_t
+
+
+def infer(scheduler=None, **options) -> DiffEnsemblerInferer:
+    options = {"num_steps": 2, "progress": False, "amp": False, "residual_scale": SCALE} | options
+    return DiffEnsemblerInferer(scheduler or TrailingDDIMScheduler(), **options)
+
+
+def head(case: str, factors=(1, 1, 4), seed: int = 0) -> MetaTensor:
+    """A thick-sliced ball on 0, (1, X, Y, Z), that remembers how it was sliced."""
+    generator = torch.Generator().manual_seed(seed)
+    grid = torch.meshgrid(*(torch.linspace(-1.3, 1.3, n) for n in SIZE), indexing="ij")
+    volume = (sum(axis**2 for axis in grid) < 1) * (0.4 + 0.5 * torch.rand(SIZE, generator=generator))
+    meta = {"filename_or_obj": f"/scans/{case}.nii.gz"}
+    return thick_slice(MetaTensor(volume[None], affine=np.diag([1, 2, 3, 1.0]), meta=meta), factors)
+
+
+def collate(*volumes: MetaTensor) -> MetaTensor:
+    """A batch as MONAI's DataLoader makes it."""
+    return list_data_collate([{"image": volume} for volume in volumes])["image"]
+
+
+@pytest.mark.parametrize("restart", [None, 0.5])
+@pytest.mark.parametrize("num_steps", [1, 4])
+@pytest.mark.parametrize("kind", ["v_prediction", "sample"])
+def test_a_network_that_knows_the_truth_returns_it(kind, num_steps, restart):
+    scheduler = TrailingDDIMScheduler(prediction_type=kind)
+    truth = torch.rand(2, 1, *SIZE)
+    condition = truth + 0.1 * torch.randn_like(truth)
+    network = Oracle(scheduler, knows_the_truth)
+    result = infer(scheduler, num_steps=num_steps, restart=restart)(
+        torch.cat([condition, truth], dim=1), network
+    )
+    torch.testing.assert_close(result, truth, rtol=0, atol=1e-4)
+    assert len(network.calls) == 2 * num_steps
+    assert [step for _, _, step, _ in network.calls] == list(range(num_steps)) * 2
+
+
+@pytest.mark.parametrize("factors", FACTORS, ids=str)
+def test_the_truth_of_a_thick_sliced_scan_survives_consistency(factors):
+    """Its residual lies where the scan cannot see, so that consistency takes nothing away."""
+    scheduler = TrailingDDIMScheduler()
+    truth = MetaTensor(torch.rand(1, *SIZE))
+    condition = thick_slice(truth, factors)
+    inputs = MetaTensor(torch.cat([condition, truth])[None], meta=dict(condition.meta))
+    result = infer(scheduler)(inputs, Oracle(scheduler, knows_the_truth))
+    assert (condition - truth).abs().max() > 0.1
+    torch.testing.assert_close(result[0].as_tensor(), truth.as_tensor(), rtol=0, atol=2e-3)
+
+
+SCHEDULERS = {
+    "trailing": (TrailingDDIMScheduler(), 3),
+    "ddim that clips": (DDIMScheduler(1000, schedule="cosine", prediction_type="v_prediction"), 4),
+    "ddpm": (DDPMScheduler(1000, schedule="cosine", prediction_type="v_prediction", clip_sample=False), 4),
+    "pndm": (PNDMScheduler(1000, schedule="scaled_linear_beta", skip_prk_steps=True), 5),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("factors", FACTORS, ids=str)
+def test_the_result_sliced_again_is_the_scan_under_every_scheduler(tiny_ensembler, name, factors):
+    scheduler, num_steps = SCHEDULERS[name]
+    network, inputs = tiny_ensembler(), collate(head("a", factors))
+    measurement = measurement_from_meta(SIZE, inputs[0].meta)
+    scan = measurement(inputs[0].as_tensor())
+    for restart in (None, 0.5):
+        result = infer(scheduler, num_steps=num_steps, restart=restart)(inputs, network)[0].as_tensor()
+        assert (result - inputs[0].as_tensor()).std() > 1e-3
+        torch.testing.assert_close(measurement(result), scan, rtol=0, atol=1e-3)
+    free = infer(scheduler, num_steps=num_steps, consistency=False)(inputs, network)[0].as_tensor()
+    assert (measurement(free) - scan).abs().max() > 1e-2
+
+
+def test_without_a_record_there_is_nothing_to_agree_with(tiny_ensembler):
+    network, scan = tiny_ensembler(), head("a")
+    del scan.meta["slice_sampling"]
+    results = [infer(consistency=agree)(collate(scan), network) for agree in (True, False)]
+    assert torch.equal(results[0].as_tensor(), results[1].as_tensor())
+
+
+@pytest.mark.parametrize("slice_chunk", [1, 7, None])
+@pytest.mark.parametrize("scheduler", [TrailingDDIMScheduler(), SCHEDULERS["ddpm"][0]], ids=["ddim", "ddpm"])
+def test_a_case_has_one_result_whatever_runs_beside_it(tiny_ensembler, slice_chunk, scheduler):
+    network = tiny_ensembler()
+    a, b, c = head("a"), head("b", (4, 1, 1), 1), head("c", (3, 3, 3), 2)
+    alone = infer(scheduler)(collate(a), network).as_tensor()
+    network.bank.slice_chunk = slice_chunk or 10**6
+    for batch, place in (((a, b, c), 0), ((c, b, a), 2), ((b, a), 1)):
+        torch.manual_seed(place)
+        inferer = infer(scheduler)
+        inferer(collate(c), network)  # what ran before plays no part
+        result = inferer(collate(*batch), network).as_tensor()
+        torch.testing.assert_close(result[place], alone[0], rtol=0, atol=1e-5)
+        others = [result[i] for i in range(len(batch)) if i != place]
+        assert all((other - alone[0]).abs().max() > 1e-2 for other in others)
+
+
+def test_seed_and_case_decide_the_noise(tiny_ensembler):
+    network, scan = tiny_ensembler(), head("a")
+
+    def restore(seed: int = 0, **meta) -> torch.Tensor:
+        inputs = collate(MetaTensor(scan.as_tensor(), meta=dict(scan.meta) | meta))
+        return infer(seed=seed)(inputs, network).as_tensor()
+
+    first = restore()
+    same = [
+        {},
+        {"filename_or_obj": "elsewhere/a.nii"},
+        {"case": "a"},
+        {"case": "a", "filename_or_obj": "b.nii"},
+    ]
+    for meta in same:
+        assert torch.equal(restore(**meta), first), meta
+    for seed, meta in ((1, {}), (0, {"filename_or_obj": "/scans/b.nii.gz"}), (0, {"case": "b"})):
+        assert (restore(seed, **meta) - first).abs().max() > 1e-2, (seed, meta)
+
+
+@pytest.mark.parametrize("margin", [0, 3, 50])
+def test_what_lies_outside_the_foreground_is_left_alone(margin):
+    scheduler = TrailingDDIMScheduler()
+    inputs = torch.zeros(1, 2, *SIZE)
+    inputs[0, 0, 6:11, 9:20, 2:25] = 0.5
+    inputs[0, 1, 6:11, 8:20, 2:25] = 0.5  # the foreground is that of all conditions
+    inputs[0, 0, 0, 0, 0] = 5e-4  # below what counts
+    network = Oracle(scheduler, repeats_the_noise)
+    result = infer(scheduler, margin=margin)(inputs, network)
+    box = [slice(max(0, low - margin), high + margin) for low, high in ((6, 11), (8, 20), (2, 25))]
+    inside = torch.zeros(SIZE, dtype=torch.bool)
+    inside[tuple(box)] = True
+    assert torch.equal(result[0, 0][~inside], inputs[0, 0][~inside])
+    assert ((result - inputs[:, :1])[0, 0][inside] != 0).all()
+    sides = inside.nonzero().amax(dim=0) - inside.nonzero().amin(dim=0) + 1
+    assert {shape for shape, *_ in network.calls} == {(1, 1, *sides.tolist())}
+
+
+def test_mean_of_several_samples_varies_less():
+    scheduler = TrailingDDIMScheduler()
+    inputs = torch.ones(1, 1, *SIZE)
+
+    def spread(num_samples: int) -> float:
+        network = Oracle(scheduler, repeats_the_noise)
+        result = infer(scheduler, num_steps=1, num_samples=num_samples)(inputs, network)
+        assert len(network.calls) == num_samples
+        assert float(result.mean()) == pytest.approx(1, abs=0.01)
+        return float((result - inputs).std() / SCALE)
+
+    assert spread(1) == pytest.approx(1, rel=0.03)
+    assert spread(4) == pytest.approx(0.5, rel=0.03)
+
+
+def test_first_of_several_samples_is_the_single_one(tiny_ensembler):
+    network, inputs = tiny_ensembler(), collate(head("a"))
+    inferer = infer(num_samples=2)
+    seeds = []
+    seed_of = inferer.seed_of
+    inferer.seed_of = lambda case, number: seeds.append(seed_of(case, number)) or seeds[-1]
+    mean = inferer(inputs, network).as_tensor()
+    assert len(set(seeds)) == 2
+    first = infer()(inputs, network).as_tensor()
+    single = infer()
+    single.seed_of = lambda case, number: seeds[1]
+    torch.testing.assert_close(mean, (first + single(inputs, network).as_tensor()) / 2, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("fusion", ["calibrated", "mean", "alternate", "coronal"])
+def test_fusion_is_handed_on(fusion):
+    scheduler = TrailingDDIMScheduler()
+    network = Oracle(scheduler, repeats_the_noise)
+    infer(scheduler, fusion=fusion, num_steps=3)(torch.ones(1, 1, *SIZE), network)
+    assert [(mode, step) for _, mode, step, _ in network.calls] == [(fusion, 0), (fusion, 1), (fusion, 2)]
+
+
+def test_unknown_fusion_is_named_before_anything_runs():
+    network = Oracle(TrailingDDIMScheduler(), repeats_the_noise)
+    with pytest.raises(ValueError, match="unknown fusion 'best': use one of calibrated, mean"):
+        infer(fusion="best")(torch.ones(1, 1, *SIZE), network)
+    assert network.calls == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_steps": 0}, "got 0 and 1"),
+        ({"num_samples": 0}, "got 2 and 0"),
+        ({"num_samples": -3}, "1 or more"),
+        ({"amp": "on"}, "amp must be true, false or 'auto', got 'on'"),
+        ({"amp": None}, "amp must be"),
+    ],
+)
+def test_bad_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        infer(**options)
+
+
+@pytest.mark.parametrize("restart", [0.0, 1.0, 2.0])
+def test_bad_restart(restart):
+    scheduler = TrailingDDIMScheduler()
+    with pytest.raises(ValueError, match="restart must lie between 0 and 1"):
+        infer(scheduler, restart=restart)(torch.ones(1, 1, *SIZE), Oracle(scheduler, repeats_the_noise))
+
+
+@pytest.mark.parametrize(
+    ("amp", "avx512", "amx", "used"),
+    [
+        ("auto", False, False, False),
+        ("auto", True, False, True),
+        ("auto", False, True, True),
+        (True, False, False, True),
+        (False, True, True, False),
+    ],
+)
+def test_amp_is_used_where_the_processor_has_bf16(amp, avx512, amx, used, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    scheduler = TrailingDDIMScheduler()
+    network = Oracle(scheduler, repeats_the_noise)
+    inferer = infer(scheduler, amp=amp)
+    assert inferer.use_amp("cpu") is used
+    result = inferer(torch.ones(1, 1, *SIZE), network)
+    assert {autocast for *_, autocast in network.calls} == {used}
+    assert result.dtype == torch.float32
+
+
+def test_bf16_is_close_to_single_precision(tiny_ensembler):
+    network, inputs = tiny_ensembler(), collate(head("a"))
+    exact, fast = (infer(amp=amp)(inputs, network).as_tensor() for amp in (False, True))
+    assert 0 < (exact - fast).abs().max() < 0.1 * (exact - inputs.as_tensor()).abs().max()
+
+
+def test_metadata_comes_back(tiny_ensembler):
+    inputs = collate(head("a"), head("b", seed=1))
+    result = infer()(inputs, tiny_ensembler())
+    assert isinstance(result, MetaTensor) and result.shape == (2, 1, *SIZE)
+    assert torch.equal(result.affine, inputs.affine)
+    assert result.meta["filename_or_obj"] == ["/scans/a.nii.gz", "/scans/b.nii.gz"]
+    plain = infer()(inputs.as_tensor(), tiny_ensembler())
+    assert type(plain) is torch.Tensor
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_evaluator_of_monai_drives_it(tiny_ensembler, batch_size):
+    network, results = tiny_ensembler(), []
+    scans = [head("a"), head("b", (4, 1, 1), 1)]
+    keep = Lambdad("pred", lambda pred: results.append(pred) or pred)
+    loader = DataLoader(Dataset([{"image": scan} for scan in scans]), batch_size=batch_size)
+    SupervisedEvaluator(torch.device("cpu"), loader, network, inferer=infer(), postprocessing=keep).run()
+    for scan, result in zip(scans, results, strict=True):
+        expected = infer()(collate(scan), network)[0]
+        torch.testing.assert_close(result.as_tensor(), expected.as_tensor(), rtol=0, atol=1e-5)
+        assert result.meta["filename_or_obj"] == scan.meta["filename_or_obj"]
+        assert torch.equal(result.affine, scan.affine)
+        assert measurement_from_meta(SIZE, result.meta).axes == measurement_from_meta(SIZE, scan.meta).axes
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_progress_bar_counts_the_passes(progress, capsys):
+    scheduler = TrailingDDIMScheduler()
+    inferer = infer(scheduler, num_steps=3, num_samples=2, progress=progress)
+    inferer(torch.ones(1, 1, 12, 12, 12), Oracle(scheduler, repeats_the_noise))
+    err = capsys.readouterr().err
+    assert ("denoising: 100%" in err and "6/6" in err) if progress else err == ""
+
+
+def test_network_gets_no_gradient(tiny_ensembler):
+    network = tiny_ensembler()
+    result = infer()(torch.ones(1, 1, 12, 12, 12), network)
+    assert not result.requires_grad
+    assert all(parameter.grad is None for parameter in network.parameters())
