@@ -32,7 +32,7 @@ class ExpertReplay(Randomizable, Dataset):
         source: dataset of items with ``image`` (M, X, Y, Z) conditions and ``label`` (1, X, Y, Z).
         bank: the frozen experts, on the device that runs them.
         scheduler: noise schedule.
-        draws: entries of the buffer; each holds 3 + M + E half-precision volumes.
+        draws: entries of the buffer; each holds 2 + M + E half-precision volumes.
         length: crops an epoch.
         crop_size: side of a crop in voxels.
         refresh: draws replaced by :meth:`renew`.
@@ -71,7 +71,7 @@ class ExpertReplay(Randomizable, Dataset):
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]
-        """One random crop: ``volumes`` (3 + M + E, S, S, S), ``timestep`` and ``baseline``."""
+        """One random crop: ``volumes`` (2 + M + E, S, S, S), ``timestep`` and ``baseline``."""
         if not self.entries:
             self.fill()
         entry = self.entries[self.R.randint(len(self.entries))]
