@@ -123,18 +123,17 @@ def test_without_a_record_there_is_nothing_to_agree_with(tiny_ensembler):
     assert torch.equal(results[0].as_tensor(), results[1].as_tensor())
 
 
-@pytest.mark.parametrize("slice_chunk", [1, 7, None])
-@pytest.mark.parametrize("scheduler", [TrailingDDIMScheduler(), SCHEDULERS["ddpm"][0]], ids=["ddim", "ddpm"])
-def test_a_case_has_one_result_whatever_runs_beside_it(tiny_ensembler, slice_chunk, scheduler):
-    network = tiny_ensembler()
+@pytest.mark.parametrize(
+    ("scheduler", "slice_chunk"), [("trailing", 1), ("trailing", 7), ("trailing", None), ("ddpm", None)]
+)
+def test_a_case_has_one_result_whatever_runs_beside_it(tiny_ensembler, scheduler, slice_chunk):
+    network, inferer = tiny_ensembler(), infer(SCHEDULERS[scheduler][0])
     a, b, c = head("a"), head("b", (4, 1, 1), 1), head("c", (3, 3, 3), 2)
-    alone = infer(scheduler)(collate(a), network).as_tensor()
+    alone = inferer(collate(a), network).as_tensor()
     network.bank.slice_chunk = slice_chunk or 10**6
-    for batch, place in (((a, b, c), 0), ((c, b, a), 2), ((b, a), 1)):
+    for batch, place in (((a, b), 0), ((c, b, a), 2)):
         torch.manual_seed(place)
-        inferer = infer(scheduler)
-        inferer(collate(c), network)  # what ran before plays no part
-        result = inferer(collate(*batch), network).as_tensor()
+        result = inferer(collate(*batch), network).as_tensor()  # the inferer has run before
         torch.testing.assert_close(result[place], alone[0], rtol=0, atol=1e-5)
         others = [result[i] for i in range(len(batch)) if i != place]
         assert all((other - alone[0]).abs().max() > 1e-2 for other in others)

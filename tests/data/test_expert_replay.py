@@ -1,0 +1,159 @@
+"""The replay buffer: what it holds is what the experts say, and training sees nothing else."""
+
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader, MetaTensor
+from monai.networks.schedulers import DDPMScheduler
+
+from monai_diffens.data.expert_replay import ExpertReplay
+from monai_diffens.engines.fusion import FusionInferer, FusionPrepareBatch, RelativeSquaredError
+from monai_diffens.inferers.residual import RESIDUAL_SCALE
+from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+
+SIZE = (20, 24, 28)
+SCHEDULERS = [TrailingDDIMScheduler(), DDPMScheduler(400, schedule="scaled_linear_beta")]
+
+
+def cases(count: int = 3, conditions: int = 1) -> list[dict]:
+    """Items as transforms leave them."""
+    items = []
+    for _ in range(count):
+        label = torch.rand(1, *SIZE)
+        image = label + 0.1 * torch.randn(conditions, *SIZE)
+        items.append({"image": MetaTensor(image, affine=np.eye(4)), "label": MetaTensor(label), "case": "x"})
+    return items
+
+
+@pytest.fixture
+def replay(tiny_ensembler):
+    """Function (options of ExpertReplay) to a small one over random cases, filled."""
+
+    def build(filled: bool = True, conditions: int = 1, **options) -> ExpertReplay:
+        names = ("flair", "t1ce")[:conditions] if conditions > 1 else ("image",)
+        small = {
+            "source": cases(conditions=conditions),
+            "bank": tiny_ensembler(conditions=names).bank,
+            "scheduler": SCHEDULERS[0],
+            "draws": 4,
+            "length": 6,
+            "crop_size": 12,
+        }
+        buffer = ExpertReplay(**(small | options))
+        if filled:
+            buffer.fill()
+        return buffer
+
+    return build
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS, ids=["cosine", "linear"])
+@pytest.mark.parametrize("conditions", [1, 2])
+def test_entries_are_what_the_experts_say(replay, scheduler, conditions):
+    buffer = replay(scheduler=scheduler, conditions=conditions, seed=11)
+    random, generator = np.random.RandomState(11), torch.Generator().manual_seed(11)
+    levels = scheduler.alphas_cumprod
+    for number, entry in enumerate(buffer.entries):
+        timestep = int((number + random.rand()) / 4 * len(levels))
+        item = buffer.source[random.randint(3)]
+        image, label = (item[key].as_tensor()[None] for key in ("image", "label"))
+        residual = (label - image[:, :1]) / RESIDUAL_SCALE
+        noise = torch.randn(residual.shape, generator=generator)
+        alpha, sigma = levels[timestep].sqrt(), (1 - levels[timestep]).sqrt()
+        x_t = alpha * residual + sigma * noise
+        target = alpha * noise - sigma * residual
+        with torch.no_grad():
+            predictions = buffer.bank(x_t, image, torch.tensor([timestep]))
+        expected = torch.cat([x_t, target, image, predictions], dim=1)[0]
+        assert entry["timestep"] == timestep
+        assert entry["volumes"].dtype == torch.float16 and entry["volumes"].device.type == "cpu"
+        torch.testing.assert_close(entry["volumes"].float(), expected, rtol=2e-3, atol=1e-3)
+        error = (predictions.mean(dim=1, keepdim=True) - target).square().mean()
+        assert entry["baseline"] == pytest.approx(float(error), rel=1e-4)
+
+
+def test_experts_are_frozen(replay):
+    buffer = replay(filled=False)
+    assert not buffer.bank.training
+    assert not any(parameter.requires_grad for parameter in buffer.bank.parameters())
+
+
+@pytest.mark.parametrize("draws", [1, 5, 16])
+def test_timesteps_are_stratified(replay, draws):
+    buffer = replay(filled=False, draws=draws)
+    fractions = []
+    buffer.draw = lambda fraction: fractions.append(fraction) or {}
+    buffer.fill()
+    assert [int(fraction * draws) for fraction in fractions] == list(range(draws))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.4999, 0.99999, 1.0])
+def test_timesteps_stay_in_the_schedule(replay, fraction):
+    assert replay(filled=False).draw(fraction)["timestep"] == min(int(fraction * 1000), 999)
+
+
+def test_renewal_replaces_in_order_and_keeps_the_strata(replay):
+    buffer = replay(draws=5, refresh=2, filled=False)
+    buffer.draw = lambda fraction: {"fraction": fraction}
+    buffer.renew()
+    assert buffer.entries == []  # nothing to replace yet
+    buffer.fill()
+    for replaced in ([0, 1], [2, 3], [4, 0], [1, 2]):
+        before = list(buffer.entries)
+        buffer.renew("an ignite engine")
+        assert [i for i in range(5) if buffer.entries[i] is not before[i]] == sorted(replaced)
+        assert [int(entry["fraction"] * 5) for entry in buffer.entries] == list(range(5))
+
+
+@pytest.mark.parametrize(("refresh", "replaced"), [(0, 0), (3, 3), (99, 4)])
+def test_renewal_replaces_as_many_as_asked(replay, refresh, replaced):
+    buffer = replay(refresh=refresh)
+    before = list(buffer.entries)
+    buffer.renew()
+    assert sum(new is not old for new, old in zip(buffer.entries, before, strict=True)) == replaced
+
+
+@pytest.mark.parametrize("crop_size", [8, 12, 20])
+def test_crops_are_windows_of_one_entry(replay, crop_size):
+    buffer = replay(filled=False, crop_size=crop_size)
+    grid = torch.stack(torch.meshgrid(*(torch.arange(n) for n in SIZE), indexing="ij")).float()
+    for number in range(4):
+        own = torch.full((1, *SIZE), float(number))
+        buffer.entries.append(
+            {"volumes": torch.cat([grid, own]).half(), "timestep": 10 * number, "baseline": number / 10}
+        )
+    seen, starts = set(), set()
+    for index in range(60):
+        item = buffer[index % 6]
+        x, y, z, number = (int(value) for value in item["volumes"][:, 0, 0, 0])
+        window = buffer.entries[number]["volumes"][:, x : x + crop_size, y : y + crop_size, z : z + crop_size]
+        assert type(item["volumes"]) is torch.Tensor and item["volumes"].dtype == torch.float32
+        assert torch.equal(item["volumes"], window.float())
+        assert (item["timestep"], item["baseline"]) == (10 * number, number / 10)
+        seen.add(number)
+        starts.add((x, y, z))
+    assert seen == {0, 1, 2, 3} and len(starts) > 20
+
+
+def test_it_fills_itself_once_and_repeats_for_a_seed(replay):
+    source = cases(2)
+    buffers = [replay(filled=False, seed=seed, source=source) for seed in (5, 5, 6)]
+    items = [[buffer[i] for i in range(len(buffer))] for buffer in buffers]
+    assert [len(buffer.entries) for buffer in buffers] == [4, 4, 4]
+    for a, b in zip(items[0], items[1], strict=True):
+        assert torch.equal(a["volumes"], b["volumes"]) and a["timestep"] == b["timestep"]
+    assert any(not torch.equal(a["volumes"], b["volumes"]) for a, b in zip(items[0], items[2], strict=True))
+
+
+def test_the_plain_mean_of_a_whole_draw_has_a_relative_error_of_one(replay, tiny_ensembler):
+    """Through the parts of train.json: loader, batch preparation, inferer and loss."""
+    buffer = replay(crop_size=64)  # larger than the volumes: the whole draw
+    network = tiny_ensembler(untrained=True)
+    losses = []
+    for batch in DataLoader(buffer, batch_size=3):
+        x_t, target, arguments, keywords = FusionPrepareBatch()(batch, torch.device("cpu"))
+        assert x_t.shape == (3, 1, *SIZE) and keywords["predictions"].shape == (3, 3, *SIZE)
+        with torch.no_grad():
+            prediction = FusionInferer()(x_t, network, *arguments, **keywords)
+        losses.append(float(RelativeSquaredError()(prediction, target)))
+    assert losses == pytest.approx([1, 1], rel=5e-3)
