@@ -7,9 +7,8 @@ as one line, listed again at the end, and the exit status is then 1. Paths only;
 from __future__ import annotations
 
 import logging
-import os
+import math
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,17 +17,20 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
+
+from monai_diffens.data.inputs import find_inputs
+from monai_diffens.data.output_folder import check_output_folder, check_room, remove_leftovers, stamp
 from monai_diffens.data.writer import case_name, output_path
-from monai_diffens.transforms.input_gate import NIFTI_ENDINGS, CheckedVolume, InputRejected, check_volume
+from monai_diffens.transforms.input_gate import CheckedVolume, InputRejected, check_volume
 from monai_diffens.transforms.messages import say
 from monai_diffens.transforms.target_grid import as_spacing, check_factors, is_fine, spacing_factors
 
-__all__ = ["CaseFolder", "Rejected", "find_inputs"]
+__all__ = ["CaseFolder", "Rejected"]
 
 log = logging.getLogger("monai_diffens")
 
-BIDS_CONTRASTS = ("T1w", "T2w", "PDw", "T2starw", "FLAIR")
-PROBE_BYTES = 1 << 20  # written and removed again to see whether the output folder takes data
+VOXEL_BYTES = 4  # of a result, before compression
 
 
 class Rejected(NamedTuple):
@@ -45,6 +47,7 @@ class _Scan:
     skipped: list[Path] = field(default_factory=list)
     fine: list[Path] = field(default_factory=list)
     before: dict[str, tuple[int, int] | None] = field(default_factory=dict)
+    sizes: list[int] = field(default_factory=list)
 
 
 class CaseFolder:
@@ -53,7 +56,7 @@ class CaseFolder:
     A folder gives every ``.nii`` and ``.nii.gz`` directly inside; hidden files are left out, and so are the
     run's own earlier results where it writes into its input folder. A BIDS folder (it holds
     ``dataset_description.json``, or it is itself named ``sub-*`` or ``ses-*`` and holds no NIfTI directly)
-    gives the anatomical contrasts of :data:`BIDS_CONTRASTS` of every subject and session instead.
+    gives the anatomical contrasts (``BIDS_CONTRASTS``) of every subject and session instead.
     Links that lead out of the folder are rejected.
 
     A case is named after its file; its result is ``<output_dir>/<case>_<suffix>.nii.gz``. Inputs that would
@@ -86,6 +89,7 @@ class CaseFolder:
         self.input, self.output_dir = input, Path(str(output_dir))
         self.suffix, self.force, self.overwrite = str(suffix), force, overwrite
         self.target_spacing = target_spacing
+        self.failures: dict[str, str] = {}
 
     @property
     def items(self) -> list[dict[str, Any]]:
@@ -112,6 +116,10 @@ class CaseFolder:
         """Inputs that already reach the target spacing; as :attr:`items`."""
         return self._scan.fine
 
+    def fail(self, case: str, reason: str) -> None:
+        """Note why a case has no result; ``reason`` is one line that starts with the case's name."""
+        self.failures[case] = reason
+
     def finish(self) -> int:
         """Print what became of the cases; call it after the last one.
 
@@ -123,7 +131,9 @@ class CaseFolder:
         """
         scan = self._scan
         failed = [
-            case for case, before in scan.before.items() if _stamp(self._result(case)) in (None, before)
+            case
+            for case, before in scan.before.items()
+            if case in self.failures or stamp(self._result(case)) in (None, before)
         ]
         done = len(scan.items) - len(failed)
         print(
@@ -134,7 +144,7 @@ class CaseFolder:
         for entry in scan.rejected:
             print(f"rejected: {entry.reason}")
         for case in failed:
-            print(f"failed: {case}: no result was written")
+            print(f"failed: {self.failures.get(case) or say('no_result', name=case)}")
         sys.stdout.flush()
         if scan.rejected or failed:
             raise SystemExit(1)
@@ -147,7 +157,8 @@ class CaseFolder:
             self._result("probe")
             spacing = None if self.target_spacing is None else as_spacing(self.target_spacing)
             paths = find_inputs(self.input, self.output_dir, self.suffix)
-            _probe(self.output_dir)
+            check_output_folder(self.output_dir)
+            remove_leftovers(self.output_dir)
         except InputRejected as error:
             _stop(str(error))
         single = not Path(str(self.input)).is_dir()
@@ -160,7 +171,7 @@ class CaseFolder:
             try:
                 if not single:
                     self._check_place(path, len(shared[case.casefold()]), result)
-                before = _stamp(result)
+                before = stamp(result)
                 if before and not self.overwrite:
                     scan.skipped.append(result)
                     continue
@@ -182,7 +193,15 @@ class CaseFolder:
             for warning in warnings:
                 log.warning("%s: %s", case, warning)
             scan.before[case] = before
+            finer = 1.0 if spacing is None else float(np.maximum(factors, 1).prod())
+            scan.sizes.append(int(math.prod(checked.shape) * finer * VOXEL_BYTES))
             scan.items.append({"image": str(path), "case": case, "warnings": warnings})
+        try:
+            notes = check_room(self.output_dir, scan.sizes)
+        except InputRejected as error:
+            _stop(str(error))
+        for line in notes:
+            log.warning(line)
         return scan
 
     def _result(self, case: str) -> Path:
@@ -193,66 +212,6 @@ class CaseFolder:
             raise InputRejected(say("outside", name=path.name))
         if sharing > 1:
             raise InputRejected(say("same_name", name=path.name, count=sharing, result=result.name))
-
-
-def find_inputs(input: str | PathLike[str], output_dir: Path, suffix: str) -> list[Path]:
-    """Return the files to work on, sorted; the one place that knows what kinds of input there are.
-
-    Raises:
-        InputRejected: nothing is there.
-    """
-    if input is None or not str(input):
-        raise InputRejected(say("no_input"))
-    path = Path(str(input))
-    if os.path.isfile(path):  # unlike Path.is_file, False for a name that the system cannot look up
-        return [path]
-    if not os.path.isdir(path):
-        raise InputRejected(say("input_missing", name=path))
-    here = _niftis(path, "*")
-    if (path / "dataset_description.json").is_file() or (not here and path.name.startswith(("sub-", "ses-"))):
-        patterns = ("sub-*/anat/*", "sub-*/ses-*/anat/*", "ses-*/anat/*", "anat/*")
-        found = [
-            file
-            for pattern in patterns
-            for file in _niftis(path, pattern)
-            if case_name(file).rsplit("_", 1)[-1] in BIDS_CONTRASTS
-        ]
-    else:
-        found = here
-        if path.resolve() == output_dir.resolve():
-            own = tuple(f"{case_name(file)}_{suffix}" for file in here)
-            found = [file for file in here if not case_name(file).startswith(own)]
-    if not found:
-        raise InputRejected(say("no_cases", name=path))
-    return sorted(found)
-
-
-def _niftis(folder: Path, pattern: str) -> list[Path]:
-    return [
-        file
-        for file in folder.glob(pattern)
-        if file.name.lower().endswith(NIFTI_ENDINGS) and file.name[0] != "." and not file.is_dir()
-    ]
-
-
-def _stamp(result: Path) -> tuple[int, int] | None:
-    """Tell one writing of a file from the next; None where there is no file."""
-    if not result.is_file():
-        return None
-    status = result.stat()
-    return status.st_ino, status.st_mtime_ns
-
-
-def _probe(output_dir: Path) -> None:
-    """Write and remove a file in the output folder, or in the nearest folder above it that exists."""
-    try:
-        folder = next(p for p in (output_dir, *output_dir.absolute().parents) if p.exists() or p.is_symlink())
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".part-") as file:
-            file.write(b"\0" * PROBE_BYTES)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise InputRejected(say("unwritable", name=output_dir, why=error.strerror)) from error
 
 
 def _nothing_to_do(checked: CheckedVolume, target: Sequence[float]) -> str:

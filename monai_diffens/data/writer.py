@@ -12,14 +12,10 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
-from io import BufferedWriter
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -32,6 +28,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import ensure_tuple_rep
 
+from monai_diffens.data.output_folder import whole_or_absent
 from monai_diffens.transforms.input_gate import NIFTI_ENDINGS, InputRejected
 from monai_diffens.transforms.messages import say
 from monai_diffens.transforms.nifti_geometry import is_sheared
@@ -91,7 +88,7 @@ def save_volume(
     image.header["descrip"] = f"synthetic - Diff-Ensembler {package_version()}".encode()[:79]
     image.set_qform(matrix if qform_code else None, qform_code)
     image.set_sform(matrix, int(sform_code) if sform_code or qform_code else 2)
-    with _whole_or_absent(path) as file:
+    with whole_or_absent(path) as file:
         if path.name.endswith(".gz"):  # no name and no time in the header: equal volumes give equal bytes
             with gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as zipped:
                 image.to_stream(zipped)
@@ -157,7 +154,7 @@ class SaveVolumed(MapTransform):
                     out.get("warnings") or []
                 ),  # an empty list comes out of a DataLoader as None
             }
-            with _whole_or_absent(path.with_name(path.name.removesuffix(".nii.gz") + ".json")) as file:
+            with whole_or_absent(path.with_name(path.name.removesuffix(".nii.gz") + ".json")) as file:
                 file.write((json.dumps(facts, indent=2, default=_plain) + "\n").encode())
             save_volume(
                 volume.as_tensor()[0],
@@ -205,28 +202,6 @@ def package_version() -> str:
         return str(getattr(monai_diffens, "__version__", None) or version("monai-diffens"))
     except PackageNotFoundError:
         return "unknown"
-
-
-@contextmanager
-def _whole_or_absent(path: Path) -> Iterator[BufferedWriter]:
-    """Give a file open under a temporary name beside ``path``; rename it on success, remove it on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ending = next((e for e in (*NIFTI_ENDINGS, ".json") if path.name.endswith(e)), "")
-    part = path.with_name(f".part-{os.getpid()}-{secrets.token_hex(4)}{ending}")
-    try:
-        with part.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    with suppress(OSError):  # not every system can flush a folder; the file is whole all the same
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _plain(value: Any) -> Any:

@@ -57,6 +57,17 @@ CASES = {
     "outside": "{name}: a link that leads out of the input folder; copy the file instead",
     "same_name": "{name}: {count} inputs would all be written as {result}; rename them",
     "bad_case": "case name {name}: not a plain file name (no folders, no leading dot); rename the case",
+    "little_room": "the results may need up to {need:.1f} GB and the output folder has {free:.1f} GB left: "
+    "free space, or the last cases may fail",
+    "no_result": "{name}: no result was written; run again to see why",
+    "not_written": "{name}: reading the scan or writing its result failed ({why}); mend that and run again: "
+    "finished cases are kept",
+    "out_of_memory": "{name}: not enough memory; close other programs, use a larger machine or ask for a "
+    "coarser target_spacing",
+    "unexpected": "{name}: {kind} at {place}, an error of this program; report this line, nothing was "
+    "written for this case",
+    "interrupted": "interrupted by {signal}: finished cases are kept, no file is half written; "
+    "run again for the rest",
 }
 
 _SIGNATURES = (
