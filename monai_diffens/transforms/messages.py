@@ -45,6 +45,7 @@ WARN = {
 }
 
 CASES = {
+    "unknown_option": "--{name}: no such option; {hint}",
     "no_input": "no input given; pass --input FILE_OR_FOLDER",
     "input_missing": "{name}: no such file or folder; check --input",
     "no_cases": "{name}: no NIfTI volume (.nii, .nii.gz) to work on in this folder; check --input",

@@ -1,0 +1,58 @@
+"""What holds for the config files of every bundle."""
+
+import inspect
+import json
+import pydoc
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CONFIGS = {
+    f"{path.parents[1].name}/{path.stem}": json.loads(path.read_text(encoding="utf-8"))
+    for path in sorted((Path(__file__).parents[2] / "bundles").glob("*/configs/*.json"))
+    if path.stem != "metadata"
+}
+BUNDLES = sorted({name.split("/")[0] for name in CONFIGS})
+SHARED = ("network_def", "scheduler", "device", "bundle_root", "seed")
+
+
+def components(config: Any) -> Iterator[dict[str, Any]]:
+    """Every part of a config that names a `_target_`."""
+    if isinstance(config, dict):
+        if "_target_" in config:
+            yield config
+        config = list(config.values())
+    if isinstance(config, list):
+        for part in config:
+            yield from components(part)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_targets_resolve_and_take_their_arguments(name):
+    for part in components(CONFIGS[name]):
+        target = part["_target_"]
+        assert re.fullmatch(r"(monai|monai_diffens|torch|ignite)(\.\w+){2,}", target)
+        found = pydoc.locate(target)
+        assert callable(found), target
+        given = {key: value for key, value in part.items() if not re.fullmatch(r"_\w+_", key)}
+        inspect.signature(found).bind(**given)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_overrides_are_checked_first(name):
+    config = CONFIGS[name]
+    whole = "imports" in config  # an overlay adds to a file that has the check
+    if whole or "initialize" in config:
+        assert config["initialize"][0] == "$overrides.check_overrides()"
+    assert not whole or "$import monai_diffens.bundle.overrides as overrides" in config["imports"]
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+@pytest.mark.parametrize("key", SHARED)
+def test_training_and_inference_share(bundle, key):
+    """Each file is complete alone, so what they repeat is kept equal here."""
+    files = [CONFIGS[name] for name in (f"{bundle}/inference", f"{bundle}/train") if name in CONFIGS]
+    assert all(config[key] == files[0][key] for config in files)
