@@ -74,6 +74,9 @@ class CaseFolder:
         force: bool = False,
         overwrite: bool = False,
         target_spacing: float | Sequence[float] | None = None,
+        volume: int | None = None,
+        fill_nan: bool = False,
+        mask: str | PathLike[str] | None = None,
     ) -> None:
         """Remember what is asked for; nothing is read or written yet.
 
@@ -85,15 +88,21 @@ class CaseFolder:
             overwrite: work on cases again whose result is already there.
             target_spacing: of the results in mm, one number or one for the right, front and head axes each;
                 spacings are not looked at when None.
+            volume: which volume of a 4D file to take, counted from 0.
+            fill_nan: accept NaN and infinite voxels, which are to be taken as 0.
+            mask: a brain mask for a single input, or a folder of masks named as the scans.
         """
         self.input, self.output_dir = input, Path(str(output_dir))
         self.suffix, self.force, self.overwrite = str(suffix), force, overwrite
         self.target_spacing = target_spacing
+        self.volume, self.fill_nan, self.mask = volume, fill_nan, mask
         self.failures: dict[str, str] = {}
 
     @property
     def items(self) -> list[dict[str, Any]]:
         """Cases to work on: ``{"image": path, "case": name, "warnings": [line, ...]}``; checked once.
+
+        With a mask also ``"mask": path``.
 
         Raises:
             SystemExit: status 1, after one line on stderr: nothing at the input, its only file was rejected,
@@ -156,6 +165,8 @@ class CaseFolder:
         try:
             self._result("probe")
             spacing = None if self.target_spacing is None else as_spacing(self.target_spacing)
+            if self.volume is not None and (not isinstance(self.volume, int) or self.volume < 0):
+                raise InputRejected(say("bad_volume", value=repr(self.volume)))
             paths = find_inputs(self.input, self.output_dir, self.suffix)
             check_output_folder(self.output_dir)
             remove_leftovers(self.output_dir)
@@ -175,8 +186,9 @@ class CaseFolder:
                 if before and not self.overwrite:
                     scan.skipped.append(result)
                     continue
-                checked = check_volume(path, force=self.force)
+                checked = check_volume(path, force=self.force, fill_nan=self.fill_nan, volume=self.volume)
                 warnings = list(checked.warnings)
+                mask = self._mask_of(path)
                 if spacing is not None:
                     factors = spacing_factors(checked.affine, spacing)
                     if is_fine(factors):
@@ -195,7 +207,8 @@ class CaseFolder:
             scan.before[case] = before
             finer = 1.0 if spacing is None else float(np.maximum(factors, 1).prod())
             scan.sizes.append(int(math.prod(checked.shape) * finer * VOXEL_BYTES))
-            scan.items.append({"image": str(path), "case": case, "warnings": warnings})
+            item: dict[str, Any] = {"image": str(path), "case": case, "warnings": warnings}
+            scan.items.append(item if mask is None else item | {"mask": str(mask)})
         try:
             notes = check_room(self.output_dir, scan.sizes)
         except InputRejected as error:
@@ -206,6 +219,18 @@ class CaseFolder:
 
     def _result(self, case: str) -> Path:
         return output_path(self.output_dir, case, self.suffix)
+
+    def _mask_of(self, path: Path) -> Path | None:
+        """Return the checked mask of an input; None where no masks were given."""
+        if self.mask is None:
+            return None
+        mask = Path(str(self.mask))
+        if mask.is_dir():
+            mask = mask / path.name
+        if not mask.is_file() or (Path(str(self.input)).is_dir() and not Path(str(self.mask)).is_dir()):
+            raise InputRejected(say("no_mask", name=path.name))
+        check_volume(mask, mask=True)
+        return mask
 
     def _check_place(self, path: Path, sharing: int, result: Path) -> None:
         if not path.resolve().is_relative_to(Path(str(self.input)).resolve()):

@@ -69,12 +69,22 @@ class CheckedVolume:
     warnings: tuple[str, ...] = ()
 
 
-def check_volume(path: str | PathLike[str], *, force: bool = False) -> CheckedVolume:
+def check_volume(
+    path: str | PathLike[str],
+    *,
+    force: bool = False,
+    fill_nan: bool = False,
+    volume: int | None = None,
+    mask: bool = False,
+) -> CheckedVolume:
     """Check one NIfTI file, header and voxels.
 
     Args:
         path: a ``.nii`` or ``.nii.gz`` file.
         force: accept values that do not look like MR (nothing else is overridden).
+        fill_nan: accept NaN and infinite voxels, which are to be taken as 0.
+        volume: of several along a fourth axis, counted from 0.
+        mask: it is a mask, whose values may be constant.
 
     Returns:
         The accepted volume.
@@ -83,13 +93,19 @@ def check_volume(path: str | PathLike[str], *, force: bool = False) -> CheckedVo
         InputRejected: the file cannot be worked on.
     """
     path = Path(path)
-    image, shape, geometry = _open(path)
+    image, shape, geometry = _open(path, volume)
     zooms = nib.affines.voxel_sizes(geometry.affine)
     extent = float(np.max(zooms * shape))
     if not EXTENT_MM[0] <= extent <= EXTENT_MM[1]:
         raise _reject("extent", path, extent=extent)
-    notes = [say("squeezed", shape=image.shape)] if image.ndim > 3 else []
-    notes += geometry.warnings + _check_voxels(path, image, force)
+    count = math.prod(image.shape[3:])
+    notes = [say("picked", volume=volume, count=count, shape=image.shape)] if count > 1 else []
+    notes += [say("squeezed", shape=image.shape)] if count == 1 and image.ndim > 3 else []
+    low, high, below, bad = _read_voxels(path, image, shape, (volume or 0) if count > 1 else 0)
+    if bad and not fill_nan:
+        raise _reject("non_finite", path, count=bad)
+    notes += geometry.warnings + ([say("filled", count=bad)] if bad else [])
+    notes += [] if mask else _check_range(path, low, high, below / math.prod(shape), force)
     geometry.affine.flags.writeable = False
     x, y, z = (float(zoom) for zoom in zooms)
     return CheckedVolume(
@@ -118,7 +134,7 @@ class AffineInMillimetersd(MapTransform):
             path = Path(str(getattr(out[key], "meta", {}).get("filename_or_obj", "")))
             if not _ending(path) or not path.is_file():
                 continue
-            geometry = _open(path)[-1]
+            geometry = _open(path, 0)[-1]
             volume: MetaTensor = out[key].clone()
             volume.affine = geometry.affine
             volume.meta["original_affine"] = geometry.affine.copy()
@@ -169,7 +185,7 @@ def _header_bytes(path: Path) -> bytes:
     return head
 
 
-def _open(path: Path) -> tuple[nib.Nifti1Image, tuple[int, int, int], Geometry]:
+def _open(path: Path, volume: int | None) -> tuple[nib.Nifti1Image, tuple[int, int, int], Geometry]:
     """Open a file without its voxels; read its shape without trailing axes of length 1, and where it lies."""
     head = _header_bytes(path)
     was_disabled, nibabel_logger.disabled = nibabel_logger.disabled, True
@@ -182,35 +198,44 @@ def _open(path: Path) -> tuple[nib.Nifti1Image, tuple[int, int, int], Geometry]:
         nibabel_logger.disabled = was_disabled
     if not isinstance(image, nib.Nifti1Image):
         raise _reject("wrong_type", path, kind="a CIFTI file")
-    shape = _shape_3d(path, image.shape)
+    shape = _shape_3d(path, image.shape, volume)
     try:
         return image, shape, read_geometry(image, head)
     except ValueError as error:
         raise _reject("affine", path, why=error) from error
 
 
-def _shape_3d(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    spatial, rest = shape[:3], shape[3:]
+def _shape_3d(path: Path, shape: tuple[int, ...], volume: int | None) -> tuple[int, int, int]:
+    spatial, count = shape[:3], math.prod(shape[3:])
     if len(spatial) < 3 or min(spatial) < 2:
         raise _reject("not_3d", path, dims=sum(n > 1 for n in spatial), shape=shape)
-    if math.prod(rest) != 1:
-        raise _reject("several_volumes", path, count=math.prod(rest), shape=shape)
+    if count != 1 and (volume is None or max(shape[3:]) != count):
+        raise _reject("several_volumes", path, count=count, shape=shape)
+    if volume is not None and not 0 <= volume < count:
+        raise _reject("no_such_volume", path, volume=volume, shape=shape, last=count - 1)
     x, y, z = (int(n) for n in spatial)
     return x, y, z
 
 
-def _check_voxels(path: Path, image: nib.Nifti1Image, force: bool) -> list[str]:
-    """Stream all voxels once: damage, NaN and infinity, constancy, range."""
+def _read_voxels(
+    path: Path, image: nib.Nifti1Image, shape: tuple[int, int, int], volume: int
+) -> tuple[float, float, int, int]:
+    """Stream the voxels of one volume once; raise on damage.
+
+    Returns:
+        Minimum, maximum, number below ``CT_CUT`` and number of NaN, infinite and too large values (which the
+        others leave out).
+    """
     proxy: Any = image.dataobj
     dtype, slope, inter = np.dtype(proxy.dtype), float(proxy.slope), float(proxy.inter)
     if dtype.kind not in "uif" or dtype.itemsize > 8:
         raise _reject("voxel_type", path, dtype=dtype)
-    total = left = math.prod(image.shape)
+    total = left = math.prod(shape)
     largest = float(np.finfo(np.float32).max)
     low, high, below, bad = math.inf, -math.inf, 0, 0
     opener: Callable[[Path], Any] = gzip.open if _ending(path) == ".nii.gz" else lambda p: p.open("rb")
     with opener(path) as file, np.errstate(all="ignore"):
-        _reading(path, file.seek, int(proxy.offset))
+        _reading(path, file.seek, int(proxy.offset) + volume * total * dtype.itemsize)
         while left:
             count = min(BLOCK, left)
             raw = _reading(path, file.read, count * dtype.itemsize)
@@ -221,22 +246,28 @@ def _check_voxels(path: Path, image: nib.Nifti1Image, force: bool) -> list[str]:
             block = np.frombuffer(raw, dtype)
             least, most = sorted(float(v) * slope + inter for v in (block.min(), block.max()))
             if not -largest <= least <= most <= largest:
-                bad += int((~(np.abs(block * slope + inter) <= largest)).sum())
-                continue
+                values = block * slope + inter
+                block = block[np.abs(values) <= largest]
+                bad += count - block.size
+                if not block.size:
+                    continue
+                least, most = sorted(float(v) * slope + inter for v in (block.min(), block.max()))
             low, high = min(low, least), max(high, most)
             if least < CT_CUT:
                 below += int((block * slope + inter < CT_CUT).sum())
         for _ in range(TAIL_BLOCKS):  # the end of a gzip file holds its checksum
             if not _reading(path, file.read, BLOCK):
                 break
-    if bad:
-        raise _reject("non_finite", path, count=bad)
-    if low == high:
-        raise _reject("constant", path, value=low)
-    unlike_mr = below >= CT_FRACTION * total
-    seen = {"percent": 100 * below / total, "cut": CT_CUT, "low": low}
-    if unlike_mr and not force:
+    return low, high, below, bad
+
+
+def _check_range(path: Path, low: float, high: float, below: float, force: bool) -> list[str]:
+    """Judge the range of values; ``below`` is the fraction under ``CT_CUT``."""
+    if low >= high:
+        raise _reject("constant", path, value=low if low == high else 0)
+    seen = {"percent": 100 * below, "cut": CT_CUT, "low": low}
+    if below >= CT_FRACTION and not force:
         raise _reject("not_mr", path, **seen)
     if high <= 0:  # intensities are scaled by what is above zero
         raise _reject("not_positive", path, high=high)
-    return [say("forced", **seen)] if unlike_mr else []
+    return [say("forced", **seen)] if below >= CT_FRACTION else []

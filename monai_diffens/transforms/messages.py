@@ -4,6 +4,13 @@ One place, so that wording, translation and tests look nowhere else. ``{name}`` 
 its folder, never a header text: those may identify a patient). Lines never hold a line break.
 """
 
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+log = logging.getLogger("monai_diffens")
+
 REJECT = {
     "missing": "{name}: no such file; check the path",
     "unreadable": "{name}: cannot be read ({why}); check its permissions",
@@ -14,11 +21,12 @@ REJECT = {
     "header": "{name}: damaged NIfTI header ({why}); export it again",
     "not_3d": "{name}: a {dims}D image of shape {shape}, a 3D volume is needed; give the whole stack",
     "several_volumes": "{name}: holds {count} volumes (shape {shape}), one 3D volume is needed; "
-    "extract one first (for example: fslroi IN OUT 0 1)",
+    "pick one with --volume N, counted from 0",
+    "no_such_volume": "{name}: has no volume {volume} (shape {shape}); pick one of 0 to {last}",
     "voxel_type": "{name}: voxels of type {dtype}, one real number per voxel is needed; "
     "convert it to a grey-value magnitude image",
     "non_finite": "{name}: {count} voxels are NaN, infinite or beyond float32; "
-    "replace them first (for example: fslmaths IN -nan OUT)",
+    "pass --fill_nan True to take them as 0",
     "constant": "{name}: every voxel has the value {value:g}, there is no image in it; check the export",
     "affine": "{name}: unusable geometry ({why}); export it again or set its spacing and orientation",
     "extent": "{name}: spans {extent:g} mm by its header, which is not a head; "
@@ -29,10 +37,15 @@ REJECT = {
     "images, while an MR magnitude image has none; give an MR magnitude image, or use force if it is one",
     "too_thick": "{name}: slices {mm:.3g} mm apart are {factor:.3g} target voxels, more than the {limit:g} "
     "that can be restored; ask for a coarser target_spacing",
+    "no_mask": "{name}: no brain mask of this name at --mask; add it, or leave --mask out",
 }
 
 WARN = {
     "squeezed": "4D file with a single volume (shape {shape}): taken as 3D",
+    "picked": "volume {volume} of {count} (shape {shape}) was picked",
+    "filled": "{count} voxels were NaN, infinite or beyond float32: taken as 0 because of fill_nan",
+    "mask_empty": "the brain mask holds no voxel of the scan: the whole volume was restored",
+    "mask_resampled": "the brain mask lies on another grid: resampled to the scan's, nearest neighbour",
     "sheared": "the affine is sheared: kept as sform, the result's qform code is 0",
     "forms_differ": "sform and qform differ by up to {mm:.2f} mm: sform used, the result's qform code is 0",
     "no_form": "neither sform nor qform is set: assumed centred, second axis to anterior, third to superior, "
@@ -54,6 +67,7 @@ CASES = {
     "{target} mm; for more, ask for a finer target_spacing",
     "bad_spacing": "target_spacing {value}: one positive number in mm is needed, or three; "
     "change --target_spacing",
+    "bad_volume": "volume {value}: a whole number from 0 is needed; change --volume",
     "bad_suffix": "suffix {name}: letters, digits, '-' and '_' only; choose another --suffix",
     "outside": "{name}: a link that leads out of the input folder; copy the file instead",
     "same_name": "{name}: {count} inputs would all be written as {result}; rename them",
@@ -93,6 +107,12 @@ def say(key: str, **values: object) -> str:
     """Return message ``key`` with ``values`` filled in, on one line of printable characters."""
     line = _ALL[key].format(**values)
     return "".join(c if c.isprintable() else "?" for c in line)
+
+
+def warn(data: dict[Any, Any], line: str) -> None:
+    """Log a warning on a case, and add it to ``data["warnings"]``, which the sidecar of its result holds."""
+    log.warning("%s: %s", data.get("case", "input"), line)
+    data["warnings"] = [*(data.get("warnings") or ()), line]
 
 
 def file_kind(head: bytes) -> str:

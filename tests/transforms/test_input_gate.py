@@ -96,7 +96,7 @@ def test_row_02_trailing_axis_of_one(tmp_path, tail):
 
 def test_row_03_several_volumes(tmp_path):
     line = rejection(save(tmp_path / "a.nii.gz", np.stack([head()] * 3, -1)))
-    assert "holds 3 volumes" in line and "extract one" in line
+    assert "holds 3 volumes" in line and "--volume N" in line
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39])

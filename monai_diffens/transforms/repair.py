@@ -1,0 +1,103 @@
+"""What a user may ask for a scan that is not ready: pick a volume, fill NaN, take away the skull."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import LoadImaged, MapTransform, ResampleToMatch
+
+from monai_diffens.transforms.input_gate import AffineInMillimetersd
+from monai_diffens.transforms.messages import say, warn
+
+__all__ = ["ApplyBrainMaskd", "RepairScand"]
+
+SAME_GRID_MM = 1e-2
+
+
+class RepairScand(MapTransform):
+    """Pick one volume of a 4D scan and fill voxels that are not finite, where the user asked for it.
+
+    The input gate has looked at the file and told what is done here; nothing asked, nothing done.
+
+    Args:
+        keys: scans (C, X, Y, Z); C is 1 except in a 4D file.
+        volume: channel to pick, counted from 0.
+        fill_nan: take NaN and infinite voxels as 0, which is background.
+        allow_missing_keys: skip absent keys.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        volume: int | None = None,
+        fill_nan: bool = False,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.volume, self.fill_nan = volume, fill_nan
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Repair every key."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            if self.volume is not None and d[key].shape[0] > 1:
+                d[key] = d[key][self.volume : self.volume + 1]
+            if self.fill_nan:
+                d[key] = torch.nan_to_num(d[key], nan=0.0, posinf=0.0, neginf=0.0)
+        return d
+
+
+class ApplyBrainMaskd(MapTransform):
+    """Set a scan to 0 outside of its brain mask, as the models were trained; without a mask nothing is done.
+
+    A mask on another grid is resampled to the scan's (nearest neighbour); one that holds no voxel of the scan
+    is not applied. Both are told in the case's warnings.
+
+    Args:
+        keys: scans (1, X, Y, Z), MetaTensors with an affine in mm.
+        mask_key: path of a NIfTI file whose voxels above 0 are the brain; the key is removed.
+        allow_missing_keys: skip absent keys.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, mask_key: str = "mask", allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.mask_key = mask_key
+        self.load = LoadImaged(
+            mask_key, reader="NibabelReader", ensure_channel_first=True, squeeze_non_spatial_dims=True
+        )
+        self.place = AffineInMillimetersd(mask_key)
+        self.resample = ResampleToMatch(mode="nearest", padding_mode="zeros")
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Mask every key."""
+        d = dict(data)
+        path = d.pop(self.mask_key, None)
+        if path is None:
+            return d
+        loaded = self.place(self.load({self.mask_key: path}))[self.mask_key]
+        for key in self.key_iterator(d):
+            mask = loaded
+            if not on_one_grid(mask, d[key]):
+                mask = self.resample(mask, d[key])
+                warn(d, say("mask_resampled"))
+            inside = mask.as_tensor() > 0
+            if bool((inside & (d[key].as_tensor() > 0)).any()):
+                d[key] = d[key] * inside
+            else:
+                warn(d, say("mask_empty"))
+        return d
+
+
+def on_one_grid(one: MetaTensor, other: MetaTensor) -> bool:
+    """Whether two volumes (C, X, Y, Z) have one shape and the same corners to 0.01 mm."""
+    if one.shape[1:] != other.shape[1:]:
+        return False
+    apart = np.abs(np.asarray(one.affine, float) - np.asarray(other.affine, float))
+    return bool((apart[:3] @ [*one.shape[1:], 1]).max() <= SAME_GRID_MM)
