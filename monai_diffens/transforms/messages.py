@@ -85,6 +85,25 @@ CASES = {
     "run again for the rest",
 }
 
+SERVER = {
+    "outside_studies": "not an image of the studies folder: ask for one of its images by id, or upload one",
+    "no_image": "{name}: no such image in the studies folder; ask for the list of images again",
+    "bad_id": "name {name}: not a plain file name (no folders, no leading dot); choose another",
+    "unknown_model": "{name}: no such model; this server has {known}",
+    "unknown_parameter": "parameter {name}: no such parameter; {hint}",
+    "bad_parameter": "parameter {name}: {value} is not {wanted}",
+    "not_offered": "{what}: not offered by this server; {instead}",
+    "several_files": "{count} files were given, one volume is needed; send them one by one",
+    "name_taken": "{name}: an image of the studies folder that is no result of this server has that name; "
+    "rename it, or run without publishing",
+    "failed": "the model failed ({kind}); the server's log tells where",
+    "nothing_to_learn": "no image to learn from: "
+    "add images named PATIENT_T1w (T2w, FLAIR) of {size} mm or finer",
+    "open_to_network": "not started: on {host} anyone on the network could read the studies; "
+    "add --host 127.0.0.1, or turn on MONAI Label's authentication and add --conf allow_remote true",
+    "studies_not_folder": "not started: the studies must be a folder on this machine",
+}
+
 _SIGNATURES = (
     (0, b"\x89PNG", "a PNG image"),
     (0, b"\xff\xd8\xff", "a JPEG image"),
@@ -100,7 +119,7 @@ _SIGNATURES = (
     (0, b"\x1f\x8b", "a gzip archive"),
 )
 
-_ALL = {**REJECT, **WARN, **CASES}
+_ALL = {**REJECT, **WARN, **CASES, **SERVER}
 
 
 def say(key: str, **values: object) -> str:

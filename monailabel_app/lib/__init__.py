@@ -1,0 +1,1 @@
+"""Parts of the MONAI Label app; see docs/monai_label.md."""
