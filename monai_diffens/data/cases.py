@@ -77,6 +77,7 @@ class CaseFolder:
         volume: int | None = None,
         fill_nan: bool = False,
         mask: str | PathLike[str] | None = None,
+        maps: Sequence[str] = (),
     ) -> None:
         """Remember what is asked for; nothing is read or written yet.
 
@@ -91,12 +92,15 @@ class CaseFolder:
             volume: which volume of a 4D file to take, counted from 0.
             fill_nan: accept NaN and infinite voxels, which are to be taken as 0.
             mask: a brain mask for a single input, or a folder of masks named as the scans.
+            maps: names of the maps that a finished case has beside its result, as ``std`` for
+                ``<case>_<suffix>_std.nii.gz``; where one is missing, the case is worked on again.
         """
         self.input, self.output_dir = input, Path(str(output_dir))
         self.suffix, self.force, self.overwrite = str(suffix), force, overwrite
         self.target_spacing = target_spacing
         self.volume, self.fill_nan, self.mask = volume, fill_nan, mask
         self.failures: dict[str, str] = {}
+        self.maps = tuple(maps)
 
     @property
     def items(self) -> list[dict[str, Any]]:
@@ -183,7 +187,7 @@ class CaseFolder:
                 if not single:
                     self._check_place(path, len(shared[case.casefold()]), result)
                 before = stamp(result)
-                if before and not self.overwrite:
+                if before and not self.overwrite and all(map(Path.is_file, self._maps(case))):
                     scan.skipped.append(result)
                     continue
                 checked = check_volume(path, force=self.force, fill_nan=self.fill_nan, volume=self.volume)
@@ -206,7 +210,7 @@ class CaseFolder:
                 log.warning("%s: %s", case, warning)
             scan.before[case] = before
             finer = 1.0 if spacing is None else float(np.maximum(factors, 1).prod())
-            scan.sizes.append(int(math.prod(checked.shape) * finer * VOXEL_BYTES))
+            scan.sizes.append(int(math.prod(checked.shape) * finer * VOXEL_BYTES * (1 + len(self.maps))))
             item: dict[str, Any] = {"image": str(path), "case": case, "warnings": warnings}
             scan.items.append(item if mask is None else item | {"mask": str(mask)})
         try:
@@ -231,6 +235,9 @@ class CaseFolder:
             raise InputRejected(say("no_mask", name=path.name))
         check_volume(mask, mask=True)
         return mask
+
+    def _maps(self, case: str) -> list[Path]:
+        return [output_path(self.output_dir, case, f"{self.suffix}_{name}") for name in self.maps]
 
     def _check_place(self, path: Path, sharing: int, result: Path) -> None:
         if not path.resolve().is_relative_to(Path(str(self.input)).resolve()):

@@ -98,13 +98,15 @@ def save_volume(
 
 
 class SaveVolumed(MapTransform):
-    """Write ``pred`` and a JSON file that tells how it was made.
+    """Write ``pred`` and a JSON file that tells how it was made; before it the maps that belong to it.
 
     ``data[key]`` is a ``MetaTensor`` (1, X, Y, Z) with its affine in RAS+ millimetres. The name comes from
     ``data["case"]`` (given by :class:`~monai_diffens.data.cases.CaseFolder`), else from
-    ``meta["filename_or_obj"]``; form codes from ``meta["sform_code"]`` and ``meta["qform_code"]``. The JSON
-    file is written first, so that a result under its final name is complete. It holds what the result was
-    synthesised from, the version, ``meta["sampling"]`` (a dict) and ``data["warnings"]``.
+    ``meta["filename_or_obj"]``; form codes from ``meta["sform_code"]`` and ``meta["qform_code"]``.
+
+    The last key is the result. Its JSON file and the other keys are written first, so that a result under
+    its final name is complete. The JSON file holds what the result was synthesised from, the version,
+    ``meta["sampling"]`` (a dict), the names of the maps, and ``data["warnings"]``.
     """
 
     def __init__(
@@ -135,6 +137,7 @@ class SaveVolumed(MapTransform):
             InputRejected: the case name could lead out of the output folder.
         """
         out = dict(data)
+        maps: list[str] = []
         for key, suffix in self.key_iterator(out, self.suffixes):
             volume = out[key]
             if not isinstance(volume, MetaTensor):
@@ -144,18 +147,20 @@ class SaveVolumed(MapTransform):
             source = Path(str(volume.meta.get("filename_or_obj", ""))).name
             case = str(out.get("case") or case_name(source))
             path = output_path(self.output_dir, case, suffix)
-            facts = {
-                "Synthetic": True,
-                "Notice": "synthetic - not for primary diagnosis",
-                "SynthesizedFrom": source or case,
-                "GeneratedBy": [{"Name": "Diff-Ensembler", "Version": package_version()}],
-                "Sampling": volume.meta.get("sampling", {}),
-                "Warnings": list(
-                    out.get("warnings") or []
-                ),  # an empty list comes out of a DataLoader as None
-            }
-            with whole_or_absent(path.with_name(path.name.removesuffix(".nii.gz") + ".json")) as file:
-                file.write((json.dumps(facts, indent=2, default=_plain) + "\n").encode())
+            if key == self.keys[-1]:
+                facts = {
+                    "Synthetic": True,
+                    "Notice": "synthetic - not for primary diagnosis",
+                    "SynthesizedFrom": source or case,
+                    "GeneratedBy": [{"Name": "Diff-Ensembler", "Version": package_version()}],
+                    "Sampling": volume.meta.get("sampling", {}),
+                    "Maps": maps,
+                    # an empty list comes out of a DataLoader as None
+                    "Warnings": list(out.get("warnings") or []),
+                }
+                with whole_or_absent(path.with_name(path.name.removesuffix(".nii.gz") + ".json")) as file:
+                    file.write((json.dumps(facts, indent=2, default=_plain) + "\n").encode())
+            maps.append(path.name)
             save_volume(
                 volume.as_tensor()[0],
                 volume.affine,

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from monai_diffens.data.writer import case_name
 from monai_diffens.inferers.consistency import Measurement
+from monai_diffens.inferers.maps import RunningMoments
 from monai_diffens.inferers.residual import RESIDUAL_SCALE, from_residual
 from monai_diffens.inferers.sampling import Denoise, SamplingScheduler, constrained, sample_with_prior
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
@@ -41,6 +42,10 @@ class DiffEnsemblerInferer(Inferer):
         progress: show a progress bar.
         residual_scale: of the training.
         margin: voxels kept around the foreground; what lies outside is left as the condition has it.
+        spread: add a channel: the standard deviation over the samples, 0 outside of the foreground.
+        spread_scale: factor on that channel, as measured by the bundle's command ``calibrate``.
+        weights: add a channel for each expert: its weight, averaged over all passes of all samples. They
+            sum to 1, are 0 outside of the foreground, and with fusion "calibrated" may leave [0, 1].
     """
 
     def __init__(
@@ -56,12 +61,19 @@ class DiffEnsemblerInferer(Inferer):
         progress: bool = True,
         residual_scale: float = RESIDUAL_SCALE,
         margin: int = 4,
+        spread: bool = False,
+        spread_scale: float = 1.0,
+        weights: bool = False,
     ) -> None:
         super().__init__()
         if num_samples < 1 or num_steps < 1:
             raise ValueError(
                 f"num_steps and num_samples must be 1 or more, got {num_steps} and {num_samples}"
             )
+        if spread and num_samples < 2:
+            raise ValueError("a spread needs num_samples of 2 or more, got 1")
+        if spread_scale <= 0:
+            raise ValueError(f"spread_scale must be above 0, got {spread_scale}")
         if amp not in (True, False, "auto"):
             raise ValueError(f"amp must be true, false or 'auto', got '{amp}'")
         self.scheduler = scheduler
@@ -75,6 +87,9 @@ class DiffEnsemblerInferer(Inferer):
         self.progress = progress
         self.residual_scale = residual_scale
         self.margin = margin
+        self.spread = spread
+        self.spread_scale = spread_scale
+        self.weights = weights
 
     def __call__(  # type: ignore[override]
         self, inputs: Tensor, network: DiffEnsembler, *args: Any, **kwargs: Any
@@ -88,7 +103,8 @@ class DiffEnsemblerInferer(Inferer):
             **kwargs: unused, likewise.
 
         Returns:
-            (B, 1, X, Y, Z) on the conditions' scale and grid.
+            (B, 1, X, Y, Z) on the conditions' scale and grid; behind it the channels of ``spread`` and
+            ``weights``, named by :func:`~monai_diffens.inferers.maps.map_names`.
         """
         network.check_fusion(self.fusion)
         volumes = [self.restore_case(inputs[index : index + 1], network) for index in range(inputs.shape[0])]
@@ -99,7 +115,7 @@ class DiffEnsemblerInferer(Inferer):
 
     @torch.no_grad()
     def restore_case(self, inputs: Tensor, network: DiffEnsembler) -> Tensor:
-        """Sample one case (1, M, X, Y, Z) -> (1, 1, X, Y, Z)."""
+        """Sample one case (1, M, X, Y, Z) -> (1, 1 and the maps, X, Y, Z)."""
         meta = inputs.meta if isinstance(inputs, MetaTensor) else {}
         conditions = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         conditions = conditions.float()
@@ -107,16 +123,26 @@ class DiffEnsemblerInferer(Inferer):
         region = self.foreground(conditions)
         cropped = conditions[(..., *region)]
         case = case_of(meta)
-        total = torch.zeros_like(cropped[:, :1])
+        samples = RunningMoments()
+        weights = cropped.new_zeros(1, network.num_experts, *cropped.shape[2:]) if self.weights else None
         with tqdm(
             total=self.num_steps * self.num_samples, disable=not self.progress, desc="denoising", unit="pass"
         ) as bar:
             for number in range(self.num_samples):
                 seed = self.seed_of(case, number)
-                total += self.sample_residual(seed, cropped, network, measurement, region, bar)
-        residual = torch.zeros_like(conditions[:, :1])
-        residual[(..., *region)] = total / self.num_samples
-        return from_residual(residual, conditions[:, :1], self.residual_scale)
+                samples.add(self.sample_residual(seed, cropped, network, measurement, region, bar, weights))
+
+        def whole(part: Tensor) -> Tensor:
+            volume = conditions.new_zeros(1, part.shape[1], *conditions.shape[2:])
+            volume[(..., *region)] = part
+            return volume
+
+        result = [from_residual(whole(samples.mean), conditions[:, :1], self.residual_scale)]
+        if self.spread:
+            result.append(whole(samples.std() * (self.residual_scale * self.spread_scale)))
+        if weights is not None:
+            result.append(whole(weights / weights.sum(dim=1, keepdim=True)))  # the sum counts the passes
+        return torch.cat(result, dim=1)
 
     def sample_residual(
         self,
@@ -126,8 +152,12 @@ class DiffEnsemblerInferer(Inferer):
         measurement: Measurement | None,
         region: Sequence[slice],
         bar: tqdm,
+        weights: Tensor | None = None,
     ) -> Tensor:
-        """One sample of the scaled residual (1, 1, X, Y, Z) inside the foreground region."""
+        """One sample of the scaled residual (1, 1, X, Y, Z) inside the foreground region.
+
+        The experts' weights of every pass are added to ``weights`` (1, E, X, Y, Z) where it is given.
+        """
         kind = conditions.device.type
 
         def denoise(x_t: Tensor, t: int, step: int) -> Tensor:
@@ -135,6 +165,8 @@ class DiffEnsemblerInferer(Inferer):
             with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.use_amp(kind)):
                 fused = network.predict(x_t, conditions, timesteps, self.fusion, step)
             bar.update()
+            if weights is not None:
+                weights.add_(fused.weights)
             return fused.prediction.float()
 
         # drawn on the CPU, so that it is the same on every device

@@ -170,6 +170,15 @@ def test_row_32_rerun_does_only_what_is_missing(scans, tmp_path):
     assert len(CaseFolder(scans, tmp_path / "out", overwrite=True).items) == 2
 
 
+def test_row_32_a_case_whose_map_is_missing_is_worked_on_again(scans, tmp_path):
+    out, affine = tmp_path / "out", np.eye(4)
+    write(CaseFolder(scans, out))
+    save_volume(head(), affine, out / "a_sr_std.nii.gz")
+    assert [item["case"] for item in CaseFolder(scans, out, maps=["std"]).items] == ["b"]
+    assert [item["case"] for item in CaseFolder(scans, out, maps=["std", "weight-axial"]).items] == ["a", "b"]
+    assert CaseFolder(scans, out).items == []
+
+
 def test_row_32_a_case_without_a_new_result_has_failed(tmp_path, capsys):
     path = save(tmp_path / "a.nii.gz")
     write(CaseFolder(path, tmp_path / "out"))

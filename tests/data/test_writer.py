@@ -151,6 +151,18 @@ def test_saver_writes_volume_and_sidecar(tmp_path):
     assert facts["Synthetic"] is True and "somewhere" not in str(facts)
 
 
+def test_maps_are_written_before_their_result_and_named_in_its_sidecar(tmp_path):
+    bad = pred()
+    bad[0, 0, 0, 0] = float("nan")
+    saver = SaveVolumed(("pred_std", "pred"), output_dir=tmp_path, suffix=("sr_std", "sr"))
+    with pytest.raises(ValueError, match="NaN"):
+        saver({"pred": bad, "pred_std": pred(), "case": "a"})
+    assert "a_sr_std.nii.gz" in os.listdir(tmp_path) and "a_sr.nii.gz" not in os.listdir(tmp_path)
+    saver({"pred": pred(), "pred_std": pred(), "case": "a"})
+    assert sorted(os.listdir(tmp_path)) == ["a_sr.json", "a_sr.nii.gz", "a_sr_std.nii.gz"]
+    assert json.loads((tmp_path / "a_sr.json").read_text())["Maps"] == ["a_sr_std.nii.gz"]
+
+
 def test_saver_after_a_data_loader(tmp_path):
     image = nib.Nifti1Image(head(), OBLIQUE)
     image.header.set_xyzt_units("mm")
