@@ -24,6 +24,8 @@ from monai_diffens.transforms.thick_slices import measurement_from_meta
 
 logger = logging.getLogger(__name__)
 
+PATCH_GRID = 8  # voxels; a multiple of the experts' patch and of pooling by 2, 4 or 8
+
 
 class DiffEnsemblerInferer(Inferer):
     """Sample the target volume given its conditions.
@@ -184,13 +186,18 @@ class DiffEnsemblerInferer(Inferer):
         return project(walk(constrained(denoise, project, self.scheduler)))
 
     def foreground(self, conditions: Tensor) -> tuple[slice, slice, slice]:
-        """Box of the voxels above zero, with a margin: empty space costs nothing."""
+        """Box of the voxels above zero, with a margin: empty space costs nothing.
+
+        It begins at a multiple of ``PATCH_GRID``: pooled slices then lie in the experts' patches as they did
+        in training, where every crop begins with a whole slice. Two voxels off, x4 pooling loses two thirds
+        of what the experts explain of the residual (measured on the val subject).
+        """
         start, stop = generate_spatial_bounding_box(
             conditions[0], select_fn=lambda x: x > 1e-3, margin=self.margin, allow_smaller=False
         )
         sizes = conditions.shape[2:]
         x, y, z = (
-            slice(max(0, int(low)), min(size, int(high)))
+            slice(max(0, int(low)) // PATCH_GRID * PATCH_GRID, min(size, int(high)))
             for low, high, size in zip(start, stop, sizes, strict=True)
         )
         return x, y, z
