@@ -1,1 +1,1 @@
-"""See docs/architecture.md."""
+"""What keeps a bundle honest: manifest, allow-list, versions and overrides, and its release archive."""

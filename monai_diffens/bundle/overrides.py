@@ -1,6 +1,7 @@
 """A misspelt override stops a bundle before it does anything; MONAI adds it to the config in silence.
 
-Every config of a bundle calls :func:`check_overrides` first thing in its ``initialize``.
+Every config of a bundle calls :func:`check_overrides` first thing in its ``initialize``; inference.json in
+its ``run``: only then does MONAI find the package that an unpacked release brings.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ def _caller() -> tuple[ConfigWorkflow | None, list[Path] | None]:
         caller = info.frame.f_locals.get("self")
         if workflow is None and isinstance(caller, ConfigWorkflow):
             workflow = caller
-        if workflow is not None and info.frame.f_code is create_workflow.__code__:
-            files = [Path(path) for path in ensure_tuple(info.frame.f_locals["config_file"])]
+        if workflow is not None and info.frame.f_code in (create_workflow.__code__, bundle_run.__code__):
+            given = info.frame.f_locals["config_file"]  # None where it comes from args_file
+            files = [Path(path) for path in ensure_tuple(given)] if given else None
             break
     return workflow, files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,18 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from monai_diffens.bundle.manifest import sha256_of as sha256_of
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.plane_denoiser import PlaneDenoiser
 from monai_diffens.networks.slicing import PLANES
-
-
-def sha256_of(path: str | Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:
@@ -39,10 +32,12 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     for needed in (path, record):
         if not needed.is_file():
             raise SystemExit(f"{needed} is missing: fetch the bundle again, or train it (train.json)")
-    if record.read_bytes().split()[:1] != [sha256_of(path).encode()]:
+    content = path.read_bytes()  # once: what is loaded is what was compared
+    if record.read_bytes().split()[:1] != [hashlib.sha256(content).hexdigest().encode()]:
         raise SystemExit(f"{path} does not match {record.name}: damaged or replaced; it was not loaded")
     try:
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        network.load_state_dict(state, strict=True)
     except pickle.UnpicklingError as error:  # torch's text advises to switch the protection off
         raise SystemExit(f"{path} holds more than plain tensors: it was not loaded") from error
     except Exception as error:

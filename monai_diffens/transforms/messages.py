@@ -1,4 +1,4 @@
-"""Every line that a user may read about a bad input: what is wrong, then what to do.
+"""Every line that a user may read about a bad input or bundle: what is wrong, then what to do.
 
 One place, so that wording, translation and tests look nowhere else. ``{name}`` is the file's own name (never
 its folder, never a header text: those may identify a patient). Lines never hold a line break.
@@ -104,6 +104,39 @@ SERVER = {
     "studies_not_folder": "not started: the studies must be a folder on this machine",
 }
 
+BUNDLE = {
+    "no_bundle": "{name}: no bundle there (configs/metadata.json is missing); check the path",
+    "no_manifest": "{name}: its manifest.sha256 is missing or unreadable; fetch the release zip again",
+    "bad_manifest": "{name}: its manifest is damaged at '{line}'; fetch the release zip again",
+    "manifest_differs": "{name}: {count} files are not as released, first: {first}; fetch it again, or, "
+    "if the change is yours, run: python -m monai_diffens seal BUNDLE",
+    "not_listed": "{name}: {count} files are not in its manifest, first: {first}; remove them, they could "
+    "be run in place of the released ones",
+    "not_a_file": "{name}: {file} is a link or a special file; a bundle holds plain files only",
+    "bad_config": "{name}: {file} is not a readable configuration ({why}); fetch the release zip again",
+    "not_allowed": "{name}: {count} parts of its configs are not on the allow-list, first: {first}; do "
+    "not run it unless you know why they are there",
+    "foreign_code": "{name}: its copy of monai_diffens is not this one ({count} files, first: {first}); "
+    "verify with the same version, or give the published digest: --sha256",
+    "other_copy": "{name}: it brings its own monai_diffens, but another one was imported first (version "
+    "{version}); run it in a process of its own, from another folder",
+    "not_complete": "{name}: {file} is missing; a release needs it",
+    "not_an_archive": "{name}: not a whole zip archive (a download cut short?); fetch it again",
+    "damaged_member": "{name}: {file} in it is damaged; fetch it again",
+    "unsafe_member": "{name}: it holds '{file}', {kind}; nothing was unpacked",
+    "too_large": "{name}: it unpacks to {size:.1f} GB, more than the {limit:.1f} GB of any bundle; "
+    "nothing was unpacked",
+    "wrong_top": "{name}: it holds {found}, one top folder is needed; nothing was unpacked",
+    "wrong_digest": "{name}: SHA-256 is {found}, not {wanted}: damaged or replaced; nothing was unpacked",
+    "already_there": "{name}: already there and not empty; remove it first or choose another --bundle_dir",
+    "no_download": "{name}: cannot be fetched ({why}); check the address and try again",
+    "missing_package": "{name}: needs {package} {least} or later, which is not installed: pip install "
+    "'{package}>={least}'",
+    "old_package": "{name}: needs {package} {least} or later, found {found}: pip install "
+    "'{package}>={least}'",
+    "tested_with": "{name}: tested with {tested}; found {found}",
+}
+
 _SIGNATURES = (
     (0, b"\x89PNG", "a PNG image"),
     (0, b"\xff\xd8\xff", "a JPEG image"),
@@ -119,7 +152,7 @@ _SIGNATURES = (
     (0, b"\x1f\x8b", "a gzip archive"),
 )
 
-_ALL = {**REJECT, **WARN, **CASES, **SERVER}
+_ALL = {**REJECT, **WARN, **CASES, **SERVER, **BUNDLE}
 
 
 def say(key: str, **values: object) -> str:

@@ -75,7 +75,11 @@ def run(configs: Path, *arguments: str, files: str = "inference.json") -> subpro
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
-def test_command_line(configs):
+@pytest.mark.parametrize("stage", ["initialize", "run"])
+def test_command_line(configs, stage):
+    (configs / "inference.json").write_text(
+        json.dumps(CONFIG | {"initialize": [], stage: [*CONFIG["initialize"], *CONFIG["run"]]})
+    )
     both = run(configs, "--split", "val", "--num_steps", "3", files="inference.json evaluate.json")
     assert both.returncode == 0 and "num_steps 3" in both.stdout
     # an id of a file that was not given is none of this run

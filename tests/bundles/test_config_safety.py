@@ -42,12 +42,16 @@ def test_targets_resolve_and_take_their_arguments(name):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_overrides_are_checked_first(name):
+def test_versions_files_and_overrides_are_checked_first(name):
     config = CONFIGS[name]
-    whole = "imports" in config  # an overlay adds to a file that has the check
-    if whole or "initialize" in config:
-        assert config["initialize"][0] == "$overrides.check_overrides()"
-    assert not whole or "$import monai_diffens.bundle.overrides as overrides" in config["imports"]
+    checks = ["$bundle_check.check_before_run(@bundle_root)", "$overrides.check_overrides()"]
+    if name.endswith("/inference"):
+        # MONAI finds the package that a release zip brings only from `run` on
+        assert config["run"][:2] == checks and "initialize" not in config
+    elif "imports" in config or "initialize" in config:  # an overlay adds to a file that has the checks
+        assert config["initialize"][:2] == checks
+    for module in ("check as bundle_check", "overrides as overrides"):
+        assert "imports" not in config or f"$import monai_diffens.bundle.{module}" in config["imports"]
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)

@@ -1,0 +1,203 @@
+"""Release archives of bundles: written the same byte for byte, fetched and unpacked without harm."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.error import URLError
+
+from monai.apps.utils import download_url
+
+from monai_diffens.bundle.allow_list import check_configs
+from monai_diffens.bundle.check import verify
+from monai_diffens.bundle.manifest import (
+    MANIFEST,
+    PACKAGE,
+    BundleRejected,
+    bundle_files,
+    format_manifest,
+    is_safe_name,
+    package_files,
+    read_manifest,
+    sha256_of,
+)
+from monai_diffens.bundle.versions import check_versions, read_metadata
+from monai_diffens.transforms.messages import say
+
+DIGESTS = "SHA256SUMS"
+LARGEST = 2 << 30  # bytes, unpacked: weights of a bundle are below 25 MB a file
+SHIPPED = ("LICENSE", "configs/", "docs/", "models/model.pt", "models/model.pt.sha256")
+TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that zip can tell
+
+
+def pack(root: Path, folder: Path) -> Path:
+    """Write ``folder/NAME_vVERSION.zip``: the bundle, its manifest and this package beside it.
+
+    Members are sorted, have fixed times and permissions and are stored uncompressed, since what a compressor
+    writes changes with its version: equal content gives equal bytes everywhere.
+
+    Args:
+        root: folder of a bundle with its weights.
+        folder: made where it is missing.
+
+    Raises:
+        BundleRejected: weights or licence are missing, or the bundle does not pass its own checks.
+    """
+    root = root.resolve()
+    version = read_metadata(root)["version"]
+    check_versions(root)
+    check_configs(root)
+    files = {name: root / name for name in release_files(root)}
+    for needed in ("LICENSE", "docs/README.md", "docs/data_license.txt", *SHIPPED[3:]):
+        if needed not in files:
+            raise BundleRejected(say("not_complete", name=root.name, file=needed))
+    if (root / SHIPPED[4]).read_text(encoding="utf-8").split()[:1] != [sha256_of(root / SHIPPED[3])]:
+        raise BundleRejected(say("manifest_differs", name=root.name, count=1, first=SHIPPED[3]))
+    files |= package_files()  # of the running package, over what a copy of the bundle may bring
+    manifest = format_manifest({name: sha256_of(path) for name, path in files.items()})
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{root.name}_v{version}.zip"
+    part = path.with_name(f".part-{path.name}")
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted([*files, MANIFEST]):
+            member = zipfile.ZipInfo(f"{root.name}/{name}", TIME)
+            member.create_system = 3  # Unix, on every system
+            member.external_attr = (stat.S_IFREG | 0o644) << 16
+            archive.writestr(member, manifest if name == MANIFEST else files[name].read_bytes())
+    part.replace(path)
+    return path
+
+
+def release_files(root: Path) -> list[str]:
+    """Names of the files of an unpacked bundle that belong into a release, the package's among them."""
+    return [
+        name
+        for name in bundle_files(root)
+        if name.startswith((*SHIPPED, f"{PACKAGE}/")) and not {"__pycache__"} & set(name.split("/"))
+    ]
+
+
+def write_digests(paths: Sequence[Path]) -> Path:
+    """Write the digests of archives into ``SHA256SUMS`` beside them."""
+    path = paths[0].with_name(DIGESTS)
+    path.write_text(format_manifest({each.name: sha256_of(each) for each in paths}), encoding="utf-8")
+    return path
+
+
+def fetch(url: str, bundle_dir: Path, sha256: str | None = None, progress: bool = True) -> Path:
+    """Fetch an archive, check it as :func:`unpack` does, and unpack it.
+
+    Args:
+        url: ``https://``, ``http://`` or ``file://``.
+        bundle_dir: the bundle's folder appears in it, whole or not at all.
+        sha256: digest as published, hexadecimal.
+        progress: show a progress bar.
+
+    Returns:
+        Folder of the bundle.
+
+    Raises:
+        BundleRejected: as :func:`unpack`, or the archive could not be fetched.
+    """
+    name = url.rstrip("/").rsplit("/", 1)[-1]
+    bundle_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=bundle_dir, prefix=".part-") as part:
+        path = Path(part) / "bundle.zip"
+        try:
+            with warnings.catch_warnings():  # unpack compares the digest, and can say what it found
+                warnings.filterwarnings("ignore", "No hash value provided", UserWarning)
+                download_url(url, path, progress=progress)
+        except (URLError, OSError, ValueError, RuntimeError) as error:
+            raise BundleRejected(say("no_download", name=name, why=error)) from error
+        if not path.is_file():
+            raise BundleRejected(say("no_download", name=name, why="nothing was written"))
+        return unpack(path, bundle_dir, sha256, name)
+
+
+def unpack_and_verify(path: Path, sha256: str | None = None) -> int:
+    """Number of files of an archive that :func:`unpack` accepts; what it unpacks is removed again."""
+    with tempfile.TemporaryDirectory() as folder:
+        return len(read_manifest(unpack(path, Path(folder), sha256)))
+
+
+def unpack(path: Path, bundle_dir: Path, sha256: str | None = None, name: str | None = None) -> Path:
+    """Check an archive, unpack it beside its final place, verify it there, and rename.
+
+    Args:
+        path: the archive.
+        bundle_dir: the bundle's folder appears in it, whole or not at all.
+        sha256: digest as published, hexadecimal.
+        name: of the archive in messages.
+
+    Raises:
+        BundleRejected: the digest differs, the archive is damaged, a member is a link or could leave the
+            folder, the bundle is already there, or :func:`~monai_diffens.bundle.check.verify` turns it down.
+    """
+    name = name or path.name
+    if sha256 is not None and sha256_of(path) != sha256.lower():
+        line = say("wrong_digest", name=name, found=sha256_of(path), wanted=sha256)
+        raise BundleRejected(line)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            top = check_members(members, name)
+            target = bundle_dir / top
+            if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+                raise BundleRejected(say("already_there", name=target))
+            bundle_dir.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=bundle_dir, prefix=".part-") as part:
+                for member in members:
+                    if not member.is_dir():
+                        _extract(archive, member, Path(part) / member.filename, name)
+                verify(Path(part) / top, code_is_trusted=sha256 is not None)
+                os.replace(Path(part) / top, target)
+    except zipfile.BadZipFile as error:
+        raise BundleRejected(say("not_an_archive", name=name)) from error
+    return target
+
+
+def check_members(members: Sequence[zipfile.ZipInfo], name: str) -> str:
+    """Look at the table of contents of an archive, and return its one top folder.
+
+    Raises:
+        BundleRejected: a name that is absolute, leads upwards, or is there twice; a link or special file; a
+            member that is encrypted; more than one top folder; more than 2 GB.
+    """
+    seen: set[str] = set()
+    for member in members:
+        kind = stat.S_IFMT(member.external_attr >> 16)
+        # zipfile cuts names at a null byte and, on Windows, turns backslashes: ask for what is written
+        written = member.orig_filename.removesuffix("/")
+        for bad, reason in (
+            (not is_safe_name(written), "a path that leads out of its folder"),
+            (kind not in (0, stat.S_IFREG, stat.S_IFDIR), "a link or special file"),
+            (written.casefold() in seen, "twice"),
+            (member.flag_bits & 1, "encrypted"),
+        ):
+            if bad:
+                raise BundleRejected(say("unsafe_member", name=name, file=written, kind=reason))
+        seen.add(written.casefold())
+    size = sum(member.file_size for member in members)
+    if size > LARGEST:
+        raise BundleRejected(say("too_large", name=name, size=size / 1e9, limit=LARGEST / 1e9))
+    tops = {member.filename.split("/")[0] for member in members}
+    if len(tops) != 1 or any("/" not in member.filename for member in members):
+        raise BundleRejected(say("wrong_top", name=name, found=f"{len(tops)} things at its top"))
+    return tops.pop()
+
+
+def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, name: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with archive.open(member) as source, path.open("xb") as target:
+            shutil.copyfileobj(source, target)  # stops at the size told, and compares the checksum
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno:  # of the disk, not of the archive
+            raise
+        raise BundleRejected(say("damaged_member", name=name, file=member.filename)) from error

@@ -1,0 +1,282 @@
+"""Release archives: the same bytes every time, unpacked whole or not at all, never outside."""
+
+import hashlib
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from monai_diffens.__main__ import main
+from monai_diffens.bundle.archive import LARGEST, check_members, fetch, pack, unpack, write_digests
+from monai_diffens.bundle.manifest import MANIFEST, PACKAGE_DIR, BundleRejected, read_manifest, sha256_of
+
+
+@pytest.fixture
+def archive(source, tmp_path) -> Path:
+    return pack(source, tmp_path / "dist")
+
+
+@pytest.fixture
+def place(tmp_path) -> Path:
+    """An empty folder to unpack into; what it holds afterwards is all that may have been written."""
+    folder = tmp_path / "place" / "bundles"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def refusal(place: Path, archive: Path, sha256: str | None = None) -> str:
+    """The line that unpacking ends with; nothing is written, neither inside nor outside."""
+    everything = sorted(place.parent.parent.rglob("*"))
+    with pytest.raises(BundleRejected) as caught:
+        unpack(archive, place, sha256)
+    assert sorted(place.parent.parent.rglob("*")) == everything
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def rewrite(archive: Path, change) -> Path:
+    """Copy an archive, each member passed through ``change(member, content)``; None leaves it out."""
+    path = archive.with_name("changed.zip")
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(path, "w") as new:
+        for member in old.infolist():
+            changed = change(member, old.read(member))
+            if changed is not None:
+                new.writestr(*changed)
+    return path
+
+
+def add(archive: Path, name: str, content: bytes = b"x", mode: int = stat.S_IFREG | 0o644) -> Path:
+    """Copy an archive with one more member."""
+    path = archive.with_name("changed.zip")
+    shutil.copy(archive, path)
+    member = zipfile.ZipInfo("placeholder" if "\0" in name else name)
+    member.filename = name
+    member.external_attr = mode << 16
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr(member, content)
+    return path
+
+
+def test_archive_holds_bundle_manifest_and_package(archive):
+    assert archive.name == "tiny_sr_v0.2.0.zip"
+    with zipfile.ZipFile(archive) as file:
+        names = file.namelist()
+        assert names == sorted(names) and {name.split("/")[0] for name in names} == {"tiny_sr"}
+        manifest = dict(
+            reversed(line.split("  "))
+            for line in file.read(f"tiny_sr/{MANIFEST}").decode().split("\n")
+            if line
+        )
+        assert {f"tiny_sr/{name}" for name in manifest} == set(names) - {f"tiny_sr/{MANIFEST}"}
+        for name, digest in manifest.items():
+            assert hashlib.sha256(file.read(f"tiny_sr/{name}")).hexdigest() == digest
+    own = {
+        f"tiny_sr/monai_diffens/{p.relative_to(PACKAGE_DIR).as_posix()}" for p in PACKAGE_DIR.rglob("*.py")
+    }
+    assert own < set(names)
+    for part in ("LICENSE", "configs/inference.json", "docs/data_license.txt", "models/model.pt"):
+        assert f"tiny_sr/{part}" in names
+    assert not [name for name in names if "output" in name or "train/" in name or "__pycache__" in name]
+
+
+def test_the_same_bytes_whenever_and_wherever(archive, source, tmp_path):
+    copy = tmp_path / "other" / "tiny_sr"
+    shutil.copytree(source, copy, copy_function=shutil.copyfile)
+    for number, path in enumerate(sorted(copy.rglob("*"))):
+        path.chmod(0o700)
+        os.utime(path, (10**9 + number, 10**9 + number))
+    (copy / "docs" / "__pycache__").mkdir()
+    (copy / "docs" / "__pycache__" / "x.pyc").touch()
+    assert pack(copy, tmp_path / "elsewhere").read_bytes() == archive.read_bytes()
+
+
+def test_digests_are_those_of_sha256sum(archive):
+    write_digests([archive])
+    done = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=archive.parent, check=False)
+    assert done.returncode == 0
+
+
+def test_unpacked_it_is_what_was_packed(archive, source, place):
+    root = unpack(archive, place, sha256_of(archive))
+    assert [path.name for path in place.iterdir()] == ["tiny_sr"] and root == place / "tiny_sr"
+    assert subprocess.run(["sha256sum", "--quiet", "-c", MANIFEST], cwd=root, check=False).returncode == 0
+    for name in read_manifest(root):
+        if not name.startswith("monai_diffens/"):
+            assert (root / name).read_bytes() == (source / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "missing", ["LICENSE", "docs/data_license.txt", "models/model.pt", "models/model.pt.sha256"]
+)
+def test_incomplete_bundles_are_not_packed(source, tmp_path, missing):
+    (source / missing).unlink()
+    with pytest.raises(BundleRejected, match=f"tiny_sr: {missing} is missing"):
+        pack(source, tmp_path / "dist")
+    assert not (tmp_path / "dist").exists()
+
+
+def test_wrong_weights_are_not_packed(source, tmp_path):
+    (source / "models" / "model.pt").write_bytes(b"others")
+    with pytest.raises(BundleRejected, match=r"models/model\.pt"):
+        pack(source, tmp_path / "dist")
+
+
+# Archives that are not unpacked
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../escaped.txt",
+        "tiny_sr/../../escaped.txt",
+        "tiny_sr/configs/../../../escaped.txt",
+        "/tmp/diffens_escaped.txt",
+        "//tmp/diffens_escaped.txt",
+        "C:/escaped.txt",
+        "C:escaped.txt",
+        "..\\escaped.txt",
+        "tiny_sr\\..\\..\\escaped.txt",
+        "tiny_sr//double.txt",
+        "tiny_sr/./here.txt",
+        "tiny_sr/line\nbreak.txt",
+        "..",
+        "",
+    ],
+)
+def test_row_29_paths_that_lead_out(archive, place, name):
+    line = refusal(place, add(archive, name))
+    assert "a path that leads out of its folder; nothing was unpacked" in line
+    assert not Path("/tmp/diffens_escaped.txt").exists()
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFSOCK])
+def test_row_29_links_and_special_files(archive, place, kind):
+    line = refusal(place, add(archive, "tiny_sr/configs/link", b"/etc/passwd", kind | 0o777))
+    assert "'tiny_sr/configs/link', a link or special file; nothing was unpacked" in line
+
+
+@pytest.mark.parametrize("name", ["tiny_sr/LICENSE", "tiny_sr/license"])
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
+def test_names_that_are_there_twice(archive, place, name):
+    assert "twice; nothing was unpacked" in refusal(place, add(archive, name))
+
+
+@pytest.mark.parametrize("name", ["other/file.txt", "file.txt"])
+def test_more_than_one_top_folder(archive, place, name):
+    assert "2 things at its top, one top folder is needed" in refusal(place, add(archive, name))
+
+
+def test_an_empty_archive(tmp_path, place):
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
+        pass
+    assert "0 things at its top" in refusal(place, tmp_path / "empty.zip")
+
+
+def test_encrypted_and_oversized_members():
+    member = zipfile.ZipInfo("tiny_sr/a")
+    member.flag_bits |= 1
+    with pytest.raises(BundleRejected, match="encrypted"):
+        check_members([member], "a.zip")
+    member = zipfile.ZipInfo("tiny_sr/a")
+    member.file_size = LARGEST + 1
+    with pytest.raises(BundleRejected, match=r"unpacks to 2\.1 GB, more than"):
+        check_members([member], "a.zip")
+
+
+@pytest.mark.parametrize("kept", [0, 100, 0.3, 0.9, -1])
+def test_half_a_download(archive, place, kept):
+    content = archive.read_bytes()
+    cut = archive.with_name("cut.zip")
+    cut.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
+    assert refusal(place, cut) == "cut.zip: not a whole zip archive (a download cut short?); fetch it again"
+
+
+def test_a_damaged_member(archive, place):
+    content = archive.read_bytes()
+    damaged = archive.with_name("damaged.zip")
+    damaged.write_bytes(content.replace(b"not really weights", b"not really weighed"))
+    assert refusal(place, damaged) == "damaged.zip: tiny_sr/models/model.pt in it is damaged; fetch it again"
+
+
+def test_wrong_digest(archive, place):
+    line = refusal(place, archive, "0" * 64)
+    assert line == (
+        f"tiny_sr_v0.2.0.zip: SHA-256 is {sha256_of(archive)}, not {'0' * 64}: damaged or replaced; "
+        "nothing was unpacked"
+    )
+
+
+def test_changed_content(archive, place):
+    changed = rewrite(
+        archive, lambda m, content: (m, b"others" if m.filename.endswith("model.pt") else content)
+    )
+    assert "1 files are not as released, first: models/model.pt (changed)" in refusal(place, changed)
+    missing = rewrite(archive, lambda m, content: None if m.filename.endswith("LICENSE") else (m, content))
+    assert "1 files are not as released, first: LICENSE (missing)" in refusal(place, missing)
+    bare = rewrite(archive, lambda m, content: None if m.filename.endswith(MANIFEST) else (m, content))
+    assert "manifest.sha256 is missing" in refusal(place, bare)
+
+
+def test_more_files_than_the_manifest_has(archive, place):
+    assert "first: torch.py; remove them" in refusal(place, add(archive, "tiny_sr/torch.py"))
+
+
+def test_never_over_something(archive, place):
+    (place / "tiny_sr").mkdir()
+    (place / "tiny_sr" / "mine.txt").touch()
+    assert "already there and not empty; remove it first" in refusal(place, archive)
+    (place / "tiny_sr" / "mine.txt").unlink()
+    assert unpack(archive, place) == place / "tiny_sr"
+
+
+def test_never_through_a_link(archive, place, tmp_path):
+    (tmp_path / "outside").mkdir()
+    (place / "tiny_sr").symlink_to(tmp_path / "outside")
+    assert "already there" in refusal(place, archive)
+
+
+# Commands
+
+
+def command(capsys, *arguments: object) -> str:
+    main([str(argument) for argument in arguments])
+    return capsys.readouterr().out
+
+
+def test_pack_verify_download_and_seal(source, tmp_path, place, capsys):
+    out = command(capsys, "pack", source, "--output_dir", tmp_path / "dist")
+    path = tmp_path / "dist" / "tiny_sr_v0.2.0.zip"
+    assert f"{path}: " in out and "unpacked and verified" in out
+    assert (tmp_path / "dist" / "SHA256SUMS").read_text() == f"{sha256_of(path)}  {path.name}\n"
+    assert "verified" in command(capsys, "verify", path, "--sha256", sha256_of(path).upper())
+    out = command(capsys, "download", path.as_uri(), "--bundle_dir", place, "--sha256", sha256_of(path))
+    assert "fetched and verified, SHA-256 as given" in out
+    root = place / "tiny_sr"
+    assert "verified" in command(capsys, "verify", root)
+    (root / "docs" / "README.md").write_text("mine")
+    with pytest.raises(SystemExit, match=r"docs/README\.md \(changed\)"):
+        main(["verify", str(root)])
+    command(capsys, "seal", root)
+    assert "verified" in command(capsys, "verify", root)
+
+
+def test_one_line_on_the_command_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "monai_diffens", "verify", str(tmp_path / "nowhere")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and "no bundle there" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_address_that_does_not_answer(place):
+    for url in ((place / "nowhere.zip").as_uri(), "nonsense", "http://127.0.0.1:9/x.zip"):
+        with pytest.raises(BundleRejected, match=r": cannot be fetched \(.+\); check the address"):
+            fetch(url, place, progress=False)
+    assert list(place.iterdir()) == []
