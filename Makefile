@@ -1,11 +1,12 @@
 PYTHON ?= python3
 VENV ?= .venv
+LABEL_VENV ?= .venv-label
 PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bundles
+.PHONY: help demo test lint bench bundles label-test
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +28,20 @@ bench: $(VENV)/.installed  ## run every benchmarks/bench_*.py
 
 bundles: $(VENV)/.demo  ## write a release zip of every bundle, and their SHA-256, to dist/
 	$(BIN)/python -m monai_diffens pack bundles/* --output_dir dist
+
+label-test: $(LABEL_VENV)/.installed  ## start a real MONAI Label server with the app, and show what it promises
+	PATH="$(abspath $(LABEL_VENV))/bin:$$PATH" python monailabel_app/tests/label_test.py
+
+# MONAI Label's packages do not go together with the project's own: see monailabel_app/requirements.txt.
+$(LABEL_VENV)/.installed: monailabel_app/requirements.txt
+	@echo "Installing into $(LABEL_VENV): a few minutes the first time"
+	$(PYTHON) -m venv $(LABEL_VENV)
+	$(LABEL_VENV)/bin/pip install -q torch==2.13.0
+	$(LABEL_VENV)/bin/pip install -q --no-deps torchvision==0.28.0
+	$(LABEL_VENV)/bin/pip install -q -r monailabel_app/requirements.txt
+	$(LABEL_VENV)/bin/pip install -q --no-deps monailabel==0.8.5 pydicom-seg==0.4.1
+	$(LABEL_VENV)/bin/pip install -q --no-deps -e .
+	@touch $@
 
 # Two stamps: what the demo needs, and on top of it what development needs.
 $(VENV)/.demo: pyproject.toml constraints.txt

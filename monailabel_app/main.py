@@ -8,7 +8,7 @@ app lists every bundle of a folder of bundles and gives its result as it is.
 
 from __future__ import annotations
 
-import ipaddress
+import importlib
 import logging
 import os
 import shutil
@@ -22,6 +22,7 @@ from lib.bundles import find_bundles
 from lib.companions import companions
 from lib.confinement import inside, plain_name, workspace
 from lib.infer import ImageToImageTask
+from lib.origin import OriginGuard, is_loopback
 from lib.refusals import as_reply
 from lib.studies import ConfinedSessions, StudiesFolder
 from lib.train import FineTuneTask, can_fine_tune
@@ -34,8 +35,6 @@ import monai_diffens
 from monai_diffens.transforms.input_gate import InputRejected
 from monai_diffens.transforms.messages import say
 
-log = logging.getLogger("monai_diffens.label")
-
 
 class DiffEnsemblerApp(MONAILabelApp):
     """The app: which models there are, and what a request may reach.
@@ -46,7 +45,7 @@ class DiffEnsemblerApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         _quiet()
-        serving = _check_host(conf)
+        serving, remote = _check_host(conf)
         if "://" in studies:
             raise SystemExit(say("studies_not_folder"))
         temporary = workspace(studies, "temporary")
@@ -69,6 +68,9 @@ class DiffEnsemblerApp(MONAILabelApp):
             "Results are synthetic - not for primary diagnosis.",
             version=monai_diffens.__version__,
         )
+        if serving:
+            web = importlib.import_module("monailabel.app").app
+            web.middleware_stack = OriginGuard(web.middleware_stack, any_host=remote)
 
     def init_datastore(self) -> StudiesFolder:
         """The studies folder."""
@@ -146,24 +148,20 @@ class DiffEnsemblerApp(MONAILabelApp):
         return ConfinedSessions(str(workspace(self.studies, "sessions")), settings.MONAI_LABEL_SESSION_EXPIRY)
 
 
-def _check_host(conf: Mapping[str, str]) -> bool:
-    """Refuse to serve the network without authentication; says whether this process serves at all."""
+def _check_host(conf: Mapping[str, str]) -> tuple[bool, bool]:
+    """Refuse to serve the network without authentication.
+
+    Returns:
+        Whether this process serves at all, and whether other machines.
+    """
     if sys.argv[1:2] != ["start_server"]:
-        return False
+        return "monailabel.app" in sys.modules, False
     host = Main().args_parser().parse_args(sys.argv[1:]).host
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
+    remote = not is_loopback(host)
     allowed = strtobool(conf.get("allow_remote", "false")) and settings.MONAI_LABEL_AUTH_ENABLE
-    if not loopback and not allowed:
+    if remote and not allowed:
         raise SystemExit(say("open_to_network", host=host))
-    if not settings.MONAI_LABEL_CORS_ORIGINS:
-        log.warning(
-            "any web page open in a browser on this machine can call this server; to close that, start it "
-            """with MONAI_LABEL_CORS_ORIGINS='["http://127.0.0.1"]' in its environment"""
-        )
-    return True
+    return True, remote
 
 
 def _quiet() -> None:

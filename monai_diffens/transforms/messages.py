@@ -101,6 +101,8 @@ SERVER = {
     "add images named PATIENT_T1w (T2w, FLAIR) of {size} mm or finer",
     "open_to_network": "not started: on {host} anyone on the network could read the studies; "
     "add --host 127.0.0.1, or turn on MONAI Label's authentication and add --conf allow_remote true",
+    "other_origin": "called by a web page of another origin: only programs and the server's own pages may",
+    "no_companions": "{name}: images named PATIENT_CONTRAST are needed, with one of {contrasts}; rename them",
     "studies_not_folder": "not started: the studies must be a folder on this machine",
 }
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -81,7 +84,7 @@ def run_bundle(config_file: Path, workflow_type: str, values: Mapping[str, Any])
     Raises:
         InputRejected: the bundle stopped with a line for its user.
     """
-    with _overheard() as (lines, errors), _search_path_kept():
+    with _overheard() as (lines, errors), _search_path_kept(), _signals_kept():
         try:
             workflow = ConfigWorkflow(
                 str(config_file),
@@ -96,10 +99,32 @@ def run_bundle(config_file: Path, workflow_type: str, values: Mapping[str, Any])
         except SystemExit as stopped:
             if isinstance(stopped.code, str):
                 raise InputRejected(stopped.code) from stopped
+            _pass_on(stopped.code)
             if stopped.code:
                 told = [line for line in errors.getvalue().splitlines() if line.strip()]
                 raise InputRejected((told or lines or ["stopped"])[-1]) from stopped
     return lines
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """A bundle ends its process on signals: from then on the server's own handlers are to do that again."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # where signals cannot be set, the bundle has not set them
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _pass_on(status: int | None) -> None:
+    """Give the signal that ended a run to the server too, which was the one meant; see ``_signals_kept``."""
+    number = (status or 0) - 128
+    if number in (signal.SIGINT, signal.SIGTERM):
+        threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
 
 
 class _Tee(io.StringIO):

@@ -16,7 +16,8 @@ import torch
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.utils.others.generic import device_list
 
-from lib.bundles import metadata_of, offered_parameters, run_bundle
+from lib.bundles import config_of, metadata_of, offered_parameters, run_bundle
+from lib.companions import patient_and_contrast
 from lib.confinement import link_or_copy, workspace
 from lib.devices import checked_device
 from lib.parameters import checked_parameters
@@ -49,6 +50,8 @@ class ImageToImageTask(InferTask):
         self.version = str(metadata["version"])
         self.config_file = bundle / "configs" / "inference.json"
         self.offered = offered_parameters(self.config_file)
+        # what a bundle of several contrasts takes, by name; one of a single contrast has no such list
+        self.contrasts = list(config_of(self.config_file).get("contrasts") or [])
 
     def config(self) -> dict[str, Any]:
         """What a request may set, with defaults; a list holds choices."""
@@ -101,20 +104,41 @@ class ImageToImageTask(InferTask):
             if weights == FINE_TUNED:
                 overrides["weights_file"] = str(fine_tuned_weights(self.studies.folder, self.bundle.name))
             lines = run_bundle(self.config_file, "inference", overrides)
-            results = sorted((Path(folder) / "output").glob("*.nii.gz"))
+            # the volume; maps of it (spread, weights) have its name and more
+            results = sorted((Path(folder) / "output").glob("*.nii.gz"), key=lambda path: len(path.name))
             if not results:
                 raise InputRejected(lines[-1] if lines else say("failed", kind="no result"))
             facts = self.describe(results[0], values | {"weights": weights})
             if name is not None:
                 info = {"synthetic": True, "source": request["image_id"], **facts}
-                self.studies.add_image(name, str(results[0]), info)
+                stem = results[0].name.removesuffix(".nii.gz")
+                for result in results:
+                    part = result.name.removesuffix(".nii.gz").removeprefix(stem)
+                    self.studies.add_image(name + part, str(result), info)
             facts["published"] = name
             facts["latencies"] = {"total": round(time.time() - begin, 2)}
             return self.kept(results[0]), facts
 
     def input_of(self, request: Mapping[str, Any], folder: Path) -> Path:
-        """What the bundle is given as input: the image, or its patient's contrasts as a BIDS folder."""
+        """What the bundle is given as input: the image, or a list of its patient's contrasts.
+
+        Raises:
+            InputRejected: the bundle takes several contrasts, and the image's name tells none of them.
+        """
         image, image_id = Path(request["image"]), request.get("image_id")
+        if self.contrasts:
+            found = {
+                name: Path(path) for name, path in request["companions"].items() if name in self.contrasts
+            }
+            if not found:
+                wanted = ", ".join(self.contrasts)
+                raise InputRejected(say("no_companions", name=image_id or "upload", contrasts=wanted))
+            for path in found.values():
+                link_or_copy(path, folder / path.name)
+            case = patient_and_contrast(str(image_id))
+            item = {"case": case and case[0], **{name: path.name for name, path in found.items()}}
+            (folder / "case.json").write_text(json.dumps([item]), encoding="utf-8")
+            return folder / "case.json"
         if image_id is None:  # noise is seeded by the name, and an upload's is a random one
             ending = ".nii.gz" if image.name.lower().endswith(".gz") else ".nii"
             link_or_copy(image, folder / f"upload{ending}")

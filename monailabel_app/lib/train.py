@@ -20,6 +20,7 @@ from lib.companions import patient_and_contrast
 from lib.confinement import link_or_copy, workspace
 from lib.devices import checked_device
 from lib.parameters import checked_parameters
+from lib.refusals import reason
 from lib.studies import StudiesFolder
 from monai_diffens.networks.weights import sha256_of
 from monai_diffens.transforms.input_gate import InputRejected, check_volume
@@ -94,8 +95,11 @@ class FineTuneTask(TrainTask):
                 )
                 target = fine_tuned_weights(datastore.folder, self.bundle.name)
                 digest = self.keep(output / "model.pt", target)
-        except InputRejected as error:
-            raise SystemExit(str(error)) from error
+        except Exception as error:
+            line = reason(error)
+            if line is None:
+                raise
+            raise SystemExit(line) from None
         print(f"fine-tuned {self.bundle.name} on {count} images; weights {digest[:12]}", flush=True)
         return {"images": count, "sha256": digest}
 
