@@ -25,6 +25,7 @@ from lib.infer import ImageToImageTask
 from lib.origin import OriginGuard, is_loopback
 from lib.refusals import as_reply
 from lib.studies import ConfinedSessions, StudiesFolder
+from lib.sweep import SweepWhenIdle
 from lib.train import FineTuneTask, can_fine_tune
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
@@ -48,12 +49,12 @@ class DiffEnsemblerApp(MONAILabelApp):
         serving, remote = _check_host(conf)
         if "://" in studies:
             raise SystemExit(say("studies_not_folder"))
-        temporary = workspace(studies, "temporary")
-        if serving:  # what a killed server left; a training's process must not sweep its server's files
+        if serving:  # what a killed server left
             for name in ("temporary", "requests", "training"):
                 shutil.rmtree(workspace(studies, name))
-            temporary = workspace(studies, "temporary")
-        # what is in transit lies inside the studies folder too, readable for the server's user alone
+        # What is in transit lies inside the studies folder too, readable for the server's user alone. The
+        # server's folder is swept, so that a training's process has another.
+        temporary = workspace(studies, "temporary" if serving else "training")
         tempfile.tempdir = str(temporary)
         folder = Path(conf.get("bundles") or Path(app_dir).parent / "bundles").resolve()
         self.bundles = find_bundles(folder, conf.get("models"))
@@ -70,7 +71,8 @@ class DiffEnsemblerApp(MONAILabelApp):
         )
         if serving:
             web = importlib.import_module("monailabel.app").app
-            web.middleware_stack = OriginGuard(web.middleware_stack, any_host=remote)
+            swept = SweepWhenIdle(web.middleware_stack, temporary)
+            web.middleware_stack = OriginGuard(swept, any_host=remote)
 
     def init_datastore(self) -> StudiesFolder:
         """The studies folder."""

@@ -26,7 +26,7 @@ from server import APP, command, environment, free_port, running_server
 warnings.filterwarnings("ignore", category=DeprecationWarning)  # MONAI Label's client imports cgi
 from monailabel.client import MONAILabelClient  # noqa: E402
 
-MODEL = "diffensembler_sr"
+MODEL, TRANSLATION = "diffensembler_sr", "diffensembler_translate"
 BUNDLES = APP.parent / "bundles"
 # What a viewer asks for, which would leave nothing of an image.
 VIEWER = {"result_dtype": "uint8", "result_extension": ".nrrd", "result_compress": False}
@@ -50,7 +50,7 @@ def check_info(client: MONAILabelClient) -> None:
 
 def check_super_resolution(client: MONAILabelClient, studies: Path) -> np.ndarray:
     """Grid, place and intensities of a result, whose voxels are returned."""
-    file, facts = client.infer(MODEL, "sub-01_T1w", VIEWER)
+    file, facts = client.infer(MODEL, "sub-01_T1w", dict(VIEWER))
     scan, result = nib.load(studies / "sub-01_T1w.nii.gz"), nib.load(file)
     voxels = result.get_fdata(dtype=np.float32)
     proved(
@@ -76,12 +76,32 @@ def check_super_resolution(client: MONAILabelClient, studies: Path) -> np.ndarra
     return voxels
 
 
+def check_translation(client: MONAILabelClient, studies: Path) -> None:
+    """All contrasts of a patient are found by the name of one."""
+    if TRANSLATION not in client.info()["models"]:
+        print(f"not shown: {TRANSLATION} has no weights here")
+        return
+    file, facts = client.infer(TRANSLATION, "sub-04_T1w", dict(VIEWER))
+    result, scan = nib.load(file), nib.load(studies / "sub-04_T1w.nii.gz")
+    proved(
+        f"translate: {result.shape}, float32, over the same place as the T1w",
+        result.get_data_dtype() == np.float32 and np.allclose(_corners(result), _corners(scan), atol=1e-3),
+    )
+    told = json.dumps(facts)
+    names = [f"sub-04_{contrast}.nii.gz" for contrast in ("T1w", "T2w", "FLAIR")]
+    proved(f"translate: from {', '.join(names)}", all(name in told for name in names))
+    other, _ = client.infer(TRANSLATION, "sub-04_FLAIR", {})
+    proved(
+        "translate: the same, asked for by another contrast", np.array_equal(_voxels(other), _voxels(file))
+    )
+
+
 def check_parameters(client: MONAILabelClient, studies: Path, default: np.ndarray) -> None:
     """They are taken, and do what they do on the command line."""
     same, _ = client.infer(MODEL, "sub-01_T1w", {"num_steps": "1", "seed": 0, "fusion": "calibrated"})
     proved("infer: asked again with the defaults, the same voxels", np.array_equal(_voxels(same), default))
     asked = {"num_steps": 2, "seed": 5, "fusion": "axial", "num_samples": 2}
-    file, facts = client.infer(MODEL, "sub-01_T1w", asked)
+    file, facts = client.infer(MODEL, "sub-01_T1w", dict(asked))  # the client adds to it
     proved(
         f"infer: {asked} is taken and changes the result",
         asked.items() <= facts["Parameters"].items() and not np.array_equal(_voxels(file), default),
@@ -93,7 +113,7 @@ def check_parameters(client: MONAILabelClient, studies: Path, default: np.ndarra
         bundle += ["--config_file", str(BUNDLES / MODEL / "configs" / "inference.json")]
         run = [sys.executable, "-m", "monai.bundle", "run", "inference", *bundle, *options]
         subprocess.run(run, check=True, capture_output=True)
-        [other] = Path(folder).glob("*.nii.gz")
+        other = Path(folder) / "sub-01_T1w_sr.nii.gz"
         proved(
             "infer: the bundle's command line gives the same voxels",
             np.array_equal(_voxels(other), _voxels(file)),
@@ -150,7 +170,8 @@ def check_fine_tuning(client: MONAILabelClient, default: np.ndarray) -> None:
         print(_details(done))
     proved(f"train: started and finished in {seconds:.0f} s, {TRAINING}", done["status"] == "DONE")
     proved(
-        "train: on the two sharp images, not on the thick or the published", " on 2 images;" in _details(done)
+        "train: on the four sharp images, not on the thick or the published",
+        " on 4 images;" in _details(done),
     )
     choices = client.info()["models"][MODEL]["config"]["weights"]
     proved(f"train: its weights are a choice now: {choices}", choices == ["shipped", "fine-tuned"])
@@ -173,7 +194,7 @@ def check_network_is_refused(studies: Path) -> None:
 
 
 def _train(client: MONAILabelClient, parameters: dict[str, object]) -> dict[str, object]:
-    client.train_start(MODEL, parameters)
+    client.train_start(MODEL, dict(parameters))
     end = time.monotonic() + TRAINING_SECONDS
     while time.monotonic() < end:
         time.sleep(2)
@@ -215,14 +236,15 @@ def main() -> None:
             print(f"server answers after {time.monotonic() - begin:.0f} s")
             check_info(client)
             default = check_super_resolution(client, studies)
+            check_translation(client, studies)
             check_parameters(client, studies, default)
             check_uploads_and_publishing(client, studies, default)
             refusals.check(client, url, studies, outside)
             if not arguments.skip_training:
                 check_fine_tuning(client, default)
             refusals.check_log(Path(folder) / "server.log")
-            refusals.check_nothing_is_left(studies)
         refusals.check_stopped(url)
+        refusals.check_nothing_is_left(studies)
         check_network_is_refused(studies)
     print(f"all held, in {time.monotonic() - begin:.0f} s")
 

@@ -33,8 +33,9 @@ def write_studies(folder: Path) -> None:
     thick = head(1).reshape(*SHAPE[:2], -1, THICKNESS).mean(-1)
     place = AFFINE @ nib.affines.from_matvec(np.diag([1, 1, THICKNESS]), (0, 0, (THICKNESS - 1) / 2))
     _write(thick, place, folder / "sub-01_T1w.nii.gz")
-    for number in (2, 3):
-        _write(head(number), AFFINE, folder / f"sub-0{number}_T1w.nii.gz")
+    for name in ("sub-02_T1w", "sub-03_T1w", "sub-04_T1w", "sub-04_T2w"):
+        _write(head(2), AFFINE, folder / f"{name}.nii.gz")
+    _write(thick, place, folder / "sub-04_FLAIR.nii.gz")
     whole = (folder / "sub-01_T1w.nii.gz").read_bytes()
     (folder / "cut_T1w.nii.gz").write_bytes(whole[: len(whole) // 2])
     _write(np.full(SHAPE, 7, np.float32), AFFINE, folder / "flat_T1w.nii.gz")
