@@ -75,7 +75,7 @@ def three_plane_picture(
     peak = float(truth.max()) if data_range is None else float(data_range)
     titles = [f"{name}\n{_psnr(volume, truth, peak):.2f} dB" for name, volume in columns.items()]
     errors = [np.abs(volume - truth) * (100 / peak) for volume in columns.values()]
-    shown = np.concatenate([_cut(error, plane, centre).ravel() for error in errors for plane in PLANES])
+    shown = np.concatenate([cut_plane(error, plane, centre).ravel() for error in errors for plane in PLANES])
     error_peak = max(float(np.percentile(shown, ERROR_PERCENTILE)), 1e-3)
 
     extents = [(truth.shape[a] * spacing[a], truth.shape[b] * spacing[b]) for _, (a, b), _ in PLANES.values()]
@@ -102,7 +102,7 @@ def three_plane_picture(
         for (name, (_, _, letters)), extent, height in zip(PLANES.items(), extents, heights, strict=True):
             for column, (volume, head) in enumerate(zip(stack, heads, strict=True)):
                 axis = panel(LEFT + column * (width + GAP), top, width, height)
-                cut = _cut(volume, name, centre)
+                cut = cut_plane(volume, name, centre)
                 image = axis.imshow(
                     cut.T,
                     origin="lower",
@@ -161,7 +161,8 @@ def foreground_box(volume: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.i
     return np.array([indices[0] for indices in found]), np.array([indices[-1] for indices in found])
 
 
-def _cut(volume: NDArray[Any], plane: str, centre: Sequence[int]) -> NDArray[Any]:
+def cut_plane(volume: NDArray[Any], plane: str, centre: Sequence[int]) -> NDArray[Any]:
+    """Plane of a volume (X, Y, Z) through a voxel: (to the right, upwards), see ``PLANES``."""
     across = PLANES[plane][0]
     return volume.take(centre[across], axis=across)
 

@@ -106,7 +106,8 @@ class SaveVolumed(MapTransform):
 
     The last key is the result. Its JSON file and the other keys are written first, so that a result under
     its final name is complete. The JSON file holds what the result was synthesised from, the version,
-    ``meta["sampling"]`` (a dict), the names of the maps, and ``data["warnings"]``.
+    ``meta["sampling"]`` (a dict), what :class:`~monai_diffens.transforms.describe.DescribeResultd` put into
+    ``data["facts"]``, the names of the maps, and ``data["warnings"]``.
     """
 
     def __init__(
@@ -154,6 +155,7 @@ class SaveVolumed(MapTransform):
                     "SynthesizedFrom": source or case,
                     "GeneratedBy": [{"Name": "Diff-Ensembler", "Version": package_version()}],
                     "Sampling": volume.meta.get("sampling", {}),
+                    **(out.get("facts") or {}),
                     "Maps": maps,
                     # an empty list comes out of a DataLoader as None
                     "Warnings": list(out.get("warnings") or []),

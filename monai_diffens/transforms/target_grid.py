@@ -93,6 +93,7 @@ class RestoreToSpacingd(MapTransform):
         spacing: target spacing in mm, one number or one an axis.
         profile: slice profile of the thick axes, "box" or "gaussian".
         slice_thickness: of the axis with the widest spacing, in mm; that spacing when None.
+        scan_key: where to keep the scan on its own slices, for a single key; not kept when None.
         allow_missing_keys: skip absent keys.
 
     Raises:
@@ -105,9 +106,13 @@ class RestoreToSpacingd(MapTransform):
         spacing: float | Sequence[float] = 1.0,
         profile: str = "box",
         slice_thickness: float | None = None,
+        scan_key: str | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        if scan_key is not None and len(self.keys) > 1:
+            raise ValueError(f"scan_key keeps one scan, got {len(self.keys)} keys")
+        self.scan_key = scan_key
         self.spacing = as_spacing(spacing)
         self.profile = profile
         self.slice_thickness = slice_thickness
@@ -121,11 +126,16 @@ class RestoreToSpacingd(MapTransform):
             for line in check_factors(spacing_factors(affine, self.spacing), self.spacing, name):
                 if line not in (d.get("warnings") or ()):  # else CaseFolder has told it
                     logger.warning("%s: %s", name, line)
-            d[key] = self.restore(d[key])
+            d[key], scan = self.restore(d[key])
+            if self.scan_key is not None:
+                d[self.scan_key] = scan
         return d
 
-    def restore(self, scan: MetaTensor) -> MetaTensor:
-        """The scan (1, X, Y, Z), in RAS order, on the target grid, with affine and sampling recorded."""
+    def restore(self, scan: MetaTensor) -> tuple[MetaTensor, MetaTensor]:
+        """The scan (1, X, Y, Z), in RAS order, on the target grid, with affine and sampling recorded.
+
+        Second comes what it agrees with: the scan, averaged along axes that are finer than the target.
+        """
         affine = np.asarray(scan.affine, dtype=float)
         factors = nib.affines.voxel_sizes(affine) / self.spacing
         widest = int(np.argmax(factors))
@@ -133,6 +143,7 @@ class RestoreToSpacingd(MapTransform):
         thick: list[AxisSampling | None] = []
         average: list[AxisSampling | None] = []
         to_source = np.eye(4)  # target voxel index -> source voxel index
+        to_measured = np.eye(4)  # measured voxel index -> source voxel index
         for axis, (size, factor) in enumerate(zip(scan.shape[1:], factors, strict=True)):
             thick.append(None)
             average.append(None)
@@ -148,13 +159,18 @@ class RestoreToSpacingd(MapTransform):
                 average[axis] = AxisSampling(size, count, 1 / factor, 1 / factor)
             to_source[axis, axis] = 1 / factor
             to_source[axis, 3] = (size - 1) / 2 - (count - 1) / 2 / factor
+            if factor < 1:
+                to_measured[axis] = to_source[axis]
         measurement = Measurement(thick)
-        restored = measurement.restore(Measurement(average)(scan))
+        measured = Measurement(average)(scan)
+        restored = measurement.restore(measured)
         # with nothing to do it is the scan itself, whose meta stays the caller's
         result = cast(MetaTensor, scan.clone() if restored is scan else restored)
         result.affine = affine @ to_source
         record_sampling(result, measurement)
-        return result
+        measured = cast(MetaTensor, measured.clone())
+        measured.affine = affine @ to_measured
+        return result, measured
 
 
 class ToSourceAxesd(MapTransform):

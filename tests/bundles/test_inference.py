@@ -102,8 +102,12 @@ def test_a_folder_with_bad_cases(results):
         "1 with nothing to do (already at the target spacing)" in done.stdout
     )
     assert sorted(p.name for p in out.iterdir()) == sorted(
-        f"{name}_sr{e}" for name in GOOD for e in (".json", ".nii.gz")
+        ["index.html", "index.json"]
+        + [f"{name}_sr{e}" for name in GOOD for e in (".html", ".json", ".nii.gz")]
     )
+    facts = json.loads((out / "index.json").read_text())
+    assert [entry["Case"] for entry in facts["Cases"]] == sorted(GOOD) and len(facts["Rejected"]) == 5
+    assert all(entry["Consistency"]["MeanAbsoluteDifference"] < 0.02 for entry in facts["Cases"])
     summary = done.stdout[done.stdout.index("7 done") :].splitlines()
     assert [line.split(".nii")[0] for line in summary[1:]] == [f"rejected: {n}" for n in sorted(REJECTED)]
     for word in ("2D", "truncated or corrupt", "NaN", "every voxel has the value 7", "11 target voxels"):

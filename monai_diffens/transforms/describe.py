@@ -1,0 +1,123 @@
+"""What a user should know of a result, as numbers: agreement with the scan, spread, who decided, how made."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Hashable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+from torch import Tensor
+
+from monai_diffens.inferers.maps import SPREAD, WEIGHT
+from monai_diffens.transforms.thick_slices import measurement_from_meta
+
+VERSIONS = ("monai", "torch", "numpy", "nibabel")
+
+
+class DescribeResultd(MapTransform):
+    """Put the facts of a result into ``data["facts"]``, a plain dict that goes into its JSON file and report.
+
+    It holds ``Sampling`` (the parameters), ``Versions``, ``WeightsSHA256``, and where they apply
+    ``Consistency``, ``Spread`` and ``PlaneWeights``. Differences and spread are relative to the range, the
+    percentile that :class:`~monai_diffens.transforms.intensity.ScaleForegroundPercentiled` made 1. Nothing in
+    it depends on the time or the place of the run.
+
+    Args:
+        keys: the result (1, X, Y, Z), scaled, on the source's grid and axes.
+        source_key: its first condition, whose ``meta`` tells how the scan was sliced.
+        scan_key: the scan on its own slices (1, x, y, z), scaled; without it there is no consistency figure.
+        maps: names of the maps at ``<key>_<name>``.
+        parameters: options of the run.
+        weights_file: ``<weights_file>.sha256`` beside it holds the hash of the weights.
+        allow_missing_keys: skip absent keys.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "pred",
+        source_key: str = "image",
+        scan_key: str = "scan",
+        maps: Sequence[str] = (),
+        parameters: Mapping[str, Any] | None = None,
+        weights_file: str | Path | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.source_key, self.scan_key = source_key, scan_key
+        self.maps = tuple(maps)
+        self.parameters = dict(parameters or {})
+        self.weights_file = weights_file
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Describe the last key's result."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            result, source = _plain(d[key]), d[self.source_key]
+            facts: dict[str, Any] = {"Sampling": dict(self.parameters), "Versions": versions()}
+            if self.weights_file is not None:
+                record = Path(f"{self.weights_file}.sha256")
+                facts["WeightsSHA256"] = record.read_text(encoding="utf-8").split()[0]
+            measurement = measurement_from_meta(result.shape[1:], source.meta)
+            if measurement is not None and self.scan_key in d:
+                facts["Consistency"] = consistency(measurement(result), _plain(d[self.scan_key]))
+            inside = result > 0
+            if SPREAD in self.maps:
+                facts["Spread"] = spread_summary(_plain(d[f"{key}_{SPREAD}"]), inside)
+            names = [name for name in self.maps if name.startswith(WEIGHT)]
+            if names:
+                shares = {name.removeprefix(WEIGHT): _plain(d[f"{key}_{name}"])[inside] for name in names}
+                facts["PlaneWeights"] = {name: _mean(share) for name, share in shares.items()}
+            d["facts"] = facts
+        return d
+
+
+def consistency(again: Tensor, scan: Tensor) -> dict[str, float]:
+    """Mean and largest absolute difference of a result, sliced thick again, to the scan.
+
+    Args:
+        again: (1, x, y, z), the result as the scanner would have seen it, scaled.
+        scan: (1, x, y, z), what it saw.
+
+    Returns:
+        ``MeanAbsoluteDifference`` over the voxels where either is above zero, so that empty space does not
+        dilute it, and ``MaximumAbsoluteDifference``.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    if again.shape != scan.shape:
+        raise ValueError(
+            f"the thick-sliced result has shape {tuple(again.shape)}, the scan {tuple(scan.shape)}"
+        )
+    difference = (again - scan).abs()[(again > 1e-6) | (scan > 0)]
+    largest = float(difference.max()) if difference.numel() else 0.0
+    return {"MeanAbsoluteDifference": _mean(difference), "MaximumAbsoluteDifference": round(largest, 7)}
+
+
+def spread_summary(spread: Tensor, inside: Tensor) -> dict[str, float]:
+    """``Mean`` and ``Percentile95`` of a spread (1, X, Y, Z) where ``inside`` (bool) holds."""
+    values = spread[inside].flatten()
+    if values.numel() == 0:
+        return {"Mean": 0.0, "Percentile95": 0.0}
+    rank = max(1, round(0.95 * values.numel()))
+    return {"Mean": _mean(values), "Percentile95": round(float(torch.kthvalue(values, rank).values), 7)}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result's voxels."""
+    return {"python": platform.python_version()} | {name: version(name) for name in VERSIONS}
+
+
+def _plain(volume: Tensor) -> Tensor:
+    """The values on the CPU, in single precision, without metadata."""
+    return torch.as_tensor(volume).as_subclass(torch.Tensor).detach().cpu().float()
+
+
+def _mean(values: Tensor) -> float:
+    """Mean in double precision, rounded so that it reads the same on every machine; 0 of nothing."""
+    return round(float(values.double().mean()), 7) if values.numel() else 0.0
