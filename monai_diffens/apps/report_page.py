@@ -17,6 +17,7 @@ PANEL_WIDTH = 250  # pixels of the widest panel
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1250px; margin: 1.5em auto }
+body { padding: 0 1em }
 h1 { font-size: 1.5em; margin-bottom: 0 } h2 { font-size: 1.15em; margin-top: 1.8em }
 .notice { background: #7a1f1f; color: #fff; padding: .4em .8em; font-weight: bold }
 .warnings { background: #fff3cd; border-left: .4em solid #e0a800; padding: .5em .8em }
@@ -24,7 +25,7 @@ h1 { font-size: 1.5em; margin-bottom: 0 } h2 { font-size: 1.15em; margin-top: 1.
 .planes b { text-align: center; font-weight: 600 } .planes i { writing-mode: vertical-rl; rotate: 180deg }
 .panel { position: relative; background: #000; display: flex; justify-content: center }
 .panel img { image-rendering: pixelated }
-.panel span { position: absolute; bottom: 0; color: #fff; padding: 0 .3em }
+.panel span { position: absolute; bottom: 0; color: #fff; padding: 0 .3em; text-shadow: 0 0 3px #000 }
 .bar { display: flex; gap: .6em; align-items: center; margin: .6em 0 } .bar img { width: 250px; height: 12px }
 table { border-collapse: collapse }
 th, td { text-align: left; padding: .2em .9em .2em 0; vertical-align: top }
