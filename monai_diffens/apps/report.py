@@ -195,8 +195,8 @@ def _array(volume: torch.Tensor) -> NDArray[Any]:
     return volume.detach().as_subclass(torch.Tensor).cpu().float()[0].numpy()
 
 
-def _spacing(volume: MetaTensor) -> NDArray[np.floating]:
-    return nib.affines.voxel_sizes(np.asarray(volume.affine, dtype=float))
+def _spacing(volume: MetaTensor) -> list[float]:
+    return [float(size) for size in nib.affines.voxel_sizes(np.asarray(volume.affine, dtype=float))]
 
 
 def _times(values: Sequence[Any], form: str) -> str:
