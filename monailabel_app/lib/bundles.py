@@ -100,8 +100,8 @@ def run_bundle(config_file: Path, workflow_type: str, values: Mapping[str, Any])
             if isinstance(stopped.code, str):
                 raise InputRejected(stopped.code) from stopped
             _pass_on(stopped.code)
-            if stopped.code:
-                told = [line for line in errors.getvalue().splitlines() if line.strip()]
+            if stopped.code:  # the line is on stderr, maybe before a last progress bar
+                told = [line for line in errors.getvalue().splitlines() if line.strip() and "%|" not in line]
                 raise InputRejected((told or lines or ["stopped"])[-1]) from stopped
     return lines
 

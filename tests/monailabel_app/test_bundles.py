@@ -89,6 +89,10 @@ def test_a_run_returns_what_was_logged_and_leaves_no_trace(module, bundle):
             "$(print('progress', file=sys.stderr), print('the line', file=sys.stderr), sys.exit(1))",
             "the line",
         ),
+        (
+            "$(print('the line', file=sys.stderr), print(' 50%|##  | 1/2', file=sys.stderr), sys.exit(1))",
+            "the line",
+        ),
         ("$(logging.getLogger('monai_diffens').error('the line'), sys.exit(1))", "the line"),
     ],
 )
