@@ -69,3 +69,40 @@ def sharp_volumes(
             f"{dataset_dir}: no {split} volume of {', '.join(contrasts)} reaches {min_sharpness}"
         )
     return items
+
+
+def aligned_subjects(
+    dataset_dir: str | Path, split: str, target: str = "FLAIR", max_shift_mm: float = 0.9
+) -> list[dict[str, str]]:
+    """Subjects whose contrasts lie on their target voxel by voxel.
+
+    Column ``residual_shift_mm`` tells how far a contrast is off the subject's T1w; one that is further off
+    than ``max_shift_mm`` would teach a network to displace, and is left out.
+
+    Args:
+        dataset_dir: BIDS folder.
+        split: value of column ``split``.
+        target: contrast to synthesise; a subject without it is left out.
+        max_shift_mm: largest shift, in mm.
+
+    Returns:
+        Items with a path for each contrast, the target among them, and ``case`` (the subject).
+
+    Raises:
+        ValueError: when nothing is left.
+    """
+    items = []
+    for row in participants(dataset_dir):
+        subject = row["participant_id"]
+        shifts = dict(re.findall(r"(\S+)=(\S+)", row["residual_shift_mm"]))
+        paths = {
+            contrast: contrast_path(dataset_dir, subject, contrast)
+            for contrast in CONTRASTS
+            if float(shifts.get(contrast, 0)) <= max_shift_mm
+        }
+        item = {contrast: str(path) for contrast, path in paths.items() if path.is_file()}
+        if row["split"] == split and target in item and len(item) > 1:
+            items.append(item | {"case": subject})
+    if not items:
+        raise ValueError(f"{dataset_dir}: no {split} subject has {target} and a contrast aligned with it")
+    return items

@@ -10,7 +10,8 @@ from monai.engines.utils import PrepareBatch
 from monai.networks.schedulers import Scheduler
 from torch import Tensor
 
-from monai_diffens.inferers.residual import RESIDUAL_SCALE, to_residual
+from monai_diffens.inferers.residual import RESIDUAL_SCALE, target_base, to_residual
+from monai_diffens.transforms.plane_slices import GROUP_KEY
 
 
 class ResidualVelocityPrepareBatch(PrepareBatch):
@@ -24,7 +25,8 @@ class ResidualVelocityPrepareBatch(PrepareBatch):
         scheduler: noise schedule, shared with the inferer.
         residual_scale: divisor that brings residuals near unit variance.
         noise_emphasis: 1 draws timesteps uniformly, above 1 more of the noisy ones.
-        centre_channel: channel of ``image`` that the residual is taken to (2.5D: the middle slice).
+        centre_channel: channel of ``image`` that the base is taken from (2.5D: the middle slice).
+        base: what the residual is taken to, see :func:`target_base`.
     """
 
     def __init__(
@@ -33,11 +35,13 @@ class ResidualVelocityPrepareBatch(PrepareBatch):
         residual_scale: float = RESIDUAL_SCALE,
         noise_emphasis: float = 3.0,
         centre_channel: int = 2,
+        base: str = "condition",
     ) -> None:
         self.noise_emphasis = noise_emphasis
         self.scheduler = scheduler
         self.residual_scale = residual_scale
         self.centre_channel = centre_channel
+        self.base = base
 
     def __call__(
         self,
@@ -50,16 +54,14 @@ class ResidualVelocityPrepareBatch(PrepareBatch):
         image = batchdata["image"].to(device, non_blocking=non_blocking)
         label = batchdata["label"].to(device, non_blocking=non_blocking)
         centre = image[:, self.centre_channel : self.centre_channel + 1]
-        residual = to_residual(label, centre, self.residual_scale)
+        residual = to_residual(label, target_base(centre, self.base), self.residual_scale)
         noise = torch.randn_like(residual)
         timesteps = self.stratified_timesteps(residual.shape[0]).to(residual.device)
         target = self.scheduler.get_velocity(residual, noise, timesteps)
-        return (
-            residual,
-            target,
-            (),
-            {"noise": noise, "timesteps": timesteps, "condition": image, "mode": "concat"},
-        )
+        arguments = {"noise": noise, "timesteps": timesteps, "condition": image, "mode": "concat"}
+        if GROUP_KEY in batchdata:  # one network serves several condition groups
+            arguments["class_labels"] = torch.as_tensor(batchdata[GROUP_KEY], device=image.device)
+        return residual, target, (), arguments
 
     def stratified_timesteps(self, batch_size: int) -> Tensor:
         """(batch_size,) timesteps, one from each of as many strata, denser towards pure noise.

@@ -60,6 +60,10 @@ class VolumeCalibrator(nn.Module):
     at zero, so training starts from the plain average. Weights are not a softmax: together with b they
     may leave the convex hull of the experts.
 
+    Every expert and condition has its own channel; an absent one's channel is zero, and who is present
+    enters with t. One set of weights so serves any subset, at one cost, and the order in which a user lists
+    conditions cannot matter.
+
     Args:
         num_experts: E.
         num_conditions: M.
@@ -112,6 +116,7 @@ class VolumeCalibrator(nn.Module):
         timesteps: Tensor,
         present: Tensor,
         features: list[Tensor] | None = None,
+        emphasis: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Weigh the experts.
 
@@ -123,6 +128,8 @@ class VolumeCalibrator(nn.Module):
             present: (B, E) bool, at least one true a row.
             features: what :class:`FeatureAlignment` made of the experts' decoder maps, one volume
                 (B, channels[level], ...) a level from the second on, or None.
+            emphasis: (B, E), what the user multiplies each expert's part by, see :func:`average_weights`.
+                The network itself never sees it. 1 for all when None.
 
         Returns:
             Weights (B, E, X, Y, Z), zero for absent experts and summing to 1, and bias (B, 1, X, Y, Z).
@@ -156,14 +163,31 @@ class VolumeCalibrator(nn.Module):
         output = output[:, :, : size[0], : size[1], : size[2]].to(predictions.dtype)
 
         raw, bias = output[:, : self.num_experts], output[:, self.num_experts :]
-        raw = (raw - (raw * share).sum(dim=1, keepdim=True)) * mask
-        return raw + share, bias
+        # What the deviations from the average add is given back in the average's shares. With emphasis they
+        # are scaled like the shares: learned weights may be negative, so dividing by their sum is no option.
+        raw = raw * mask
+        if emphasis is not None:
+            raw = raw * emphasis.to(raw.dtype)[:, :, None, None, None]
+            share = average_weights(present, emphasis).to(raw.dtype)[:, :, None, None, None]
+        return raw + share * (1 - raw.sum(dim=1, keepdim=True)), bias
 
 
-def average_weights(present: Tensor) -> Tensor:
-    """(B, E) bool -> (B, E) float: 1 / count where present, else 0."""
-    counts = present.to(torch.float32).sum(dim=1, keepdim=True)
-    return present.to(torch.float32) / counts.clamp(min=1.0)
+def average_weights(present: Tensor, emphasis: Tensor | None = None) -> Tensor:
+    """Weights of the average of the experts present.
+
+    Args:
+        present: (B, E) bool.
+        emphasis: (B, E), 0 or more: factor of each expert before renormalising, so its logarithm is a
+            log-weight added. 1 for all when None.
+
+    Returns:
+        (B, E) float, summing to 1 where any expert is present, 0 for the absent.
+    """
+    parts = present.to(torch.float32)
+    if emphasis is None:
+        return parts / parts.sum(dim=1, keepdim=True).clamp(min=1.0)
+    parts = parts * emphasis.to(torch.float32)
+    return parts / parts.sum(dim=1, keepdim=True).clamp(min=1e-12)
 
 
 def _add_features(h: Tensor, features: list[Tensor] | None, level: int) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -34,7 +35,10 @@ class DiffEnsembler(nn.Module):
     """Expert bank and calibrator behind the call that MONAI's DiffusionInferer makes (mode "concat").
 
     Source: arXiv 2501.07430. Fusion can be switched from one checkpoint: "calibrated" (the method),
-    "mean" (TOSM / MADM), "alternate" (TPDM: planes in turn), or the name of one expert.
+    "mean" (TOSM / MADM), "alternate" (TPDM: planes in turn), or the mean of one plane's, one condition's or
+    one single expert ("axial", "T2w", "axial/T2w").
+
+    With several conditions, a case may lack some: their channels are 0 everywhere, which no scan is.
 
     Args:
         planes: planes that have experts.
@@ -69,13 +73,17 @@ class DiffEnsembler(nn.Module):
                 self.calibrator.level_strides[1:],
             )
         self.expert_names = self.bank.names
+        self.expert_planes = self.bank.expert_planes
+        self.expert_conditions = [self.bank.conditions[index] for index in self.bank.expert_conditions]
+        # of a single condition the user never hears: its experts are called after their planes
+        self.named_conditions = self.bank.conditions if len(self.bank.conditions) > 1 else ()
         self.check_fusion(fusion)
         self.fusion = fusion
 
     @torch.jit.unused
     def check_fusion(self, fusion: str) -> None:
         """Raise ValueError, naming the choices, when ``fusion`` is none of them."""
-        choices = (*FUSIONS, *self.expert_names)
+        choices = dict.fromkeys((*FUSIONS, *self.bank.planes, *self.named_conditions, *self.expert_names))
         if fusion not in choices:
             raise ValueError(f"unknown fusion '{fusion}': use one of {', '.join(choices)}")
 
@@ -97,25 +105,39 @@ class DiffEnsembler(nn.Module):
         return self.predict(x[:, :1], x[:, 1:], timesteps, self.fusion, 0).prediction
 
     def predict(
-        self, x_t: Tensor, conditions: Tensor, timesteps: Tensor, fusion: str = "calibrated", step: int = 0
+        self,
+        x_t: Tensor,
+        conditions: Tensor,
+        timesteps: Tensor,
+        fusion: str = "calibrated",
+        step: int = 0,
+        emphasis: Tensor | None = None,
     ) -> FusedPrediction:
-        """Run the experts that ``fusion`` needs, and fuse.
+        """Run the experts that ``fusion`` needs and the case has, and fuse.
 
         Args:
             x_t: (B, 1, X, Y, Z).
-            conditions: (B, M, X, Y, Z).
+            conditions: (B, M, X, Y, Z), 0 where absent.
             timesteps: (B,).
             fusion: see the class.
-            step: number of the denoising step; "alternate" takes the experts in turn by it.
+            step: number of the denoising step; "alternate" takes the planes in turn by it.
+            emphasis: (E,), see :meth:`emphasis`; 1 for all when None.
+
+        Raises:
+            ValueError: when no expert is left for a case.
         """
-        present = self.active(fusion, step)
+        present = self.active(fusion, step, emphasis).to(x_t.device) & self.present(conditions)
+        if not bool(present.any(dim=1).all()):
+            raise ValueError(f"a case has no condition that fusion '{fusion}' and the weights leave in")
         predictions, features = self.bank.predict_with_features(
             x_t, conditions, timesteps, present, self.alignment is not None and fusion == "calibrated"
         )
-        everyone = present.to(x_t.device).unsqueeze(0).expand(x_t.shape[0], -1)
+        factors: Tensor | None = None
+        if emphasis is not None:
+            factors = emphasis.to(x_t.device).unsqueeze(0).expand(x_t.shape[0], -1)
         if fusion == "calibrated":
-            return self.fuse(x_t, conditions, predictions, timesteps, everyone, features)
-        weights = average_weights(everyone).to(x_t.dtype)[:, :, None, None, None]
+            return self.fuse(x_t, conditions, predictions, timesteps, present, features, factors)
+        weights = average_weights(present, factors).to(x_t.dtype)[:, :, None, None, None]
         fused = (weights * predictions).sum(dim=1, keepdim=True)
         return FusedPrediction(fused, weights, torch.zeros([1, 1, 1, 1, 1], device=x_t.device))
 
@@ -127,6 +149,7 @@ class DiffEnsembler(nn.Module):
         timesteps: Tensor,
         present: Tensor,
         features: list[list[Tensor]] | None = None,
+        emphasis: Tensor | None = None,
     ) -> FusedPrediction:
         """Fuse given predictions (B, E, X, Y, Z) with the calibrator.
 
@@ -137,21 +160,78 @@ class DiffEnsembler(nn.Module):
             timesteps: (B,).
             present: (B, E) bool.
             features: the experts' decoder maps; needed when built with ``with_features``.
+            emphasis: (B, E), see :func:`average_weights`.
         """
         aligned: list[Tensor] | None = None
         if self.alignment is not None and features is not None:
             aligned = self.alignment(features, x_t.shape[0])
-        weights, bias = self.calibrator(x_t, conditions, predictions, timesteps, present, aligned)
+        weights, bias = self.calibrator(x_t, conditions, predictions, timesteps, present, aligned, emphasis)
         fused = (weights * predictions).sum(dim=1, keepdim=True) + bias
         return FusedPrediction(fused, weights, bias)
 
-    def active(self, fusion: str, step: int) -> Tensor:
-        """(E,) bool: the experts that ``fusion`` runs at ``step``."""
+    def present(self, conditions: Tensor) -> Tensor:
+        """(B, M, X, Y, Z) -> (B, E) bool: the experts whose condition a case has."""
+        if conditions.shape[1] == 1:
+            return torch.ones(
+                [conditions.shape[0], self.num_experts], dtype=torch.bool, device=conditions.device
+            )
+        has = conditions.flatten(2).abs().amax(dim=2) > 0
+        return has.repeat(1, self.num_experts // has.shape[1])
+
+    def active(self, fusion: str, step: int, emphasis: Tensor | None = None) -> Tensor:
+        """(E,) bool: the experts that ``fusion`` runs at ``step``, among those of ``emphasis`` above 0."""
+        usable = torch.ones(self.num_experts, dtype=torch.bool)
+        if emphasis is not None:
+            usable = emphasis.cpu() > 0
         if fusion == "calibrated" or fusion == "mean":
-            return torch.ones(self.num_experts, dtype=torch.bool)
-        active = torch.zeros(self.num_experts, dtype=torch.bool)
+            return usable
+        turn = ""
         if fusion == "alternate":
-            active[step % self.num_experts] = True
-        else:
-            active[self.expert_names.index(fusion)] = True
-        return active
+            planes: list[str] = []
+            for index, plane in enumerate(self.expert_planes):
+                if bool(usable[index]) and plane not in planes:
+                    planes.append(plane)
+            turn = planes[step % len(planes)] if len(planes) > 0 else ""
+        chosen = torch.zeros_like(usable)
+        for index in range(self.num_experts):
+            chosen[index] = turn == self.expert_planes[index] or fusion in [
+                self.expert_names[index],
+                self.expert_planes[index],
+                self.expert_conditions[index],
+            ]
+        return chosen & usable
+
+    @torch.jit.unused
+    def emphasis(
+        self,
+        condition_weights: Mapping[str, float] | None = None,
+        plane_weights: Mapping[str, float] | None = None,
+    ) -> Tensor | None:
+        """Turn a user's weights into one factor an expert, the product of its condition's and its plane's.
+
+        Args:
+            condition_weights: factor by condition; those not named keep 1.
+            plane_weights: factor by plane, likewise. 0 leaves an expert out, as if it were absent; 1 is what
+                was trained; 2 counts its prediction twice.
+
+        Returns:
+            (E,), or None when every factor is 1.
+
+        Raises:
+            ValueError: for an unknown name, a weight that is no number of 0 or more, or no expert left.
+        """
+        given = (
+            ("condition_weights", condition_weights or {}, self.bank.conditions, self.expert_conditions),
+            ("plane_weights", plane_weights or {}, self.bank.planes, self.expert_planes),
+        )
+        factors = torch.ones(self.num_experts)
+        for option, weights, known, of_expert in given:
+            for name, weight in weights.items():
+                if name not in known:
+                    raise ValueError(f"{option}: unknown '{name}': use {', '.join(known)}")
+                if not (isinstance(weight, (int, float)) and 0 <= weight < math.inf):
+                    raise ValueError(f"{option}: '{name}' must be a number of 0 or more, got {weight!r}")
+            factors *= torch.tensor([float(weights.get(name, 1)) for name in of_expert])
+        if not factors.any():
+            raise ValueError("condition_weights and plane_weights leave no expert")
+        return None if bool((factors == 1).all()) else factors

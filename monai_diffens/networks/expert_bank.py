@@ -1,4 +1,4 @@
-"""All 2D experts of a model: one PlaneDenoiser for each (plane, condition group)."""
+"""All 2D experts of a model: one for each (plane, condition), a plane's conditions sharing a network."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from monai_diffens.networks.slicing import PLANES, neighbour_slices, to_slices, 
 
 class ExpertBank(nn.Module):
     """Run frozen or trainable 2D experts over whole volumes, slice by slice.
+
+    Each plane has one network. With several conditions it serves them all by MONAI's class embedding; every
+    expert still sees one condition alone, and one file holds them all.
 
     Args:
         planes: planes that have an expert.
@@ -41,8 +44,12 @@ class ExpertBank(nn.Module):
         self.names = [p if single else f"{p}/{c}" for p in self.planes for c in self.conditions]
         self.expert_planes = [plane for plane in self.planes for _ in self.conditions]
         self.expert_conditions = [index for _ in self.planes for index in range(len(self.conditions))]
+        classes = None if single else len(self.conditions)
         self.experts = nn.ModuleList(
-            [PlaneDenoiser(condition_channels=2 * reach + 1, **denoiser) for _ in self.expert_planes]
+            [
+                PlaneDenoiser(condition_channels=2 * reach + 1, num_class_embeds=classes, **denoiser)
+                for _ in self.planes
+            ]
         )
 
     def forward(
@@ -54,7 +61,8 @@ class ExpertBank(nn.Module):
             x_t: (B, 1, X, Y, Z).
             conditions: (B, M, X, Y, Z), in the order of ``conditions``.
             timesteps: (B,).
-            present: (E,) bool; an absent expert is not run and its prediction is zero. All when None.
+            present: (E,) bool, or (B, E) where cases differ; an absent expert's prediction is zero, and it is
+                not run where every case lacks it. All when None.
 
         Returns:
             (B, E, X, Y, Z), in the order of ``names``.
@@ -77,29 +85,35 @@ class ExpertBank(nn.Module):
         """
         predictions: list[Tensor] = []
         features: list[list[Tensor]] = []
-        for index, expert in enumerate(self.experts):
-            maps: list[Tensor] = []
-            features.append(maps)
-            if present is not None and not bool(present[index]):  # no `continue`: it would not script
-                predictions.append(torch.zeros_like(x_t))
-            else:
-                plane = self.expert_planes[index]
-                source = self.expert_conditions[index]
-                neighbours = neighbour_slices(conditions[:, source : source + 1], plane, self.reach)
-                slices = torch.cat([to_slices(x_t, plane), neighbours], dim=1)
-                steps = timesteps.repeat_interleave(slices.shape[0] // x_t.shape[0])
-                chunks: list[Tensor] = []
-                chunk_maps: list[list[Tensor]] = []
-                for begin in range(0, slices.shape[0], self.slice_chunk):
-                    end = min(begin + self.slice_chunk, slices.shape[0])
-                    chunk, decoded = expert.predict_with_features(  # type: ignore[operator]
-                        slices[begin:end], steps[begin:end]
-                    )
-                    chunks.append(chunk.to(x_t.dtype))
+        batch_size, num_conditions = x_t.shape[0], len(self.conditions)
+        for plane_index, network in enumerate(self.experts):
+            plane = self.planes[plane_index]
+            for source in range(num_conditions):
+                index = plane_index * num_conditions + source
+                maps: list[Tensor] = []
+                features.append(maps)
+                if present is not None and not bool(present[..., index].any()):  # `continue` does not script
+                    predictions.append(torch.zeros_like(x_t))
+                else:
+                    neighbours = neighbour_slices(conditions[:, source : source + 1], plane, self.reach)
+                    slices = torch.cat([to_slices(x_t, plane), neighbours], dim=1)
+                    steps = timesteps.repeat_interleave(slices.shape[0] // batch_size)
+                    groups = torch.full_like(steps, source, dtype=torch.long)
+                    chunks: list[Tensor] = []
+                    chunk_maps: list[list[Tensor]] = []
+                    for begin in range(0, slices.shape[0], self.slice_chunk):
+                        end = min(begin + self.slice_chunk, slices.shape[0])
+                        chunk, decoded = network.predict_with_features(  # type: ignore[operator]
+                            slices[begin:end], steps[begin:end], groups[begin:end]
+                        )
+                        chunks.append(chunk.to(x_t.dtype))
+                        if keep_features:
+                            chunk_maps.append(decoded)
+                    prediction = to_volume(torch.cat(chunks), plane, batch_size)
+                    if present is not None and present.dim() == 2:
+                        prediction = prediction * present[:, index, None, None, None, None].to(x_t.dtype)
+                    predictions.append(prediction)
                     if keep_features:
-                        chunk_maps.append(decoded)
-                predictions.append(to_volume(torch.cat(chunks), plane, x_t.shape[0]))
-                if keep_features:
-                    for level in range(len(chunk_maps[0])):
-                        maps.append(torch.cat([decoded[level] for decoded in chunk_maps]))
+                        for level in range(len(chunk_maps[0])):
+                            maps.append(torch.cat([decoded[level] for decoded in chunk_maps]))
         return torch.cat(predictions, dim=1), features

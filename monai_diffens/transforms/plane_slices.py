@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
@@ -15,6 +16,7 @@ from torch import Tensor
 from monai_diffens.networks.slicing import PLANES, neighbour_slices, plane_axis, to_slices
 
 PLANE_KEY = "plane"
+GROUP_KEY = "group"
 
 
 class RandPlaneSlabd(Randomizable, MapTransform):
@@ -26,6 +28,7 @@ class RandPlaneSlabd(Randomizable, MapTransform):
         slice_size: side of the square slices, in voxels.
         depth: voxels along the slicing axis.
         allow_missing_keys: skip absent keys.
+        cropped: the volumes are cropped to their foreground already; it is not looked for again.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class RandPlaneSlabd(Randomizable, MapTransform):
         slice_size: int = 128,
         depth: int = 48,
         allow_missing_keys: bool = False,
+        cropped: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.planes = (planes,) if isinstance(planes, str) else tuple(planes)
@@ -42,13 +46,16 @@ class RandPlaneSlabd(Randomizable, MapTransform):
             plane_axis(plane)  # a misspelt plane fails here, not after an hour
         self.slice_size = slice_size
         self.depth = depth
+        self.cropped = cropped
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Crop every key to the same slab."""
         d = dict(data)
         plane = self.planes[self.R.randint(len(self.planes))]
         volume = d[self.first_key(d)]
-        start, stop = generate_spatial_bounding_box(volume, allow_smaller=True)
+        start, stop = np.zeros(3), np.asarray(volume.shape[1:])
+        if not self.cropped:
+            start, stop = generate_spatial_bounding_box(volume, allow_smaller=True)
         region = [slice(None)]
         for axis, size in enumerate(volume.shape[1:]):
             wanted = min(size, self.depth if axis == plane_axis(plane) else self.slice_size)
@@ -81,7 +88,7 @@ class RandSlicesd(Randomizable, MapTransform):
         self.reach = reach
 
     def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:  # type: ignore[override]
-        """Cut the slices; keys that are not volumes are dropped."""
+        """Cut the slices; of keys that are no volumes only ``group``, the condition group, is kept."""
         plane = data[PLANE_KEY]
         stacks: dict[Hashable, Tensor] = {}
         for key in self.key_iterator(dict(data)):
@@ -90,7 +97,8 @@ class RandSlicesd(Randomizable, MapTransform):
             stacks[key] = neighbour_slices(_plain(data[key])[None], plane, self.reach)
         count = next(iter(stacks.values())).shape[0]
         index = self.R.choice(count, self.num_samples, replace=count < self.num_samples)
-        return [{key: stack[i] for key, stack in stacks.items()} for i in index]
+        kept = {GROUP_KEY: data[GROUP_KEY]} if GROUP_KEY in data else {}
+        return [{key: stack[i] for key, stack in stacks.items()} | kept for i in index]
 
 
 def _plain(volume: Tensor) -> Tensor:

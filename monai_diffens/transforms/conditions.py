@@ -1,0 +1,162 @@
+"""Conditions of several contrasts: chosen and varied for training, masked and stacked for the network."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Randomizable
+from torch import Tensor
+
+from monai_diffens.transforms.plane_slices import GROUP_KEY
+from monai_diffens.transforms.thick_slices import SAMPLING_KEY
+
+# What a restored thick-sliced scan is raised to inside the brain: its spline swings below zero at edges,
+# and a voxel above zero is what tells brain from background.
+LOWEST_IN_BRAIN = 1e-3
+
+
+class RandConditiond(Randomizable, MapTransform):
+    """Keep one random contrast of those an item has, and note which; the target becomes ``label``.
+
+    Args:
+        keys: contrasts in the order of the network's groups; an item may lack some.
+        target_key: the contrast to synthesise.
+    """
+
+    def __init__(self, keys: KeysCollection, target_key: str = "FLAIR") -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.target_key = target_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Drop the other contrasts; the kept one's number is stored under ``group``."""
+        d = dict(data)
+        groups = [index for index, key in enumerate(self.keys) if key in d]
+        group = groups[self.R.randint(len(groups))]
+        d["label"] = d[self.target_key]
+        for index, key in enumerate(self.keys):
+            if index != group:
+                d.pop(key, None)
+        d[GROUP_KEY] = group
+        return d
+
+
+class RandPowerd(Randomizable, MapTransform):
+    """Raise median-scaled volumes to a random power, each its own: another contrast, the same median.
+
+    MONAI's RandAdjustContrast works between a volume's extremes and so moves its median, which is what
+    tells the brightness of a translated volume.
+
+    Args:
+        keys: volumes that are 1 at the brain's median.
+        exponents: smallest and largest exponent.
+        prob: probability for each volume.
+        allow_missing_keys: skip absent keys.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        exponents: tuple[float, float] = (0.7, 1.4),
+        prob: float = 0.7,
+        allow_missing_keys: bool = True,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.exponents = exponents
+        self.prob = prob
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Change every key."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            if self.R.random() < self.prob:
+                d[key] = d[key].clamp(min=0) ** self.R.uniform(*self.exponents)
+        return d
+
+
+class StackConditionsd(MapTransform):
+    """Stack the contrasts a case has into the network's condition channels, 0 where it lacks one.
+
+    Everything is masked to the brain: where ``brain_key`` is above zero if given (training), else where a
+    finely sampled contrast is, else where the thick-sliced one was measured. A thick-sliced scan's sampling
+    is recorded in ``meta`` for the consistency step.
+
+    Args:
+        keys: contrasts in the order of the network's conditions; a case may lack some.
+        thick_key: the contrast that is sampled in thick slices.
+        brain_key: volume that is zero outside of the brain, or None.
+        name: where the stack (M, X, Y, Z) goes.
+        only: leave absent contrasts out instead of zero; for one expert's training.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        thick_key: str = "FLAIR",
+        brain_key: str | None = None,
+        name: str = "image",
+        only: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.thick_key = thick_key
+        self.brain_key = brain_key
+        self.name = name
+        self.only = only
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Stack, and drop the single contrasts."""
+        d = dict(data)
+        volumes = {key: d.pop(key) for key in self.keys if key in d}
+        if not volumes:
+            raise ValueError(f"a case needs one of {', '.join(map(str, self.keys))}")
+        if self.brain_key is not None:
+            brain = _plain(d[self.brain_key]) > 0
+        else:
+            brain = brain_mask([_plain(v) for k, v in volumes.items() if k != self.thick_key])
+            if brain is None:
+                brain = measured_brain(_plain(volumes[self.thick_key]))
+        channels = []
+        for key in self.keys:
+            if key in volumes:
+                lowest = LOWEST_IN_BRAIN if key == self.thick_key else 0.0
+                channels.append(_plain(volumes[key]).clamp(min=lowest) * brain)
+            elif not self.only:
+                channels.append(torch.zeros(brain.shape))
+        reference = next(iter(volumes.values()))
+        stack = torch.cat(channels).float()
+        if isinstance(reference, MetaTensor):
+            stack = MetaTensor(stack, meta=dict(reference.meta))
+            thick = volumes.get(self.thick_key)
+            stack.meta.pop(SAMPLING_KEY, None)
+            if isinstance(thick, MetaTensor) and SAMPLING_KEY in thick.meta:
+                stack.meta[SAMPLING_KEY] = thick.meta[SAMPLING_KEY]
+        d[self.name] = stack
+        return d
+
+
+def brain_mask(volumes: Sequence[Tensor]) -> Tensor | None:
+    """(1, X, Y, Z) bool: where any finely sampled volume (1, X, Y, Z) is above zero; None without one."""
+    if not volumes:
+        return None
+    return torch.stack([volume > 0 for volume in volumes]).any(dim=0)
+
+
+def measured_brain(scan: Tensor, level: float = 0.3, side: int = 5) -> Tensor:
+    """(1, X, Y, Z) bool: the brain of a restored thick-sliced scan alone, dark ventricles included.
+
+    Args:
+        scan: (1, X, Y, Z), 1 at the brain's median.
+        level: brightness of half a brain voxel at its edge, cerebrospinal fluid being dark there.
+        side: of the closing that fills what is dark inside, in voxels.
+    """
+    bright = (scan > level).float()[None]
+    grown = F.max_pool3d(bright, side, 1, side // 2)
+    return -F.max_pool3d(-grown, side, 1, side // 2)[0] > 0.5
+
+
+def _plain(volume: Tensor) -> Tensor:
+    return volume.as_tensor() if isinstance(volume, MetaTensor) else volume
