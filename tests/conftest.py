@@ -14,7 +14,8 @@ from monai_diffens.networks.diff_ensembler import DiffEnsembler
 DATA_DIR = Path(os.environ.get("DIFFENS_DATA") or Path(__file__).parents[1].parent / "shared" / "data")
 CROP_SHAPE = (48, 56, 40)
 
-torch.set_num_threads(2)
+# two threads that wait for each other on a busy machine are slower than one: OMP_NUM_THREADS=1 is honoured
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects

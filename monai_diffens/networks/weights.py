@@ -53,16 +53,16 @@ def save_weights(state: Mapping[str, Tensor], path: str | Path) -> None:
 
 
 def load_planes(network: DiffEnsembler, folders: Mapping[str, str]) -> None:
-    """Load the experts that train_planes.json trained, one folder of checkpoints an expert.
+    """Load the experts that train_planes.json trained, one folder of checkpoints a plane.
 
     Args:
-        network: its bank receives the averaged (EMA) weights of each expert's newest checkpoint.
-        folders: expert name -> folder.
+        network: its bank receives the averaged (EMA) weights of each plane's newest checkpoint.
+        folders: plane -> folder.
 
     Raises:
-        SystemExit: with one line, when an expert has no folder or a folder no checkpoint.
+        SystemExit: with one line, when a plane has no folder or a folder no checkpoint.
     """
-    for name, expert in zip(network.expert_names, network.bank.experts, strict=True):
+    for name, expert in zip(network.bank.planes, network.bank.experts, strict=True):
         found = sorted(Path(folders.get(name, "")).glob("*.pt"), key=lambda path: path.stat().st_mtime)
         if name not in folders or not found:
             raise SystemExit(f"no checkpoint of expert '{name}': run train_planes.json --planes {name} first")

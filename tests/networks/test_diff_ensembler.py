@@ -92,22 +92,21 @@ def test_calibrated_starts_as_the_mean(tiny_ensembler):
 
 
 @pytest.mark.parametrize("conditions", [("image",), ("flair", "t1ce")], ids=len)
-def test_alternate_runs_one_expert_a_step_in_turn(tiny_ensembler, conditions, monkeypatch):
-    network = tiny_ensembler(conditions=conditions)
-    names, run = network.expert_names, []
-    for name, expert in zip(names, network.bank.experts, strict=True):
+def test_alternate_runs_one_plane_a_step_in_turn(tiny_ensembler, conditions, monkeypatch):
+    network, run = tiny_ensembler(conditions=conditions), []
+    for plane, expert in zip(PLANES, network.bank.experts, strict=True):
 
-        def counted(*arguments, original=expert.predict_with_features, name=name):
-            run.append(name)
+        def counted(*arguments, original=expert.predict_with_features, plane=plane):
+            run.append(plane)
             return original(*arguments)
 
         monkeypatch.setattr(expert, "predict_with_features", counted)
     network.bank.slice_chunk = 10**6
     arguments = batch(len(conditions))
-    steps = [predict(network, *arguments, "alternate", step) for step in range(len(names) + 2)]
-    assert run == [*names, *names[:2]]
-    for name, fused in zip(names, steps, strict=False):
-        torch.testing.assert_close(fused, predict(network, *arguments, name))
+    steps = [predict(network, *arguments, "alternate", step) for step in range(5)]
+    assert run == [plane for plane in (*PLANES, *PLANES[:2]) for _ in conditions]
+    for plane, fused in zip(PLANES, steps, strict=False):
+        torch.testing.assert_close(fused, predict(network, *arguments, plane))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -138,8 +137,8 @@ def test_several_conditions(tiny_ensembler):
     fused = predict(network, x_t, conditions, timesteps)
     assert fused.weights.shape == (2, 4, *SIZE)
     torch.testing.assert_close(fused.weights.sum(dim=1), torch.ones(2, *SIZE), rtol=0, atol=1e-5)
-    with pytest.raises(ValueError, match="alternate, axial/flair"):
-        network.check_fusion("axial")
+    with pytest.raises(ValueError, match="alternate, axial, coronal, flair, t1ce, axial/flair, axial/t1ce"):
+        network.check_fusion("sagittal")
 
 
 def test_a_case_is_predicted_alike_alone_and_in_a_batch(tiny_ensembler):

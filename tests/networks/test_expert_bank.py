@@ -24,9 +24,9 @@ def batch(conditions: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def count_runs(bank: ExpertBank, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
-    """How many slices each expert, by its name, is going to be given, a number a pass."""
+    """How many slices each plane's network is going to be given, a number a pass."""
     runs = defaultdict(list)
-    for name, expert in zip(bank.names, bank.experts, strict=True):
+    for name, expert in zip(bank.planes, bank.experts, strict=True):
 
         def counted(x, *arguments, run=expert.predict_with_features, name=name):
             runs[name].append(len(x))
@@ -44,15 +44,16 @@ def test_equals_its_experts_run_by_hand(bank, conditions, reach):
     expected = torch.empty(2, len(bank.names), *SIZE)
     with torch.no_grad():
         predictions = bank(x_t, volumes, TIMESTEPS)
-        for e, expert in enumerate(bank.experts):
-            plane, _, condition = bank.names[e].partition("/")
+        for e, name in enumerate(bank.names):
+            plane, _, condition = name.partition("/")
             axis, channel = 2 + plane_axis(plane), conditions.index(condition or "image")
+            expert, group = bank.experts[PLANES.index(plane)], torch.full((2,), channel)
             last = x_t.shape[axis] - 1
             for n in range(last + 1):
                 near = [min(max(n + offset, 0), last) for offset in range(-reach, reach + 1)]
                 slices = [volumes[:, channel].select(axis - 1, m) for m in near]
                 x = torch.stack([x_t[:, 0].select(axis - 1, n), *slices], dim=1)
-                expected[:, e].select(axis - 1, n).copy_(expert(x, TIMESTEPS)[:, 0])
+                expected[:, e].select(axis - 1, n).copy_(expert(x, TIMESTEPS, None, group)[:, 0])
     assert predictions.std() > 0.05
     torch.testing.assert_close(predictions, expected, rtol=0, atol=1e-5)
 
@@ -88,6 +89,28 @@ def test_absent_experts_are_not_run_and_predict_zero(bank, present, monkeypatch)
         assert sum(runs[bank.names[e]]) == (slices if here else 0)
         assert torch.equal(some[:, e], everyone[:, e] if here else torch.zeros(2, *SIZE))
         assert bool(maps[e]) == here
+
+
+def test_a_network_a_plane_serves_every_condition(bank):
+    one, two = bank(), bank(conditions=TWO)
+    added = {name for name, _ in two.named_parameters()} - {name for name, _ in one.named_parameters()}
+    assert added == {f"experts.{plane}.unet.class_embedding.weight" for plane in range(3)}
+
+
+def test_cases_of_a_batch_may_lack_different_conditions(bank, monkeypatch):
+    bank = bank(conditions=TWO)
+    runs = count_runs(bank, monkeypatch)
+    x_t, volumes = batch(2)
+    present = torch.tensor([[True, False] * 3, [False, False] * 3])
+    with torch.no_grad():
+        everyone = bank(x_t, volumes, TIMESTEPS)
+        runs.clear()
+        some = bank(x_t, volumes, TIMESTEPS, present)
+    assert torch.equal(some, torch.where(present[:, :, None, None, None], everyone, torch.zeros(())))
+    assert {plane: sum(slices) for plane, slices in runs.items()} == {
+        plane: 2 * SIZE[plane_axis(plane)]
+        for plane in PLANES  # the condition that nobody has is not run
+    }
 
 
 @pytest.mark.parametrize("changed", [0, 1])
