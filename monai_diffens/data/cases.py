@@ -30,6 +30,7 @@ __all__ = ["CaseFolder", "Rejected"]
 
 log = logging.getLogger("monai_diffens")
 
+Spacing = tuple[float, float, float]
 VOXEL_BYTES = 4  # of a result, before compression
 
 
@@ -171,17 +172,17 @@ class CaseFolder:
             spacing = None if self.target_spacing is None else as_spacing(self.target_spacing)
             if self.volume is not None and (not isinstance(self.volume, int) or self.volume < 0):
                 raise InputRejected(say("bad_volume", value=repr(self.volume)))
-            paths = find_inputs(self.input, self.output_dir, self.suffix)
+            paths = self._find()
             check_output_folder(self.output_dir)
             remove_leftovers(self.output_dir)
         except InputRejected as error:
             _stop(str(error))
-        single = not Path(str(self.input)).is_dir()
+        single = self._is_single(paths)
         shared = defaultdict(list)
         for path in paths:
-            shared[case_name(path).casefold()].append(path)
+            shared[self._case_of(path).casefold()].append(path)
         for path in paths:
-            case = case_name(path)
+            case = self._case_of(path)
             result = self._result(case)
             try:
                 if not single:
@@ -190,29 +191,21 @@ class CaseFolder:
                 if before and not self.overwrite and all(map(Path.is_file, self._maps(case))):
                     scan.skipped.append(result)
                     continue
-                checked = check_volume(path, force=self.force, fill_nan=self.fill_nan, volume=self.volume)
-                warnings = list(checked.warnings)
-                mask = self._mask_of(path)
-                if spacing is not None:
-                    factors = spacing_factors(checked.affine, spacing)
-                    if is_fine(factors):
-                        log.info(_nothing_to_do(checked, spacing))
-                        scan.fine.append(path)
-                        continue
-                    warnings += check_factors(factors, spacing, path.name)
+                item, voxels = self._examine(path, spacing)
             except InputRejected as error:
                 if single:
                     _stop(str(error))
                 log.error("rejected: %s", error)
                 scan.rejected.append(Rejected(path, str(error)))
                 continue
-            for warning in warnings:
+            if item is None:
+                scan.fine.append(path)
+                continue
+            for warning in item["warnings"]:
                 log.warning("%s: %s", case, warning)
             scan.before[case] = before
-            finer = 1.0 if spacing is None else float(np.maximum(factors, 1).prod())
-            scan.sizes.append(int(math.prod(checked.shape) * finer * VOXEL_BYTES * (1 + len(self.maps))))
-            item: dict[str, Any] = {"image": str(path), "case": case, "warnings": warnings}
-            scan.items.append(item if mask is None else item | {"mask": str(mask)})
+            scan.sizes.append(int(voxels * VOXEL_BYTES * (1 + len(self.maps))))
+            scan.items.append(item)
         try:
             notes = check_room(self.output_dir, scan.sizes)
         except InputRejected as error:
@@ -220,6 +213,40 @@ class CaseFolder:
         for line in notes:
             log.warning(line)
         return scan
+
+    def _find(self) -> list[Path]:
+        """Paths of the cases."""
+        return find_inputs(self.input, self.output_dir, self.suffix)
+
+    def _is_single(self, paths: Sequence[Path]) -> bool:
+        """Whether one case was named, so that its rejection ends the run at once."""
+        return not Path(str(self.input)).is_dir()
+
+    def _case_of(self, path: Path) -> str:
+        return case_name(path)
+
+    def _examine(self, path: Path, spacing: Spacing | None) -> tuple[dict[str, Any] | None, float]:
+        """Check one case.
+
+        Returns:
+            The item of :attr:`items` and the number of voxels of its result; None where nothing is to do.
+
+        Raises:
+            InputRejected: the case cannot be worked on.
+        """
+        checked = check_volume(path, force=self.force, fill_nan=self.fill_nan, volume=self.volume)
+        warnings = list(checked.warnings)
+        mask = self._mask_of(path)
+        finer = 1.0
+        if spacing is not None:
+            factors = spacing_factors(checked.affine, spacing)
+            if is_fine(factors):
+                log.info(_nothing_to_do(checked, spacing))
+                return None, 0
+            warnings += check_factors(factors, spacing, path.name)
+            finer = float(np.maximum(factors, 1).prod())
+        item: dict[str, Any] = {"image": str(path), "case": self._case_of(path), "warnings": warnings}
+        return (item if mask is None else item | {"mask": str(mask)}), math.prod(checked.shape) * finer
 
     def _result(self, case: str) -> Path:
         return output_path(self.output_dir, case, self.suffix)

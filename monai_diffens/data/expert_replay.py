@@ -19,7 +19,7 @@ from monai.utils import convert_to_tensor
 from torch import Tensor
 from tqdm import tqdm
 
-from monai_diffens.inferers.residual import RESIDUAL_SCALE, to_residual
+from monai_diffens.inferers.residual import RESIDUAL_SCALE, target_base, to_residual
 from monai_diffens.networks.expert_bank import ExpertBank
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ class ExpertReplay(Randomizable, Dataset):
         crop_size: side of a crop in voxels.
         refresh: draws replaced by :meth:`renew`.
         residual_scale: of the training.
+        base: of the training, see :func:`target_base`.
         seed: of cases, timesteps, noise and crops.
     """
 
@@ -51,6 +52,7 @@ class ExpertReplay(Randomizable, Dataset):
         refresh: int = 0,
         residual_scale: float = RESIDUAL_SCALE,
         seed: int = 0,
+        base: str = "condition",
     ) -> None:
         self.source = source
         self.bank = bank.eval().requires_grad_(False)
@@ -59,6 +61,7 @@ class ExpertReplay(Randomizable, Dataset):
         self.length = length
         self.refresh = refresh
         self.residual_scale = residual_scale
+        self.base = base
         self.crop = RandSpatialCrop(crop_size, random_size=False)
         self.set_random_state(seed=seed)
         self.crop.set_random_state(seed=seed)
@@ -71,12 +74,16 @@ class ExpertReplay(Randomizable, Dataset):
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]
-        """One random crop: ``volumes`` (2 + M + E, S, S, S), ``timestep`` and ``baseline``."""
+        """One random crop ``volumes`` (2 + M + E, S, S, S), and ``timestep``, ``present``, ``gram``.
+
+        ``present`` (M,) says which conditions the case has; ``gram`` (E, E) holds the mean products of the
+        experts' errors over the whole draw, see :func:`~monai_diffens.engines.fusion.average_error`.
+        """
         if not self.entries:
             self.fill()
         entry = self.entries[self.R.randint(len(self.entries))]
         volumes = convert_to_tensor(self.crop(entry["volumes"]), dtype=torch.float32, track_meta=False)
-        return {"volumes": volumes, "timestep": entry["timestep"], "baseline": entry["baseline"]}
+        return entry | {"volumes": volumes}
 
     def fill(self) -> None:
         """Fill the buffer; timesteps are stratified over it."""
@@ -95,7 +102,7 @@ class ExpertReplay(Randomizable, Dataset):
         device = next(self.bank.parameters()).device
         item = self.source[self.R.randint(len(self.source))]
         conditions, label = (_batch(item[key]).to(device) for key in ("image", "label"))
-        residual = to_residual(label, conditions[:, :1], self.residual_scale)
+        residual = to_residual(label, target_base(conditions, self.base), self.residual_scale)
         noise = torch.randn(residual.shape, generator=self.generator).to(device)
         timestep = min(
             int(fraction * self.scheduler.num_train_timesteps), self.scheduler.num_train_timesteps - 1
@@ -103,10 +110,16 @@ class ExpertReplay(Randomizable, Dataset):
         timesteps = torch.tensor([timestep], device=device)
         x_t = self.scheduler.add_noise(residual, noise, timesteps)
         target = self.scheduler.get_velocity(residual, noise, timesteps)
-        predictions = self.bank(x_t, conditions, timesteps)
-        baseline = (predictions.mean(dim=1, keepdim=True) - target).square().mean()
+        present = conditions[0].flatten(1).any(dim=1) | (conditions.shape[1] == 1)
+        predictions = self.bank(x_t, conditions, timesteps, present.repeat(len(self.bank.planes)))
+        errors = (predictions - target)[0].flatten(1)
         volumes = torch.cat([x_t, target, conditions, predictions], dim=1)[0]
-        return {"volumes": volumes.half().cpu(), "timestep": timestep, "baseline": float(baseline)}
+        return {
+            "volumes": volumes.half().cpu(),
+            "timestep": timestep,
+            "present": present.cpu(),
+            "gram": (errors @ errors.T / errors.shape[1]).cpu(),
+        }
 
 
 def _batch(volume: Tensor) -> Tensor:

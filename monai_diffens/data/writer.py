@@ -105,7 +105,8 @@ class SaveVolumed(MapTransform):
     ``meta["filename_or_obj"]``; form codes from ``meta["sform_code"]`` and ``meta["qform_code"]``.
 
     The last key is the result. Its JSON file and the other keys are written first, so that a result under
-    its final name is complete. The JSON file holds what the result was synthesised from, the version,
+    its final name is complete. The JSON file holds what the result was synthesised from (``data["sources"]``,
+    file names, else the source file), the version,
     ``meta["sampling"]`` (a dict), what :class:`~monai_diffens.transforms.describe.DescribeResultd` put into
     ``data["facts"]``, the names of the maps, and ``data["warnings"]``.
     """
@@ -152,7 +153,7 @@ class SaveVolumed(MapTransform):
                 facts = {
                     "Synthetic": True,
                     "Notice": "synthetic - not for primary diagnosis",
-                    "SynthesizedFrom": source or case,
+                    "SynthesizedFrom": list(out.get("sources") or []) or source or case,
                     "GeneratedBy": [{"Name": "Diff-Ensembler", "Version": package_version()}],
                     "Sampling": volume.meta.get("sampling", {}),
                     **(out.get("facts") or {}),

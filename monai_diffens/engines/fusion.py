@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,18 +10,31 @@ from monai.engines.utils import PrepareBatch
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
+from monai_diffens.networks.calibrator import average_weights
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 
 
 class FusionPrepareBatch(PrepareBatch):
     """Split the crops of :class:`ExpertReplay` into the arguments of :meth:`DiffEnsembler.fuse`.
 
+    With several conditions each crop keeps a random subset of those its case has, every non-empty one alike
+    often, so that the fusion learns all of them; what is dropped is zero, as in a case that lacks it.
+
     Args:
         num_conditions: M.
+        held_out: subsets, each a list of the numbers of its conditions, that are never trained on.
     """
 
-    def __init__(self, num_conditions: int = 1) -> None:
+    def __init__(self, num_conditions: int = 1, held_out: Sequence[Sequence[int]] = ()) -> None:
         self.num_conditions = num_conditions
+        codes = [sum(2**number for number in subset) for subset in held_out]
+        self.subsets = torch.tensor(
+            [
+                [bool(code >> number & 1) for number in range(num_conditions)]
+                for code in range(1, 2**num_conditions)
+                if code not in codes
+            ]
+        )
 
     def __call__(
         self,
@@ -33,16 +46,40 @@ class FusionPrepareBatch(PrepareBatch):
         """Return x_t, (target, baseline), no arguments, and the keyword arguments of the inferer."""
         volumes = batchdata["volumes"].to(device, non_blocking=non_blocking)
         x_t, target = volumes[:, :1], volumes[:, 1:2]
-        conditions = volumes[:, 2 : 2 + self.num_conditions]
+        kept = self.random_subsets(torch.as_tensor(batchdata["present"])).to(volumes.device)
+        conditions = volumes[:, 2 : 2 + self.num_conditions] * kept[:, :, None, None, None]
         predictions = volumes[:, 2 + self.num_conditions :]
-        baseline = torch.as_tensor(batchdata["baseline"], dtype=torch.float32, device=volumes.device)
+        present = kept.repeat(1, predictions.shape[1] // self.num_conditions)
+        baseline = average_error(batchdata["gram"].to(volumes.device), present)
         arguments = {
             "conditions": conditions,
             "predictions": predictions,
             "timesteps": torch.as_tensor(batchdata["timestep"], device=volumes.device),
-            "present": torch.ones(predictions.shape[:2], dtype=torch.bool, device=volumes.device),
+            "present": present,
         }
         return x_t, (target, baseline), (), arguments
+
+    def random_subsets(self, present: Tensor) -> Tensor:
+        """(B, M) bool -> (B, M) bool: for each case one of the subsets of the conditions it has."""
+        rows = []
+        for case in present:
+            possible = self.subsets[~(self.subsets & ~case).any(dim=1)]
+            rows.append(possible[int(torch.randint(len(possible), ()))])
+        return torch.stack(rows)
+
+
+def average_error(gram: Tensor, present: Tensor) -> Tensor:
+    """Mean squared error of the plain average of the experts present.
+
+    Args:
+        gram: (B, E, E) mean products of the experts' errors.
+        present: (B, E) bool.
+
+    Returns:
+        (B,).
+    """
+    share = average_weights(present)
+    return torch.einsum("be,bef,bf->b", share, gram.float(), share)
 
 
 class FusionInferer(Inferer):

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from monai_diffens.data.writer import case_name
 from monai_diffens.inferers.consistency import Measurement
 from monai_diffens.inferers.maps import RunningMoments
-from monai_diffens.inferers.residual import RESIDUAL_SCALE, from_residual
+from monai_diffens.inferers.residual import RESIDUAL_SCALE, from_residual, target_base, to_residual
 from monai_diffens.inferers.sampling import Denoise, SamplingScheduler, constrained, sample_with_prior
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.transforms.thick_slices import measurement_from_meta
@@ -36,14 +36,18 @@ class DiffEnsemblerInferer(Inferer):
         num_samples: samples a case; their voxel-wise mean is returned.
         seed: with the case's name it seeds the noise, so that the same case gives the same volume
             whatever ran before it.
-        fusion: "calibrated", "mean", "alternate" or one expert's name.
+        fusion: "calibrated", "mean", "alternate", a plane, a condition or one expert's name.
         restart: see :func:`sample_with_prior`; None for a plain walk.
         consistency: make the result, thick-sliced again, equal the input where ``inputs.meta`` says how
             it was sliced.
         amp: bf16 autocast: True, False, or "auto" (where the processor computes in bf16).
         progress: show a progress bar.
         residual_scale: of the training.
-        margin: voxels kept around the foreground; what lies outside is left as the condition has it.
+        margin: voxels kept around the foreground; what lies outside is left as the base has it.
+        base: of the training, see :func:`target_base`; with "brain" the result is 0 outside of the brain.
+        measured_channel: the condition whose thick-slice sampling ``inputs.meta`` records.
+        condition_weights: factor of each condition in the fusion, see :meth:`DiffEnsembler.emphasis`.
+        plane_weights: factor of each plane.
         spread: add a channel: the standard deviation over the samples, 0 outside of the foreground.
         spread_scale: factor on that channel, as measured by the bundle's command ``calibrate``.
         weights: add a channel for each expert: its weight, averaged over all passes of all samples. They
@@ -66,6 +70,10 @@ class DiffEnsemblerInferer(Inferer):
         spread: bool = False,
         spread_scale: float = 1.0,
         weights: bool = False,
+        base: str = "condition",
+        measured_channel: int = 0,
+        condition_weights: Mapping[str, float] | None = None,
+        plane_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         if num_samples < 1 or num_steps < 1:
@@ -92,6 +100,10 @@ class DiffEnsemblerInferer(Inferer):
         self.spread = spread
         self.spread_scale = spread_scale
         self.weights = weights
+        self.base = base
+        self.measured_channel = measured_channel
+        self.condition_weights = condition_weights
+        self.plane_weights = plane_weights
 
     def __call__(  # type: ignore[override]
         self, inputs: Tensor, network: DiffEnsembler, *args: Any, **kwargs: Any
@@ -99,7 +111,7 @@ class DiffEnsemblerInferer(Inferer):
         """Sample one volume a case.
 
         Args:
-            inputs: (B, M, X, Y, Z) scaled conditions, RAS; the first is what the residual is added to.
+            inputs: (B, M, X, Y, Z) scaled conditions, RAS, 0 where a case lacks one.
             network: the model.
             *args: unused; MONAI's engines may pass some.
             **kwargs: unused, likewise.
@@ -124,6 +136,7 @@ class DiffEnsemblerInferer(Inferer):
         measurement = measurement_from_meta(conditions.shape[2:], meta) if self.consistency else None
         region = self.foreground(conditions)
         cropped = conditions[(..., *region)]
+        base = target_base(conditions, self.base)
         case = case_of(meta)
         samples = RunningMoments()
         weights = cropped.new_zeros(1, network.num_experts, *cropped.shape[2:]) if self.weights else None
@@ -139,7 +152,8 @@ class DiffEnsemblerInferer(Inferer):
             volume[(..., *region)] = part
             return volume
 
-        result = [from_residual(whole(samples.mean), conditions[:, :1], self.residual_scale)]
+        restored = from_residual(whole(samples.mean), base, self.residual_scale)
+        result = [restored * base if self.base == "brain" else restored]
         if self.spread:
             result.append(whole(samples.std() * (self.residual_scale * self.spread_scale)))
         if weights is not None:
@@ -161,11 +175,12 @@ class DiffEnsemblerInferer(Inferer):
         The experts' weights of every pass are added to ``weights`` (1, E, X, Y, Z) where it is given.
         """
         kind = conditions.device.type
+        emphasis = network.emphasis(self.condition_weights, self.plane_weights)
 
         def denoise(x_t: Tensor, t: int, step: int) -> Tensor:
             timesteps = torch.full((x_t.shape[0],), t, device=x_t.device)
             with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.use_amp(kind)):
-                fused = network.predict(x_t, conditions, timesteps, self.fusion, step)
+                fused = network.predict(x_t, conditions, timesteps, self.fusion, step, emphasis)
             bar.update()
             if weights is not None:
                 weights.add_(fused.weights)
@@ -181,7 +196,13 @@ class DiffEnsemblerInferer(Inferer):
 
         if measurement is None:
             return walk(denoise)
-        project = measurement.null_space(region)
+        unseen = measurement.null_space(region)
+        scan = conditions[:, self.measured_channel : self.measured_channel + 1]
+        known = to_residual(scan, target_base(conditions, self.base), self.residual_scale)
+
+        def project(clean: Tensor) -> Tensor:
+            return known + unseen(clean - known)
+
         # again at the end: a scheduler that clips, or mixes several predictions, leaves the null space
         return project(walk(constrained(denoise, project, self.scheduler)))
 

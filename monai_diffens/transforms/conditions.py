@@ -12,12 +12,14 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
 
+from monai_diffens.transforms.intensity import SCALE_KEY
 from monai_diffens.transforms.plane_slices import GROUP_KEY
 from monai_diffens.transforms.thick_slices import SAMPLING_KEY
 
 # What a restored thick-sliced scan is raised to inside the brain: its spline swings below zero at edges,
 # and a voxel above zero is what tells brain from background.
 LOWEST_IN_BRAIN = 1e-3
+OUTPUT_MEDIAN = 1000.0  # of a result without a scan of its contrast: integers keep its detail
 
 
 class RandConditiond(Randomizable, MapTransform):
@@ -83,7 +85,8 @@ class StackConditionsd(MapTransform):
 
     Everything is masked to the brain: where ``brain_key`` is above zero if given (training), else where a
     finely sampled contrast is, else where the thick-sliced one was measured. A thick-sliced scan's sampling
-    is recorded in ``meta`` for the consistency step.
+    is recorded in ``meta`` for the consistency step. The intensity scale there is the thick-sliced scan's, so
+    that a result is in its units; without one the brain's median becomes 1000.
 
     Args:
         keys: contrasts in the order of the network's conditions; a case may lack some.
@@ -132,8 +135,9 @@ class StackConditionsd(MapTransform):
             stack = MetaTensor(stack, meta=dict(reference.meta))
             thick = volumes.get(self.thick_key)
             stack.meta.pop(SAMPLING_KEY, None)
-            if isinstance(thick, MetaTensor) and SAMPLING_KEY in thick.meta:
-                stack.meta[SAMPLING_KEY] = thick.meta[SAMPLING_KEY]
+            stack.meta[SCALE_KEY] = OUTPUT_MEDIAN
+            if isinstance(thick, MetaTensor):
+                stack.meta |= {key: thick.meta[key] for key in (SAMPLING_KEY, SCALE_KEY) if key in thick.meta}
         d[self.name] = stack
         return d
 

@@ -37,6 +37,12 @@ REJECT = {
     "images, while an MR magnitude image has none; give an MR magnitude image, or use force if it is one",
     "too_thick": "{name}: slices {mm:.3g} mm apart are {factor:.3g} target voxels, more than the {limit:g} "
     "that can be restored; ask for a coarser target_spacing",
+    "no_overlap": "{name}: {one} and {other} share {percent:.0f} % of the smaller one; they are not of "
+    "one head, or not registered to each other",
+    "no_contrast": "{name}: no contrast that can be used, found {found}, expected one of {expected} (the "
+    "end of the file's name, as in sub-01_T1w.nii.gz)",
+    "contrast_twice": "{one} and {other} are both {contrast}: keep one of them in the folder",
+    "unknown_contrast": "{name}: unknown contrast '{contrast}'; {hint}",
     "no_mask": "{name}: no brain mask of this name at --mask; add it, or leave --mask out",
 }
 
@@ -46,6 +52,13 @@ WARN = {
     "filled": "{count} voxels were NaN, infinite or beyond float32: taken as 0 because of fill_nan",
     "mask_empty": "the brain mask holds no voxel of the scan: the whole volume was restored",
     "mask_resampled": "the brain mask lies on another grid: resampled to the scan's, nearest neighbour",
+    "contrast_ignored": "{file}: the name tells no known contrast; this file was not used",
+    "resampled": "{contrast} lies on another grid: resampled to that of {first}",
+    "inconsistent": "{contrast} was resampled: the result is not made to agree with its slices",
+    "swapped_fluid": "{one} looks like {other}: bright over dark tail of the brain's values {seen}; are "
+    "their names swapped?",
+    "swapped_agent": "{one} has brighter voxels than {other} (99.9th percentile over median {seen}); are "
+    "their names swapped?",
     "sheared": "the affine is sheared: kept as sform, the result's qform code is 0",
     "forms_differ": "sform and qform differ by up to {mm:.2f} mm: sform used, the result's qform code is 0",
     "no_form": "neither sform nor qform is set: assumed centred, second axis to anterior, third to superior, "
@@ -60,6 +73,9 @@ WARN = {
 CASES = {
     "unknown_option": "--{name}: no such option; {hint}",
     "no_input": "no input given; pass --input FILE_OR_FOLDER",
+    "no_contrast_input": "no input given; pass --input CASE_FOLDER, FOLDER_OF_CASE_FOLDERS or DATA_LIST.json",
+    "not_a_case": "{name}: a folder of one case, a folder of case folders or a data list (.json) is needed",
+    "bad_list": "{name}: {why}; a data list is a JSON list of objects of contrast to path",
     "input_missing": "{name}: no such file or folder; check --input",
     "no_cases": "{name}: no NIfTI volume (.nii, .nii.gz) to work on in this folder; check --input",
     "unwritable": "{name}: cannot write to this output folder ({why}); choose another or free space",

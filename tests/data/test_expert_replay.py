@@ -69,7 +69,8 @@ def test_entries_are_what_the_experts_say(replay, scheduler, conditions):
         assert entry["volumes"].dtype == torch.float16 and entry["volumes"].device.type == "cpu"
         torch.testing.assert_close(entry["volumes"].float(), expected, rtol=2e-3, atol=1e-3)
         error = (predictions.mean(dim=1, keepdim=True) - target).square().mean()
-        assert entry["baseline"] == pytest.approx(float(error), rel=1e-4)
+        assert float(entry["gram"].mean()) == pytest.approx(float(error), rel=1e-4)
+        assert entry["present"].tolist() == [True]
 
 
 def test_experts_are_frozen(replay):
@@ -120,7 +121,7 @@ def test_crops_are_windows_of_one_entry(replay, crop_size):
     for number in range(4):
         own = torch.full((1, *SIZE), float(number))
         buffer.entries.append(
-            {"volumes": torch.cat([grid, own]).half(), "timestep": 10 * number, "baseline": number / 10}
+            {"volumes": torch.cat([grid, own]).half(), "timestep": 10 * number, "gram": number / 10}
         )
     seen, starts = set(), set()
     for index in range(60):
@@ -129,7 +130,7 @@ def test_crops_are_windows_of_one_entry(replay, crop_size):
         window = buffer.entries[number]["volumes"][:, x : x + crop_size, y : y + crop_size, z : z + crop_size]
         assert type(item["volumes"]) is torch.Tensor and item["volumes"].dtype == torch.float32
         assert torch.equal(item["volumes"], window.float())
-        assert (item["timestep"], item["baseline"]) == (10 * number, number / 10)
+        assert (item["timestep"], item["gram"]) == (10 * number, number / 10)
         seen.add(number)
         starts.add((x, y, z))
     assert seen == {0, 1, 2, 3} and len(starts) > 20

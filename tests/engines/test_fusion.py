@@ -1,5 +1,7 @@
 """Training of the fusion: the batch, the loss, and that it learns whom to trust."""
 
+from collections import Counter
+
 import pytest
 import torch
 from ignite.engine import Events
@@ -8,7 +10,12 @@ from monai.engines import SupervisedTrainer
 from torch import nn
 
 from monai_diffens.data.expert_replay import ExpertReplay
-from monai_diffens.engines.fusion import FusionInferer, FusionPrepareBatch, RelativeSquaredError
+from monai_diffens.engines.fusion import (
+    FusionInferer,
+    FusionPrepareBatch,
+    RelativeSquaredError,
+    average_error,
+)
 from monai_diffens.inferers.residual import to_residual
 from monai_diffens.schedulers.prediction import from_clean
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
@@ -18,25 +25,62 @@ SIZE = (20, 24, 28)
 
 @pytest.mark.parametrize("conditions", [1, 2])
 def test_batches_are_taken_apart(conditions):
-    volumes = torch.randn(4, 2 + conditions + 3, 5, 6, 7)
+    volumes = torch.randn(4, 2 + conditions + 6, 5, 6, 7)
     batch = {
         "volumes": volumes,
         "timestep": torch.tensor([1, 20, 300, 999]),
-        "baseline": torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64),  # as floats collate
+        "present": torch.ones(4, conditions, dtype=torch.bool),
+        "gram": torch.randn(4, 6, 6, dtype=torch.float64),
     }
-    x_t, (target, baseline), arguments, keywords = FusionPrepareBatch(conditions)(batch, "cpu")
+    prepare = FusionPrepareBatch(conditions, held_out=[[0], [1]] if conditions == 2 else ())
+    x_t, (target, baseline), arguments, keywords = prepare(batch, "cpu")
     assert arguments == () and set(keywords) == {"conditions", "predictions", "timesteps", "present"}
     parts = [x_t, target, keywords["conditions"], keywords["predictions"]]
-    assert [part.shape[1] for part in parts] == [1, 1, conditions, 3]
+    assert [part.shape[1] for part in parts] == [1, 1, conditions, 6]
     assert torch.equal(torch.cat(parts, dim=1), volumes)
-    assert baseline.dtype == torch.float32 and baseline.tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert baseline.dtype == torch.float32
+    torch.testing.assert_close(baseline, batch["gram"].mean(dim=(1, 2)).float())
     assert keywords["timesteps"].tolist() == [1, 20, 300, 999]
-    assert keywords["present"].shape == (4, 3) and keywords["present"].all()
+    assert keywords["present"].shape == (4, 6) and keywords["present"].all()
+
+
+def test_every_subset_that_a_case_has_is_trained_on_alike_but_those_held_out():
+    prepare = FusionPrepareBatch(3, held_out=[[0, 2]])
+    rows = prepare.random_subsets(torch.tensor([[True, True, True], [True, False, True]]).repeat(300, 1))
+    counts: list[Counter] = [Counter(map(tuple, rows[start::2].tolist())) for start in (0, 1)]
+    assert len(counts[0]) == 6 and min(counts[0].values()) > 25
+    assert set(counts[1]) == {(True, False, False), (False, False, True)}
+    assert min(counts[1].values()) > 100
+    assert all((True, False, True) not in each and (False,) * 3 not in each for each in counts)
+
+
+def test_what_is_dropped_is_zero_and_absent():
+    prepare = FusionPrepareBatch(2, held_out=[[0], [0, 1]])
+    batch = {
+        "volumes": torch.rand(3, 10, 4, 4, 4) + 1,
+        "timestep": torch.tensor([1, 2, 3]),
+        "present": torch.ones(3, 2, dtype=torch.bool),
+        "gram": torch.rand(3, 6, 6),
+    }
+    _, (_, baseline), _, keywords = prepare(batch)
+    assert not keywords["conditions"][:, 0].any() and keywords["conditions"][:, 1].all()
+    assert keywords["present"].tolist() == [[False, True] * 3] * 3
+    torch.testing.assert_close(baseline, batch["gram"][:, 1::2, 1::2].mean(dim=(1, 2)))
+
+
+def test_average_error_is_that_of_the_plain_average():
+    errors, present = torch.randn(2, 4, 50), torch.tensor([[True] * 4, [False, True, True, False]])
+    gram = errors @ errors.mT / 50
+    expected = [errors[0].mean(dim=0), errors[1, 1:3].mean(dim=0)]
+    torch.testing.assert_close(
+        average_error(gram, present), torch.stack([error.square().mean() for error in expected])
+    )
 
 
 def test_inferer_is_fuse(tiny_ensembler):
     network = tiny_ensembler()
-    batch = {"volumes": torch.randn(2, 6, 8, 9, 10), "timestep": torch.tensor([5, 700]), "baseline": [1.0, 1]}
+    batch = {"volumes": torch.randn(2, 6, 8, 9, 10), "timestep": torch.tensor([5, 700])}
+    batch |= {"present": torch.ones(2, 1, dtype=torch.bool), "gram": torch.ones(2, 3, 3)}
     x_t, _, _, keywords = FusionPrepareBatch()(batch)
     with torch.no_grad():
         fused = network.fuse(x_t, **keywords)

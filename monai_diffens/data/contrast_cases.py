@@ -1,0 +1,141 @@
+"""The cases of a translation run: any subset of contrasts each, checked one by one and against each other."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from monai_diffens.data.bids import CONTRASTS
+from monai_diffens.data.cases import CaseFolder, Spacing
+from monai_diffens.data.contrasts import ContrastFiles, find_contrasts
+from monai_diffens.transforms.input_gate import CheckedVolume, InputRejected, check_volume
+from monai_diffens.transforms.messages import say
+from monai_diffens.transforms.target_grid import check_factors, spacing_factors
+
+__all__ = ["ContrastCases"]
+
+SMALLEST_OVERLAP = 0.5
+
+
+class ContrastCases(CaseFolder):
+    """Cases with a file for each contrast they have, found by :func:`find_contrasts`.
+
+    A missing contrast is simply absent. A case is rejected when it has none, when one of its files is bad,
+    when its files do not lie on each other, or when it lacks the one that ``fusion`` names.
+    """
+
+    def __init__(
+        self,
+        input: str | PathLike[str],
+        output_dir: str | PathLike[str],
+        suffix: str = "desc-synthetic_FLAIR",
+        force: bool = False,
+        overwrite: bool = False,
+        target_spacing: float | Sequence[float] = 1.0,
+        fusion: str = "calibrated",
+        condition_weights: Mapping[str, float] | None = None,
+        maps: Sequence[str] = (),
+    ) -> None:
+        """Remember what is asked for; nothing is read or written yet.
+
+        Args:
+            input: folder of case folders, one case folder, or data list (JSON).
+            output_dir: as :class:`CaseFolder`, like the next three.
+            suffix: of the results' names.
+            force: accept values that do not look like MR.
+            overwrite: work on cases again whose result is already there.
+            target_spacing: of the results in mm.
+            fusion: a case that lacks the contrast it names, if any, is rejected.
+            condition_weights: contrasts of weight 0 are left out, as if absent.
+            maps: names of further results of each case.
+        """
+        super().__init__(
+            input,
+            output_dir,
+            suffix,
+            force=force,
+            overwrite=overwrite,
+            target_spacing=target_spacing,
+            maps=maps,
+        )
+        self.needed = [contrast for contrast in CONTRASTS if fusion.split("/")[-1] == contrast]
+        self.ignored = [name for name, weight in (condition_weights or {}).items() if weight == 0]
+
+    @cached_property
+    def _contrasts(self) -> dict[Path, ContrastFiles]:
+        # cases of one data list share a folder: their place in the list tells them apart
+        return {
+            case.folder / f"{number}": case for number, case in enumerate(find_contrasts(self.input), start=1)
+        }
+
+    def _find(self) -> list[Path]:
+        return list(self._contrasts)
+
+    def _is_single(self, paths: Sequence[Path]) -> bool:
+        return len(paths) == 1
+
+    def _case_of(self, path: Path) -> str:
+        return self._contrasts[path].case
+
+    def _check_place(self, path: Path, sharing: int, result: Path) -> None:
+        if Path(str(self.input)).is_dir():
+            root = Path(str(self.input)).resolve()
+            for file in self._contrasts[path].files.values():
+                if not file.resolve().is_relative_to(root):
+                    raise InputRejected(say("outside", name=file.name))
+        if sharing > 1:
+            raise InputRejected(say("same_name", name=self._case_of(path), count=sharing, result=result.name))
+
+    def _examine(self, path: Path, spacing: Spacing | None) -> tuple[dict[str, Any] | None, float]:
+        case = self._contrasts[path]
+        if case.problem:
+            raise InputRejected(case.problem)
+        names = [name for name in CONTRASTS if name in case.files and name not in self.ignored]
+        lacking = [name for name in self.needed if name not in names]
+        if not names or lacking:
+            expected = ", ".join(lacking or [name for name in CONTRASTS if name not in self.ignored])
+            raise InputRejected(
+                say("no_contrast", name=case.case, found=", ".join(case.files), expected=expected)
+            )
+        warnings = [say("contrast_ignored", file=name) for name in case.unknown]
+        checked = {name: check_volume(case.files[name], force=self.force) for name in names}
+        for name, volume in checked.items():
+            told = list(volume.warnings)
+            if spacing is not None:
+                told += check_factors(spacing_factors(volume.affine, spacing), spacing, volume.path.name)
+            warnings += [f"{name}: {line}" for line in told]
+        first = checked[names[0]]
+        for name in names[1:]:
+            overlap = box_overlap(first, checked[name])
+            if overlap < SMALLEST_OVERLAP:
+                seen = {"one": names[0], "other": name, "percent": 100 * overlap}
+                raise InputRejected(say("no_overlap", name=case.case, **seen))
+        item: dict[str, Any] = {name: str(case.files[name]) for name in names}
+        item |= {
+            "case": case.case,
+            "warnings": warnings,
+            "sources": [case.files[name].name for name in names],
+        }
+        factors = 1.0 if spacing is None else np.maximum(spacing_factors(first.affine, spacing), 1).prod()
+        return item, math.prod(first.shape) * float(factors)
+
+
+def box_overlap(one: CheckedVolume, other: CheckedVolume) -> float:
+    """Volume shared by the boxes of two scans along the patient's axes, over the smaller box's: 0 to 1."""
+    lows, highs = [], []
+    for scan in (one, other):
+        corners = np.array(list(itertools.product(*((-0.5, n - 0.5) for n in scan.shape))))
+        places = nib.affines.apply_affine(scan.affine, corners)
+        lows.append(places.min(axis=0))
+        highs.append(places.max(axis=0))
+    shared = np.clip(np.minimum(*highs) - np.maximum(*lows), 0, None).prod()
+    smaller = min((high - low).prod() for low, high in zip(lows, highs, strict=True))
+    return float(shared / smaller)
