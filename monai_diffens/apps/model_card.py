@@ -9,7 +9,14 @@ from monai_diffens.apps.sweep_report import mean_rows
 from monai_diffens.engines.sweep import read_table
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
-SHOWN = ("psnr_brain", "ssim_brain", "hfen", "inter_slice", "sharpness")
+SHOWN = {
+    "psnr_brain": "PSNR / dB",
+    "psnr_matched": "PSNR matched / dB",
+    "ssim_brain": "SSIM",
+    "hfen": "HFEN",
+    "inter_slice": "inter-slice",
+    "sharpness": "sharpness",
+}
 
 
 def write_card(table: str | Path, bundle_root: str | Path, num_steps: int, restart: float | None) -> None:
@@ -33,17 +40,18 @@ def write_card(table: str | Path, bundle_root: str | Path, num_steps: int, resta
     }
     if not any(method == "calibrated" for _, method in means):
         raise ValueError(f"{table} holds no calibrated row of {num_steps} passes and restart {restart}")
+    shown = {name: head for name, head in SHOWN.items() if all(name in values for values in means.values())}
     cases = sorted({row["case"] for row in rows})
     lines = [
         BEGIN,
         f"Means over {len(cases)} test volumes ({', '.join(cases)}), {num_steps} passes, restart {restart}, "
         "inside the brain; data range 1 on volumes scaled by the truth's 99.5th foreground percentile.",
         "",
-        "| setting | method | PSNR / dB | SSIM | HFEN | inter-slice | sharpness |",
-        "|---|---|---|---|---|---|---|",
+        "| setting | method | " + " | ".join(shown.values()) + " |",
+        "|---|---|" + "---|" * len(shown),
     ]
     for (setting, method), values in means.items():
-        figures = " | ".join(f"{values[name]:.3f}" for name in SHOWN)
+        figures = " | ".join(f"{values[name]:.3f}" for name in shown)
         lines.append(f"| {setting} | {method} | {figures} |")
     lines.append(END)
 
@@ -57,7 +65,7 @@ def write_card(table: str | Path, bundle_root: str | Path, num_steps: int, resta
     metadata = Path(bundle_root) / "configs" / "metadata.json"
     content = json.loads(metadata.read_text(encoding="utf-8"))
     content["eval_metrics"] = {
-        f"{setting}, {method}": {name: round(values[name], 4) for name in SHOWN}
+        f"{setting}, {method}": {name: round(values[name], 4) for name in shown}
         for (setting, method), values in means.items()
         if method in ("cubic", "mean", "calibrated")
     }

@@ -13,28 +13,34 @@ METRICS = {
     "psnr": "PSNR box",
     "psnr_brain": "PSNR brain",
     "ssim": "SSIM box",
+    "psnr_matched": "PSNR matched",
     "ssim_brain": "SSIM brain",
     "hfen": "HFEN",
     "inter_slice": "inter-slice",
     "sharpness": "sharpness",
+    "psnr_label": "PSNR lesions",
+    "ssim_label": "SSIM lesions",
     "consistency": "consistency",
     "seconds": "s",
 }
+SUMMARY = {"psnr_brain": 2, "ssim_brain": 3, "sharpness": 2}  # metric -> decimals
+MATCHED = "PSNR matched: after the one factor that minimises the result's squared error inside the brain."
 REFERENCE_SHARPNESS = 0.9
 
 Curve = list[dict[str, float]]
 
 
 def mean_rows(rows: Iterable[Mapping[str, str]]) -> dict[tuple[str, str, int, str], dict[str, float]]:
-    """Mean of every metric over the cases, by (setting, method, num_steps, restart)."""
+    """Mean of every metric over the cases that have it, by (setting, method, num_steps, restart)."""
     groups: dict[tuple[str, str, int, str], list[Mapping[str, str]]] = {}
     for row in rows:
         key = (row["setting"], row["method"], int(row["num_steps"]), row["restart"])
         groups.setdefault(key, []).append(row)
-    return {
-        key: {metric: float(np.mean([float(row[metric]) for row in group])) for metric in METRICS}
-        for key, group in groups.items()
-    }
+    means: dict[tuple[str, str, int, str], dict[str, float]] = {}
+    for key, group in groups.items():
+        values = {metric: [float(row[metric]) for row in group if row.get(metric)] for metric in METRICS}
+        means[key] = {metric: float(np.mean(given)) for metric, given in values.items() if given}
+    return means
 
 
 def curve(means: Mapping[tuple[str, str, int, str], dict[str, float]], setting: str, method: str) -> Curve:
@@ -51,13 +57,16 @@ def at_sharpness(points: Curve, metric: str, sharpness: float = REFERENCE_SHARPN
     return float(np.interp(sharpness, positions, [point[metric] for point in points]))
 
 
-def write_report(table: str | Path, title: str, note: str = "") -> Path:
+def write_report(
+    table: str | Path, title: str, note: str = "", pictured: Sequence[str] | None = None
+) -> Path:
     """Write ``<table>.md`` and ``<table>.png`` beside a sweep's CSV.
 
     Args:
         table: CSV of :class:`~monai_diffens.engines.sweep.DialSweep`.
         title: heading.
         note: what was run, in words.
+        pictured: settings of the figure; all when None.
 
     Returns:
         Path of the Markdown file.
@@ -81,28 +90,58 @@ def write_report(table: str | Path, title: str, note: str = "") -> Path:
         "Intensities are scaled by the truth's 99.5th foreground percentile; the data range of PSNR and SSIM "
         "is 1. Brain figures are taken where the truth is above zero. Sharpness is the standard deviation of "
         "the Laplacian of Gaussian (1 voxel) over the truth's; consistency is the mean absolute difference "
-        "between input and thick-sliced output; s is wall time.",
+        "between input and thick-sliced output; s is wall time."
+        + (" " + MATCHED if any("psnr_matched" in values for values in means.values()) else ""),
         "",
         f"![PSNR and SSIM against sharpness]({picture.name})",
+        "",
+        "## PSNR / SSIM / sharpness inside the brain, mean of cases",
+        "",
+        *summary(means, settings),
     ]
+    shown = {m: name for m, name in METRICS.items() if any(m in values for values in means.values())}
     for setting in settings:
         lines += [
             "",
             f"## {setting}, mean of cases",
             "",
-            _row(("method", "passes", "restart", *METRICS.values())),
+            _row(("method", "passes", "restart", *shown.values())),
         ]
-        lines.append(_row(["---"] * (3 + len(METRICS))))
+        lines.append(_row(["---"] * (3 + len(shown))))
         for (where, method, steps, restart), values in means.items():
             if where == setting:
-                figures = (f"{values[metric]:.{4 if metric == 'consistency' else 3}f}" for metric in METRICS)
+                figures = (
+                    f"{values[metric]:.{4 if metric == 'consistency' else 3}f}" if metric in values else "-"
+                    for metric in shown
+                )
                 lines.append(_row((method, str(steps), restart or "-", *figures)))
         lines += ["", *_at_reference(means, setting)]
     lines += ["", f"Every case stands in [{table.name}]({table.name})."]
     report = table.with_suffix(".md")
     report.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    draw_curves(means, settings, picture)
+    draw_curves(means, pictured or settings, picture)
     return report
+
+
+def summary(
+    means: Mapping[tuple[str, str, int, str], dict[str, float]], settings: Sequence[str]
+) -> list[str]:
+    """One table of all settings: a row a setting, a column a method and dial point."""
+    points = list(dict.fromkeys((who, steps, restart) for _, who, steps, restart in means))
+    heads = [
+        f"{who} {steps}{f' from {restart}' if restart else ''}" if steps else who
+        for who, steps, restart in points
+    ]
+    lines = [_row(("setting", *heads)), _row(["---"] * (1 + len(points)))]
+    for setting in settings:
+        cells = []
+        for point in points:
+            values = means.get((setting, *point))
+            cells.append(
+                "-" if values is None else " / ".join(f"{values[m]:.{n}f}" for m, n in SUMMARY.items())
+            )
+        lines.append(_row((setting, *cells)))
+    return lines
 
 
 def draw_curves(

@@ -86,7 +86,8 @@ def aligned_subjects(
         max_shift_mm: largest shift, in mm.
 
     Returns:
-        Items with a path for each contrast, the target among them, and ``case`` (the subject).
+        Items with a path for each contrast, the target among them, ``case`` (the subject), and ``lesions``,
+        the path of its labels, where ``derivatives/labels`` has some.
 
     Raises:
         ValueError: when nothing is left.
@@ -101,7 +102,9 @@ def aligned_subjects(
             if float(shifts.get(contrast, 0)) <= max_shift_mm
         }
         item = {contrast: str(path) for contrast, path in paths.items() if path.is_file()}
+        labels = sorted(Path(dataset_dir).glob(f"derivatives/labels/{subject}/anat/*_dseg.nii.gz"))
         if row["split"] == split and target in item and len(item) > 1:
+            item |= {"lesions": str(labels[0])} if labels else {}
             items.append(item | {"case": subject})
     if not items:
         raise ValueError(f"{dataset_dir}: no {split} subject has {target} and a contrast aligned with it")

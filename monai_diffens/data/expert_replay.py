@@ -110,8 +110,12 @@ class ExpertReplay(Randomizable, Dataset):
         timesteps = torch.tensor([timestep], device=device)
         x_t = self.scheduler.add_noise(residual, noise, timesteps)
         target = self.scheduler.get_velocity(residual, noise, timesteps)
-        present = conditions[0].flatten(1).any(dim=1) | (conditions.shape[1] == 1)
-        predictions = self.bank(x_t, conditions, timesteps, present.repeat(len(self.bank.planes)))
+        present = conditions[0].flatten(1).any(dim=1)
+        if len(present) == 1:
+            present[:] = True
+            predictions = self.bank(x_t, conditions, timesteps)
+        else:
+            predictions = self.bank(x_t, conditions, timesteps, present.repeat(len(self.bank.planes)))
         errors = (predictions - target)[0].flatten(1)
         volumes = torch.cat([x_t, target, conditions, predictions], dim=1)[0]
         return {

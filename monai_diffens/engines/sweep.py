@@ -11,6 +11,7 @@ import csv
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,23 @@ from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
 logger = logging.getLogger(__name__)
 
 KEYS = ("setting", "case", "method", "num_steps", "restart")
+
+
+@dataclass
+class Trial:
+    """One case in one setting.
+
+    Attributes:
+        inputs: (1, M, X, Y, Z) scaled conditions, a MetaTensor whose ``meta`` names the case.
+        measure: figures of a result (1, X, Y, Z).
+        baselines: results that need no network, by name.
+        scale: factor from the network's result to what ``measure`` takes.
+    """
+
+    inputs: Tensor
+    measure: Callable[[Tensor], dict[str, Any]]
+    baselines: dict[str, Callable[[], Tensor]] = field(default_factory=dict)
+    scale: float = 1.0
 
 
 class DialSweep:
@@ -77,20 +95,42 @@ class DialSweep:
         self.table.parent.mkdir(parents=True, exist_ok=True)
         done = {tuple(row[key] for key in KEYS) for row in read_table(self.table)}
         for item in self.items:
-            truth = self.preprocessing(item)["label"]
-            if self.region is not None:
-                truth = CenterSpatialCrop(self.region)(truth)
+            loaded = self.load(item)
             for name, setting in self.settings.items():
-                self.sweep_case(str(item["case"]), torch.as_tensor(truth).float(), name, setting, done)
+                self.sweep_case(str(item["case"]), loaded, name, setting, done)
         return self.table
 
+    def load(self, item: Mapping[str, Any]) -> Any:
+        """What :meth:`trial` needs of an item, cut to the region."""
+        return torch.as_tensor(self.crop(self.preprocessing(item)["label"])).float()
+
+    def crop(self, volume: Tensor) -> Tensor:
+        """The central box of a volume (1, X, Y, Z)."""
+        return volume if self.region is None else CenterSpatialCrop(self.region)(volume)
+
+    def trial(self, case: str, loaded: Any, setting: Mapping[str, Any]) -> Trial:
+        """Degrade what was loaded, a volume (1, X, Y, Z)."""
+        truth: Tensor = loaded
+        factors, profile = setting["factors"], setting.get("profile", "box")
+        measurement = measurement_for(truth.shape[1:], factors, profile)
+        low, mask = measurement(truth), truth[0] > 0
+
+        def measure(result: Tensor) -> dict[str, Any]:
+            figures = volume_metrics(result[0], truth[0], mask, data_range=1.0)
+            return figures | {"consistency": float((measurement(result) - low).abs().mean())}
+
+        baselines = {
+            "cubic": lambda: measurement.interpolate(low).clamp(min=0),
+            "restored spline": lambda: measurement.restore(low).clamp(min=0),
+        }
+        condition = thick_slice(MetaTensor(truth, meta={"case": case}), factors, profile)
+        return Trial(condition[None], measure, baselines)
+
     def sweep_case(
-        self, case: str, truth: Tensor, name: str, setting: Mapping[str, Any], done: set[tuple[str, ...]]
+        self, case: str, loaded: Any, name: str, setting: Mapping[str, Any], done: set[tuple[str, ...]]
     ) -> None:
-        """All methods on one degraded volume (1, X, Y, Z)."""
-        measurement = measurement_for(truth.shape[1:], setting["factors"], setting.get("profile", "box"))
-        low = measurement(truth)
-        mask = truth[0] > 0
+        """All methods on one case in one setting."""
+        trial = self.trial(case, loaded, setting)
 
         def measure(method: str, steps: int, restart: float | None, restore: Callable[[], Tensor]) -> None:
             key = (name, case, method, str(steps), "" if restart is None else str(restart))
@@ -99,27 +139,27 @@ class DialSweep:
             started = time.perf_counter()
             result = restore()
             seconds = time.perf_counter() - started
-            row: dict[str, Any] = dict(zip(KEYS, key, strict=True))
-            row |= volume_metrics(result[0], truth[0], mask, data_range=1.0)
-            row["consistency"] = float((measurement(result) - low).abs().mean())
+            row: dict[str, Any] = dict(zip(KEYS, key, strict=True)) | trial.measure(result)
             row["seconds"] = seconds
             append_row(self.table, row)
-            logger.info("%s: %s", " ".join(key), {k: round(v, 3) for k, v in row.items() if k not in KEYS})
+            figures = {k: round(v, 3) for k, v in row.items() if isinstance(v, float)}
+            logger.info("%s: %s", " ".join(key), figures)
 
-        measure("cubic", 0, None, lambda: measurement.interpolate(low).clamp(min=0))
-        measure("restored spline", 0, None, lambda: measurement.restore(low).clamp(min=0))
-        named = MetaTensor(truth, meta={"case": case})
-        condition = thick_slice(named, setting["factors"], setting.get("profile", "box"))
-        inputs = condition[None].to(self.device)
+        for method, baseline in trial.baselines.items():
+            measure(method, 0, None, baseline)
+        inputs = trial.inputs.to(self.device)
         for steps, restart in self.dial:
             for fusion in self.fusions:
-                measure(fusion, steps, restart, partial(self.restore, inputs, fusion, steps, restart))
+                restore = partial(self.restore, inputs, fusion, steps, restart, trial.scale)
+                measure(fusion, steps, restart, restore)
 
-    def restore(self, inputs: Tensor, fusion: str, steps: int, restart: float | None) -> Tensor:
+    def restore(
+        self, inputs: Tensor, fusion: str, steps: int, restart: float | None, scale: float = 1.0
+    ) -> Tensor:
         """One volume (1, X, Y, Z) of scaled conditions (1, M, X, Y, Z), on the CPU."""
         inferer = copy.copy(self.inferer)
         inferer.fusion, inferer.num_steps, inferer.restart = fusion, steps, restart
-        return torch.as_tensor(inferer(inputs, self.network)[0]).clamp(min=0).cpu()
+        return torch.as_tensor(inferer(inputs, self.network)[0]).clamp(min=0).cpu() * scale
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

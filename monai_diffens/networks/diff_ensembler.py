@@ -83,7 +83,7 @@ class DiffEnsembler(nn.Module):
     @torch.jit.unused
     def check_fusion(self, fusion: str) -> None:
         """Raise ValueError, naming the choices, when ``fusion`` is none of them."""
-        choices = dict.fromkeys((*FUSIONS, *self.bank.planes, *self.named_conditions, *self.expert_names))
+        choices = dict.fromkeys((*FUSIONS, *self.expert_planes, *self.named_conditions, *self.expert_names))
         if fusion not in choices:
             raise ValueError(f"unknown fusion '{fusion}': use one of {', '.join(choices)}")
 

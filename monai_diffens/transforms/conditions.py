@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
@@ -116,12 +116,13 @@ class StackConditionsd(MapTransform):
         volumes = {key: d.pop(key) for key in self.keys if key in d}
         if not volumes:
             raise ValueError(f"a case needs one of {', '.join(map(str, self.keys))}")
+        fine = [_plain(volume) for key, volume in volumes.items() if key != self.thick_key]
         if self.brain_key is not None:
             brain = _plain(d[self.brain_key]) > 0
+        elif fine:
+            brain = torch.stack([volume > 0 for volume in fine]).any(dim=0)
         else:
-            brain = brain_mask([_plain(v) for k, v in volumes.items() if k != self.thick_key])
-            if brain is None:
-                brain = measured_brain(_plain(volumes[self.thick_key]))
+            brain = measured_brain(_plain(volumes[self.thick_key]))
         channels = []
         for key in self.keys:
             if key in volumes:
@@ -142,13 +143,6 @@ class StackConditionsd(MapTransform):
         return d
 
 
-def brain_mask(volumes: Sequence[Tensor]) -> Tensor | None:
-    """(1, X, Y, Z) bool: where any finely sampled volume (1, X, Y, Z) is above zero; None without one."""
-    if not volumes:
-        return None
-    return torch.stack([volume > 0 for volume in volumes]).any(dim=0)
-
-
 def measured_brain(scan: Tensor, level: float = 0.3, side: int = 5) -> Tensor:
     """(1, X, Y, Z) bool: the brain of a restored thick-sliced scan alone, dark ventricles included.
 
@@ -157,9 +151,11 @@ def measured_brain(scan: Tensor, level: float = 0.3, side: int = 5) -> Tensor:
         level: brightness of half a brain voxel at its edge, cerebrospinal fluid being dark there.
         side: of the closing that fills what is dark inside, in voxels.
     """
-    bright = (scan > level).float()[None]
-    grown = F.max_pool3d(bright, side, 1, side // 2)
-    return -F.max_pool3d(-grown, side, 1, side // 2)[0] > 0.5
+    room = side // 2  # around the volume, whose border must not stop what is grown from shrinking back
+    bright = F.pad((scan > level).float()[None], [room] * 6)
+    grown = F.max_pool3d(bright, side, 1, room)
+    closed = -F.max_pool3d(-grown, side, 1, room)
+    return closed[0, :, room:-room, room:-room, room:-room] > 0.5
 
 
 def _plain(volume: Tensor) -> Tensor:

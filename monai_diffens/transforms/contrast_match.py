@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from monai.config import KeysCollection
@@ -45,7 +45,7 @@ class MatchContrastsd(MapTransform):
         first = d[names[0]]
         for name in names[1:]:
             if not on_one_grid(first, d[name]):
-                moved = self.resample(d[name], first)
+                moved = cast(MetaTensor, self.resample(d[name], first))
                 if moved.meta.pop(SAMPLING_KEY, None) is not None:
                     warn(d, say("inconsistent", contrast=name, first=names[0]))
                 warn(d, say("resampled", contrast=name, first=names[0]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
@@ -53,7 +52,8 @@ class RandPlaneSlabd(Randomizable, MapTransform):
         d = dict(data)
         plane = self.planes[self.R.randint(len(self.planes))]
         volume = d[self.first_key(d)]
-        start, stop = np.zeros(3), np.asarray(volume.shape[1:])
+        start: Sequence[int] = (0, 0, 0)
+        stop: Sequence[int] = volume.shape[1:]
         if not self.cropped:
             start, stop = generate_spatial_bounding_box(volume, allow_smaller=True)
         region = [slice(None)]

@@ -38,9 +38,9 @@ def sweep(tiny_ensembler, tmp_path):
         network, runs = tiny_ensembler(), []
         predict = network.predict
 
-        def counted(x_t, conditions, timesteps, fusion, step):
+        def counted(x_t, conditions, timesteps, fusion, step, emphasis):
             runs.append(fusion)
-            return predict(x_t, conditions, timesteps, fusion, step)
+            return predict(x_t, conditions, timesteps, fusion, step, emphasis)
 
         network.predict = counted
         small = {

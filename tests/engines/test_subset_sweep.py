@@ -1,0 +1,114 @@
+"""The sweep over subsets of conditions: what it gives the model, and what it measures."""
+
+import pytest
+import torch
+
+from monai_diffens.apps.sweep_report import write_report
+from monai_diffens.engines.subset_sweep import SubsetSweep, all_subsets, translation_metrics
+from monai_diffens.engines.sweep import read_table
+from monai_diffens.inferers.inferer import DiffEnsemblerInferer
+from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.transforms.thick_slices import measurement_for
+
+CONTRASTS = ("T1w", "FLAIR")
+SIZE = (18, 20, 22)
+
+
+def load(item) -> dict:
+    """Preprocessing: two contrasts of one ball, the first case with a lesion."""
+    grid = torch.meshgrid(*(torch.linspace(-1.1, 1.1, n) for n in SIZE), indexing="ij")
+    ball = sum(axis**2 for axis in grid) < 1
+    generator = torch.Generator().manual_seed(int(item["case"][-1]))
+    data = {key: (ball * (0.5 + torch.rand(SIZE, generator=generator)))[None] for key in CONTRASTS}
+    if item["case"] == "sub-1":
+        data["lesions"] = torch.zeros(1, *SIZE)
+        data["lesions"][:, 6:12, 6:12, 6:12] = 2
+    return data
+
+
+@pytest.fixture
+def sweep(tiny_ensembler, tmp_path):
+    def build(**options) -> SubsetSweep:
+        small = {
+            "contrasts": CONTRASTS,
+            "factors": (2, 2, 2),
+            "items": [{"case": "sub-1"}, {"case": "sub-2"}],
+            "preprocessing": load,
+            "network": tiny_ensembler(conditions=CONTRASTS),
+            "inferer": DiffEnsemblerInferer(
+                TrailingDDIMScheduler(),
+                progress=False,
+                amp=False,
+                base="brain",
+                residual_scale=0.3,
+                measured_channel=1,
+            ),
+            "settings": all_subsets(CONTRASTS),
+            "fusions": ("calibrated", "mean"),
+            "dial": [[1, None]],
+            "output_dir": tmp_path,
+        }
+        return SubsetSweep(**(small | options))
+
+    return build
+
+
+def test_all_subsets():
+    names = list(all_subsets(("a", "b", "c", "d")))
+    assert len(names) == 15 and names[:5] == ["a", "b", "c", "d", "a + b"] and names[-1] == "a + b + c + d"
+    assert all_subsets(("a", "b"))["a + b"] == {"contrasts": ["a", "b"]}
+
+
+def test_rows_and_report(sweep):
+    table = sweep().run()
+    rows = read_table(table)
+    assert [(row["case"], row["setting"], row["method"]) for row in rows] == [
+        (case, setting, method)
+        for case in ("sub-1", "sub-2")
+        for setting in ("T1w", "FLAIR", "T1w + FLAIR")
+        for method in (*(["restored spline"] if "FLAIR" in setting else []), "calibrated", "mean")
+    ]
+    for row in rows:
+        assert bool(row["consistency"]) == ("FLAIR" in row["setting"])
+        assert bool(row["psnr_label"]) == bool(row["ssim_label"]) == (row["case"] == "sub-1")
+        assert float(row["psnr_matched"]) >= float(row["psnr_brain"]) - 1e-3
+    report = write_report(table, "Title", pictured=["FLAIR"]).read_text()
+    assert "| setting | calibrated 1 | mean 1 | restored spline |" in report
+    line = next(each for each in report.splitlines() if each.startswith("| T1w | "))
+    assert line.endswith("| - |")  # no interpolation without a scan of the contrast
+
+
+def test_the_model_is_given_the_subset_alone(sweep):
+    small = sweep()
+    volumes = small.load({"case": "sub-1"})
+    for name, channels in (("T1w", [True, False]), ("FLAIR", [False, True]), ("T1w + FLAIR", [True, True])):
+        trial = small.trial("sub-1", volumes, small.settings[name])
+        assert trial.inputs.shape == (1, 2, *SIZE) and trial.inputs.meta["case"] == "sub-1"
+        assert [bool(channel.any()) for channel in trial.inputs[0]] == channels
+        assert trial.scale == pytest.approx(1, abs=0.2) and (trial.scale != 1) == channels[1]
+
+
+def test_a_low_resolution_scan_is_agreed_with(sweep):
+    small = sweep(items=[{"case": "sub-1"}], settings={"both": {"contrasts": list(CONTRASTS)}})
+    truth = load({"case": "sub-1"})["FLAIR"]
+    seen = {row["method"]: float(row["consistency"]) for row in read_table(small.run())}
+    loose = sweep(items=small.items, settings=small.settings, output_dir=small.table.parent / "loose")
+    loose.inferer.consistency = False
+    apart = {row["method"]: float(row["consistency"]) for row in read_table(loose.run())}
+    measured = measurement_for(SIZE, (2, 2, 2))(truth)
+    for method in ("calibrated", "mean"):
+        # what is left is the edge of the brain, where the result is cut to 0
+        assert seen[method] < 0.3 * apart[method] and seen[method] < 0.05 * float(measured.max())
+
+
+def test_figures_by_hand():
+    truth = torch.rand(14, 14, 14) + 0.5
+    truth[:3] = 0
+    assert translation_metrics(truth.clone(), truth)["psnr_matched"] > 100
+    bright = translation_metrics(1.5 * truth, truth, (truth > 1)[None])
+    assert bright["psnr_matched"] > 100 > bright["psnr_brain"]
+    peak = truth[truth > 0].quantile(0.995)
+    inside = truth > 1
+    error = (0.5 * truth[inside] / peak).square().mean()
+    assert bright["psnr_label"] == pytest.approx(float(-10 * error.log10()), abs=0.05)
+    assert translation_metrics(truth, truth)["psnr_label"] == ""
