@@ -74,13 +74,11 @@ class SubsetSweep(DialSweep):
         if self.target in chosen:
             low = thick_slice(MetaTensor(truth), self.factors)
             # a scan is scaled by its own median, which is not quite the truth's
-            scale = foreground_percentile(low, 50) / foreground_percentile(truth, 50)
+            scale = foreground_percentile(measurement(truth), 50) / foreground_percentile(truth, 50)
             chosen[self.target] = low / scale
             spline = torch.as_tensor(low).clamp(min=0)
             baselines = {"restored spline": lambda: spline}
         inputs = self.stack(chosen)["image"]
-        if not isinstance(inputs, MetaTensor):
-            inputs = MetaTensor(inputs)
         inputs.meta["case"] = case
 
         def measure(result: Tensor) -> dict[str, Any]:

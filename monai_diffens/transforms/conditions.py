@@ -130,16 +130,13 @@ class StackConditionsd(MapTransform):
                 channels.append(_plain(volumes[key]).clamp(min=lowest) * brain)
             elif not self.only:
                 channels.append(torch.zeros(brain.shape))
-        reference = next(iter(volumes.values()))
-        stack = torch.cat(channels).float()
-        if isinstance(reference, MetaTensor):
-            stack = MetaTensor(stack, meta=dict(reference.meta))
-            thick = volumes.get(self.thick_key)
-            stack.meta.pop(SAMPLING_KEY, None)
-            stack.meta[SCALE_KEY] = OUTPUT_MEDIAN
-            if isinstance(thick, MetaTensor):
-                stack.meta |= {key: thick.meta[key] for key in (SAMPLING_KEY, SCALE_KEY) if key in thick.meta}
-        d[self.name] = stack
+        reference, thick = next(iter(volumes.values())), volumes.get(self.thick_key)
+        meta = dict(reference.meta) if isinstance(reference, MetaTensor) else {}
+        meta.pop(SAMPLING_KEY, None)
+        meta[SCALE_KEY] = OUTPUT_MEDIAN
+        if isinstance(thick, MetaTensor):
+            meta |= {key: thick.meta[key] for key in (SAMPLING_KEY, SCALE_KEY) if key in thick.meta}
+        d[self.name] = MetaTensor(torch.cat(channels).float(), meta=meta)
         return d
 
 

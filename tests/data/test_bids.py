@@ -7,7 +7,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_diffens.data.bids import CONTRASTS, contrast_path, participants, sharp_volumes
+from monai_diffens.data.bids import (
+    CONTRASTS,
+    aligned_subjects,
+    contrast_path,
+    participants,
+    sharp_volumes,
+)
 
 ROWS = {
     "sub-a": ("train", "T1w=0.85 ce-gadolinium_T1w=0.49 T2w=0.5 FLAIR=0.1"),
@@ -145,3 +151,47 @@ def test_list_of_good_ground_truth_is_reproduced_by_a_higher_threshold(data_dir)
     )
     with pytest.raises(ValueError, match="no val volume"):
         sharp_volumes(data_dir, "val", min_sharpness=0.7)
+
+
+@pytest.fixture
+def subjects(tmp_path) -> Path:
+    rows = ["participant_id\tsplit\tresidual_shift_mm"]
+    for name, split, shift in (
+        ("a", "train", "FLAIR=0.2 T2w=1.4"),
+        ("b", "test", "T2w=0.9"),
+        ("c", "train", ""),
+    ):
+        rows.append(f"sub-{name}\t{split}\t{shift}")
+        for contrast in ("T1w", "T2w", "FLAIR"):
+            if (name, contrast) != ("c", "FLAIR"):
+                path = contrast_path(tmp_path, f"sub-{name}", contrast)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+    labels = tmp_path / "derivatives" / "labels" / "sub-b" / "anat" / "sub-b_desc-tumor_dseg.nii.gz"
+    labels.parent.mkdir(parents=True)
+    labels.touch()
+    (tmp_path / "participants.tsv").write_text("\n".join(rows) + "\n")
+    return tmp_path
+
+
+def test_aligned_subjects_leave_out_what_is_shifted_or_has_no_target(subjects):
+    (item,) = aligned_subjects(subjects, "train")
+    assert item == {
+        "case": "sub-a",
+        "T1w": str(contrast_path(subjects, "sub-a", "T1w")),
+        "FLAIR": str(contrast_path(subjects, "sub-a", "FLAIR")),
+    }
+    (item,) = aligned_subjects(subjects, "test")
+    assert set(item) == {"case", "T1w", "T2w", "FLAIR", "lesions"}
+    assert item["lesions"].endswith("sub-b_desc-tumor_dseg.nii.gz")
+
+
+def test_no_aligned_subject(subjects):
+    with pytest.raises(ValueError, match="no val subject has FLAIR"):
+        aligned_subjects(subjects, "val")
+
+
+def test_training_subjects_of_the_data_pack(data_dir):
+    found = {item["case"]: item for item in aligned_subjects(data_dir, "train")}
+    assert len(found) == 12 and "T2w" not in found["sub-tcga05"]
+    assert all({"T1w", "ce-gadolinium_T1w", "FLAIR"} <= set(item) for item in found.values())

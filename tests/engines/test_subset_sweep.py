@@ -85,7 +85,7 @@ def test_the_model_is_given_the_subset_alone(sweep):
         trial = small.trial("sub-1", volumes, small.settings[name])
         assert trial.inputs.shape == (1, 2, *SIZE) and trial.inputs.meta["case"] == "sub-1"
         assert [bool(channel.any()) for channel in trial.inputs[0]] == channels
-        assert trial.scale == pytest.approx(1, abs=0.2) and (trial.scale != 1) == channels[1]
+        assert trial.scale == pytest.approx(1, abs=0.4) and (trial.scale != 1) == channels[1]
 
 
 def test_a_low_resolution_scan_is_agreed_with(sweep):
