@@ -12,7 +12,7 @@ from monai.transforms import MapTransform, ResampleToMatch
 from torch import Tensor
 
 from monai_diffens.transforms.input_gate import InputRejected
-from monai_diffens.transforms.intensity import foreground_percentile
+from monai_diffens.transforms.intensity import SCALE_KEY, foreground_percentile
 from monai_diffens.transforms.messages import say, warn
 from monai_diffens.transforms.repair import on_one_grid
 from monai_diffens.transforms.thick_slices import SAMPLING_KEY
@@ -46,7 +46,10 @@ class MatchContrastsd(MapTransform):
         for name in names[1:]:
             if not on_one_grid(first, d[name]):
                 moved = cast(MetaTensor, self.resample(d[name], first))
-                if moved.meta.pop(SAMPLING_KEY, None) is not None:
+                # MONAI gives the moved volume the first one's facts
+                moved.meta.pop(SAMPLING_KEY, None)
+                moved.meta |= {key: d[name].meta[key] for key in (SCALE_KEY,) if key in d[name].meta}
+                if SAMPLING_KEY in d[name].meta:
                     warn(d, say("inconsistent", contrast=name, first=names[0]))
                 warn(d, say("resampled", contrast=name, first=names[0]))
                 d[name] = moved

@@ -254,7 +254,8 @@ def test_training_end_to_end(tiny, dataset, tmp_path):
             str(tiny / "configs" / f"{name}.json"),
             workflow_type="train",
             dataset_dir=str(dataset),
-            bundle_root=str(tmp_path),
+            bundle_root=str(tiny),
+            output_dir=str(tmp_path / name),
             max_epochs=1,
             iterations=2,
             **options,
@@ -264,9 +265,9 @@ def test_training_end_to_end(tiny, dataset, tmp_path):
         monai.utils.set_determinism(None)
 
     train("train_planes", planes=["axial", "coronal", "sagittal"])
-    folder = str(tmp_path / "train" / "axial_coronal_sagittal")
+    folder = str(tmp_path / "train_planes")
     folders = dict.fromkeys(("axial", "coronal", "sagittal"), folder)
     train("train", plane_weights=folders, draws=3, refresh=1)
     network = DiffEnsembler(conditions=CONTRASTS, detail_gain=2.0, **TINY)
-    load_weights(network, tmp_path / "train" / "fusion" / "model.pt")
+    load_weights(network, tmp_path / "train" / "model.pt")
     assert any(parameter.any() for parameter in network.calibrator.conv_out.parameters())

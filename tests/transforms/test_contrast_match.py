@@ -7,6 +7,7 @@ from monai.data import MetaTensor
 
 from monai_diffens.transforms.contrast_match import MatchContrastsd, WarnSwappedd
 from monai_diffens.transforms.input_gate import InputRejected
+from monai_diffens.transforms.intensity import SCALE_KEY
 from monai_diffens.transforms.thick_slices import SAMPLING_KEY
 
 KEYS = ("T1w", "ce-gadolinium_T1w", "T2w", "FLAIR")
@@ -29,12 +30,14 @@ def test_one_grid_passes_untouched():
 
 def test_another_grid_is_resampled_to_the_first_and_told():
     thick = head(spacing=1.5, size=16)
-    thick.meta[SAMPLING_KEY] = np.zeros((3, 4))
-    matched = MatchContrastsd(KEYS)({"T2w": head(), "FLAIR": thick, "case": "a"})
+    thick.meta |= {SAMPLING_KEY: np.zeros((3, 4)), SCALE_KEY: 7.0}
+    first = head()
+    first.meta[SCALE_KEY] = 3.0
+    matched = MatchContrastsd(KEYS)({"T2w": first, "FLAIR": thick, "case": "a"})
     assert matched["FLAIR"].shape == head().shape
     np.testing.assert_allclose(matched["FLAIR"].affine, head().affine)
     assert (matched["FLAIR"].as_tensor() - head().as_tensor()).abs().max() < 0.1
-    assert SAMPLING_KEY not in matched["FLAIR"].meta
+    assert SAMPLING_KEY not in matched["FLAIR"].meta and matched["FLAIR"].meta[SCALE_KEY] == 7.0
     assert matched["warnings"] == [
         "FLAIR was resampled: the result is not made to agree with its slices",
         "FLAIR lies on another grid: resampled to that of T2w",
