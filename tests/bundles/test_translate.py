@@ -84,8 +84,8 @@ def test_metadata():
     other = json.loads((SUPER_RESOLUTION / "configs" / "metadata.json").read_text())
     for key in ("monai_version", "pytorch_version", "numpy_version", "required_packages_version"):
         assert METADATA[key] == other[key]
-    (save,) = [part for _, part in PARTS if part["_target_"].endswith("SaveVolumed")]
-    assert save["sampling"]["model"] == f"{BUNDLE.name} {METADATA['version']}"
+    model = CONFIGS["inference"]["parameters"]["model"]
+    assert model == f"{BUNDLE.name} {METADATA['version']}"
     if SCHEMA.is_file():
         jsonschema.validate(METADATA, json.loads(SCHEMA.read_text()))
 
