@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bundles label-test
+.PHONY: help demo test lint bench bundles download-test label-test
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ bench: $(VENV)/.installed  ## run every benchmarks/bench_*.py
 
 bundles: $(VENV)/.demo  ## write a release zip of every bundle, and their SHA-256, to dist/
 	$(BIN)/python -m monai_diffens pack bundles/* --output_dir dist
+
+download-test: $(VENV)/.installed  ## after bundles: download the zips from local servers and run them; says what it proved
+	DIFFENS_DIST=dist $(BIN)/python -m pytest -q -s tests/bundles/test_download.py
 
 label-test: $(LABEL_VENV)/.installed  ## start a real MONAI Label server with the app, and show what it promises
 	PATH="$(abspath $(LABEL_VENV))/bin:$$PATH" python monailabel_app/tests/label_test.py

@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
-from scipy.special import ndtr
 from torch import Tensor
 
 PROFILES = ("box", "gaussian")
 # A Gaussian slice is described by its full width at half maximum, as scanners do.
-FWHM_TO_SIGMA = 1.0 / (2.0 * np.sqrt(2.0 * np.log(2.0)))
+FWHM_TO_SIGMA = float(1.0 / (2.0 * np.sqrt(2.0 * np.log(2.0))))
 
 
 @dataclass(frozen=True)
@@ -63,14 +62,7 @@ class AxisSampling:
 
     def measure(self) -> NDArray[np.float64]:
         """(n_low, n_high) matrix A: each row the slice profile, integrated over the fine voxels."""
-        edges = np.arange(self.n_high + 1) - 0.5 - self.slice_centres[:, None]
-        if self.profile == "box":
-            cumulative = np.clip(edges / self.thickness + 0.5, 0.0, 1.0)
-        else:
-            cumulative = ndtr(edges / (self.thickness * FWHM_TO_SIGMA))
-        rows = np.diff(cumulative, axis=1)
-        covered = rows.sum(axis=1, keepdims=True)
-        return rows / np.where(covered > 0, covered, 1.0)
+        return measurement_matrix(self.n_high, self.n_low, self.factor, self.thickness, self.profile).numpy()
 
     def interpolate(self) -> NDArray[np.float64]:
         """(n_high, n_low) matrix of cubic spline interpolation; beyond the outer slices the value is held."""
@@ -79,6 +71,25 @@ class AxisSampling:
             return np.stack([np.interp(target, centres, row) for row in np.eye(self.n_low)], axis=1)
         target = np.clip(np.arange(self.n_high), self.slice_centres[0], self.slice_centres[-1])
         return CubicSpline(self.slice_centres, np.eye(self.n_low), bc_type="natural")(target)
+
+
+def measurement_matrix(
+    n_high: int, n_low: int, factor: float, thickness: float, profile: str, sigma: float = FWHM_TO_SIGMA
+) -> Tensor:
+    """Matrix of :meth:`AxisSampling.measure` (n_low, n_high), float64.
+
+    It compiles in TorchScript, which reads no globals: hence ``sigma``, of a Gaussian profile of width 1.
+    """
+    slices = torch.arange(n_low, dtype=torch.float64) - (n_low - 1) / 2
+    centres = (n_high - 1) / 2 + slices * factor
+    edges = torch.arange(n_high + 1, dtype=torch.float64) - 0.5 - centres.unsqueeze(1)
+    if profile == "box":
+        cumulative = (edges / thickness + 0.5).clamp(0.0, 1.0)
+    else:
+        cumulative = torch.special.ndtr(edges / (thickness * sigma))
+    rows = cumulative.diff(dim=1)
+    covered = rows.sum(dim=1, keepdim=True)
+    return rows / torch.where(covered > 0, covered, torch.ones_like(covered))
 
 
 class Measurement:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pickle
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,18 +29,11 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         SystemExit: with one line: a file is missing, the hash differs, or names or shapes do not fit.
     """
     path = Path(path)
-    record = path.with_name(path.name + ".sha256")
-    for needed in (path, record):
+    for needed in (path, _record_of(path)):
         if not needed.is_file():
             raise SystemExit(f"{needed} is missing: fetch the bundle again, or train it (train.json)")
-    content = path.read_bytes()  # once: what is loaded is what was compared
-    if record.read_bytes().split()[:1] != [hashlib.sha256(content).hexdigest().encode()]:
-        raise SystemExit(f"{path} does not match {record.name}: damaged or replaced; it was not loaded")
     try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        network.load_state_dict(state, strict=True)
-    except pickle.UnpicklingError as error:  # torch's text advises to switch the protection off
-        raise SystemExit(f"{path} holds more than plain tensors: it was not loaded") from error
+        network.load_state_dict(_read(path), strict=True)
     except Exception as error:
         raise SystemExit(f"{path} does not fit this network: {_first_reason(error)}") from error
 
@@ -66,7 +60,7 @@ def load_planes(network: DiffEnsembler, folders: Mapping[str, str]) -> None:
         found = sorted(Path(folders.get(name, "")).glob("*.pt"), key=lambda path: path.stat().st_mtime)
         if name not in folders or not found:
             raise SystemExit(f"no checkpoint of expert '{name}': run train_planes.json --planes {name} first")
-        expert.load_state_dict(torch.load(found[-1], map_location="cpu", weights_only=True)["ema"])
+        expert.load_state_dict(_read(found[-1])["ema"])
 
 
 def start_expert(denoiser: PlaneDenoiser, path: str | Path, planes: str | Sequence[str]) -> None:
@@ -83,7 +77,7 @@ def start_expert(denoiser: PlaneDenoiser, path: str | Path, planes: str | Sequen
     Raises:
         SystemExit: with one line, when the file does not fit.
     """
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = _read(Path(path))
     if "ema" in state:
         state = state["ema"]
     else:
@@ -94,6 +88,21 @@ def start_expert(denoiser: PlaneDenoiser, path: str | Path, planes: str | Sequen
         denoiser.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise SystemExit(f"{path} does not fit this expert: {_first_reason(error)}") from error
+
+
+def _record_of(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _read(path: Path) -> Any:
+    """Content of a checkpoint: compared with the hash beside it, if there is one; nothing in it is run."""
+    content, record = path.read_bytes(), _record_of(path)  # read once: what is loaded is what was compared
+    if record.is_file() and record.read_bytes().split()[:1] != [sha256(content).hexdigest().encode()]:
+        raise SystemExit(f"{path} does not match {record.name}: damaged or replaced; it was not loaded")
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's text advises to switch the protection off
+        raise SystemExit(f"{path} holds more than plain tensors: it was not loaded") from error
 
 
 def _expert_state(state: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:

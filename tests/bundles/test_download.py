@@ -1,0 +1,231 @@
+"""Release zips, downloaded by MONAI's own command and run where this package is not installed.
+
+Real servers on the loopback interface, real processes. ``make download-test`` runs this file and shows the
+lines that it prints.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from bare_environment import imported, make_environment, run
+from release_server import OWNER, serve
+
+import monai_diffens
+from monai_diffens.__main__ import main
+from monai_diffens.bundle.archive import pack
+from monai_diffens.bundle.check import verify
+from monai_diffens.bundle.manifest import sha256_of
+
+ROOT = Path(__file__).parents[2]
+NAMES = sorted(path.name for path in (ROOT / "bundles").iterdir() if (path / "models" / "model.pt").is_file())
+SR = "diffensembler_sr"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="the bare environment is made of links"),
+]
+
+
+def proved(line: str) -> None:
+    print(f"\nproved: {line}", flush=True)
+
+
+@pytest.fixture(scope="session")
+def releases(tmp_path_factory) -> dict[str, Path]:
+    """Release zip of every bundle that has weights."""
+    folder = tmp_path_factory.mktemp("releases")
+    return {name: pack(ROOT / "bundles" / name, folder) for name in NAMES}
+
+
+@pytest.fixture(scope="session")
+def address(releases, tmp_path_factory) -> Iterator[str]:
+    repositories = tmp_path_factory.mktemp("repositories")
+    with zipfile.ZipFile(releases[SR]) as archive:
+        archive.extractall(repositories)
+    with serve(releases[SR].parent, repositories) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory) -> Path:
+    """Python of an environment without this package."""
+    python = make_environment(tmp_path_factory.mktemp("bare"))
+    done = run(python, "-c", "import monai_diffens", cwd=python.parent)
+    assert "ModuleNotFoundError: No module named 'monai_diffens'" in done.stderr
+    return python
+
+
+@pytest.fixture(scope="session")
+def downloaded(python, releases, address, tmp_path_factory) -> Path:
+    """Folder of all bundles, fetched over HTTP as the manual says."""
+    folder = tmp_path_factory.mktemp("downloaded")
+    for name, path in releases.items():
+        url = f"{address}/releases/{path.name}"
+        command = ("-m", "monai.bundle", "download", "--name", name, "--url", url, "--bundle_dir", folder)
+        done = run(python, *command, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scan(tmp_path_factory) -> Path:
+    """A 5 mm scan of the middle of nilearn's template brain, 40 x 44 x 40 mm."""
+    datasets = pytest.importorskip("nilearn.datasets")
+    whole = nib.as_closest_canonical(datasets.load_mni152_template(resolution=1))
+    start = [(full - side) // 2 for full, side in zip(whole.shape, (40, 44, 40), strict=True)]
+    crop = whole.slicer[tuple(slice(s, s + n) for s, n in zip(start, (40, 44, 40), strict=True))]
+    thick = crop.get_fdata(dtype=np.float32).reshape(40, 44, 8, 5).mean(-1)
+    affine = crop.affine @ np.diag([1, 1, 5, 1])
+    affine[:3, 3] = nib.affines.apply_affine(crop.affine, (0, 0, 2))
+    image = nib.Nifti1Image(thick, affine)
+    image.header.set_xyzt_units("mm")
+    path = tmp_path_factory.mktemp("scan") / "brain_T1w.nii.gz"
+    image.to_filename(path)
+    return path
+
+
+def infer(python: Path, bundle: Path, cwd: Path, *options: object) -> subprocess.CompletedProcess[str]:
+    command = ("-m", "monai.bundle", "run", "inference", "--bundle_root", bundle)
+    return run(python, *command, "--config_file", bundle / "configs" / "inference.json", *options, cwd=cwd)
+
+
+def test_packed_again_it_has_the_same_bytes(releases):
+    if "DIFFENS_DIST" not in os.environ:
+        pytest.skip("make download-test compares with what make bundles wrote")
+    made = [Path(os.environ["DIFFENS_DIST"]) / path.name for path in releases.values()]
+    for path in made:
+        same = path.read_bytes() == releases[path.name.rsplit("_v", 1)[0]].read_bytes()
+        assert same, f"{path} is of other sources: run make bundles"
+        proved(f"{path.name} is reproducible, SHA-256 {sha256_of(path)}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_download_is_the_release(downloaded, name):
+    count = verify(downloaded / name)
+    standard = subprocess.run(
+        ["sha256sum", "--quiet", "-c", "manifest.sha256"], cwd=downloaded / name, check=False
+    )
+    assert standard.returncode == 0
+    proved(f"{name}: downloaded over HTTP by monai.bundle, {count} files as in the manifest")
+
+
+def test_it_runs_without_this_package(python, downloaded, scan, tmp_path):
+    done = infer(python, downloaded / SR, tmp_path, "--input", scan, "--output_dir", "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    own = downloaded / SR / "monai_diffens" / "__init__.py"
+    assert imported(done) == str(own)
+    before, after = nib.load(scan), nib.load(tmp_path / "out" / "brain_T1w_sr.nii.gz")
+    assert after.shape == (40, 44, 40)
+    np.testing.assert_allclose(nib.affines.voxel_sizes(after.affine), 1, atol=1e-4)
+    again = after.get_fdata().reshape(40, 44, 8, 5).mean(-1)
+    error = np.abs(again - before.get_fdata()).mean() / np.ptp(before.get_fdata())
+    assert error < 0.01
+    assert json.loads((tmp_path / "out" / "brain_T1w_sr.json").read_text())["Synthetic"]
+    proved(
+        f"{SR}: runs with its own package, where none is installed; sliced thick again, off by {error:.3%}"
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != SR])
+def test_the_others_start_without_this_package(python, downloaded, tmp_path, name):
+    done = infer(python, downloaded / name, tmp_path)
+    assert done.returncode == 1 and "no input given; pass --input" in done.stderr, done.stderr
+    assert imported(done) == str(downloaded / name / "monai_diffens" / "__init__.py")
+    proved(f"{name}: starts with its own package, where none is installed")
+
+
+def test_rows_28_and_29_in_a_run(python, downloaded, scan, tmp_path):
+    copy = tmp_path / SR
+    shutil.copytree(downloaded / SR, copy)
+    weights = bytearray((copy / "models" / "model.pt").read_bytes())
+    weights[len(weights) // 2] ^= 1
+    (copy / "models" / "model.pt").write_bytes(weights)
+    done = infer(python, copy, tmp_path, "--input", scan, "--output_dir", "out")
+    line = f"{SR}: 1 files are not as released, first: models/model.pt (changed)"
+    assert done.returncode == 1 and line in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+    proved("a changed weight file stops the run with one line, before it is read")
+
+
+FILE_AND_HUB = """
+import sys, monai.bundle
+from monai.bundle import ConfigWorkflow
+name, url, repo, folder = sys.argv[1:]
+monai.bundle.download(name=name, url=url, bundle_dir=folder + "/file", progress=False)
+hub = {"source": "huggingface_hub", "repo": repo, "bundle_dir": folder + "/hub"}
+monai.bundle.download(name=name, **hub, progress=False)
+networks = []
+for place in ("file", "hub"):  # two bundles in one process
+    root = f"{folder}/{place}/{name}"
+    sys.path.insert(1, root)
+    workflow = ConfigWorkflow(f"{root}/configs/inference.json", workflow_type="infer", bundle_root=root)
+    workflow.initialize()
+    assert workflow.check_properties() == []
+    networks.append(workflow.network_def)
+    workflow.parser.get_parsed_content("run::0")  # the checks that a run begins with
+a, b = networks
+assert a is not b and type(a) is type(b)
+print("two bundles, one package")
+"""
+
+
+def test_from_a_file_and_from_the_hub_into_one_process(python, releases, address, tmp_path):
+    pytest.importorskip("huggingface_hub")
+    arguments = (SR, releases[SR].as_uri(), f"{OWNER}/{SR}", tmp_path)
+    hub = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+    done = run(python, "-c", FILE_AND_HUB, *arguments, cwd=tmp_path, **hub)
+    assert done.returncode == 0, done.stderr
+    assert "two bundles, one package" in done.stdout
+    for place in ("file", "hub"):
+        verify(tmp_path / place / SR)
+        proved(f"{SR}: downloaded by monai.bundle from {place}, verified")
+    proved("two bundles in one process load, and their checks pass")
+
+
+# What MONAI's command takes unchecked, and ours does not
+
+
+def test_monai_writes_nothing_outside_either(python, releases, tmp_path):
+    bad = tmp_path / "bad.zip"
+    shutil.copy(releases[SR], bad)
+    with zipfile.ZipFile(bad, "a") as archive:
+        archive.writestr(f"{SR}/../../escaped.txt", "x")
+    command = ("--name", SR, "--url", bad.as_uri(), "--bundle_dir", tmp_path / "deep" / "bundles")
+    done = run(python, "-m", "monai.bundle", "download", *command, cwd=tmp_path)
+    assert done.returncode != 0 and "Unsafe path" in done.stderr
+    assert not list(tmp_path.rglob("escaped.txt"))
+    proved("monai.bundle download refuses a path that leads out, too")
+
+
+@pytest.mark.parametrize(
+    ("kind", "sha256", "words"),
+    [
+        ("half", None, "cannot be fetched"),
+        ("releases", "0" * 64, f"not {'0' * 64}: damaged or replaced; nothing was unpacked"),
+        ("nowhere", None, "cannot be fetched (HTTP Error 404: Not Found)"),
+    ],
+)
+def test_our_download_refuses(releases, address, tmp_path, kind, sha256, words):
+    options = ["--sha256", sha256] if sha256 else []
+    url = f"{address}/{kind}/{releases[SR].name}"
+    with pytest.raises(SystemExit) as caught:
+        main(["download", url, "--bundle_dir", str(tmp_path / "bundles"), *options])
+    assert words in str(caught.value.code) and "\n" not in str(caught.value.code)
+    assert [path.name for path in tmp_path.rglob("*")] == ["bundles"]
+    proved(f"{kind}: {caught.value.code}")
+
+
+def test_our_download_takes_the_release(releases, address, tmp_path, capsys):
+    url = f"{address}/releases/{releases[SR].name}"
+    main(["download", url, "--bundle_dir", str(tmp_path), "--sha256", sha256_of(releases[SR])])
+    assert os.listdir(tmp_path) == [SR]
+    assert monai_diffens.__version__ in releases[SR].name
