@@ -89,9 +89,9 @@ class ScriptedSampler(nn.Module):
             level = float(scheduler.alphas_cumprod[t])
             self.clean_of_x.append(float(to_clean(zero, one, level, scheduler.prediction_type)))
             self.clean_of_prediction.append(float(to_clean(one, zero, level, scheduler.prediction_type)))
-        self.factors = list(factors or (1.0, 1.0, 1.0))
+        self.factors = [float(factor) for factor in factors or (1, 1, 1)]
         self.profile = profile
-        self.residual_scale = inferer.residual_scale
+        self.residual_scale = float(inferer.residual_scale)
         self.margin = inferer.margin
         self.grid = PATCH_GRID
         self.threshold = FOREGROUND
