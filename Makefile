@@ -3,6 +3,7 @@ VENV ?= .venv
 LABEL_VENV ?= .venv-label
 PYTEST_ARGS ?=
 BIN := $(VENV)/bin
+BUNDLES := $(patsubst %/models/model.pt,%,$(sort $(wildcard bundles/*/models/model.pt)))  # those with weights
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := help
@@ -26,8 +27,8 @@ bench: $(VENV)/.installed  ## run every benchmarks/bench_*.py
 	@test -n "$(BENCHMARKS)" || { echo "no benchmarks/bench_*.py here" >&2; exit 1; }
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done
 
-bundles: $(VENV)/.demo  ## write a release zip of every bundle, and their SHA-256, to dist/
-	$(BIN)/python -m monai_diffens pack bundles/* --output_dir dist
+bundles: $(VENV)/.demo  ## write a release zip of every bundle that has weights, and SHA-256, to dist/
+	$(BIN)/python -m monai_diffens pack $(BUNDLES) --output_dir dist
 
 download-test: $(VENV)/.installed  ## after bundles: download the zips from local servers and run them; says what it proved
 	DIFFENS_DIST=dist $(BIN)/python -m pytest -q -s tests/bundles/test_download.py
