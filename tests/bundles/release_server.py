@@ -27,7 +27,7 @@ def serve(releases: Path, repositories: Path) -> Iterator[str]:
             if kind in ("releases", "half"):
                 content = (releases / rest[-1]).read_bytes()
                 self.reply(content, sent=len(content) // (2 if kind == "half" else 1))
-            elif kind == "api":  # /api/models/OWNER/NAME/...
+            elif kind == "api" and len(rest) > 3:  # /api/models/OWNER/NAME/...
                 self.answer(repositories / rest[2], rest[3])
             elif kind == OWNER:  # /OWNER/NAME/resolve/COMMIT/FILE
                 content = repositories.joinpath(rest[0], *rest[3:]).read_bytes()

@@ -131,7 +131,7 @@ def test_it_runs_without_this_package(python, downloaded, scan, tmp_path):
     assert error < 0.01
     assert json.loads((tmp_path / "out" / "brain_T1w_sr.json").read_text())["Synthetic"]
     proved(
-        f"{SR}: runs with its own package, where none is installed; sliced thick again, off by {error:.3%}"
+        f"{SR}: runs with its own package, where none is installed; sliced thick again, off by {error:.1e}"
     )
 
 
