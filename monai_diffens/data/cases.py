@@ -19,6 +19,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from monai_diffens.data.dicom_gate import check_series
+from monai_diffens.data.dicom_series import DicomSeries
 from monai_diffens.data.inputs import find_inputs
 from monai_diffens.data.output_folder import check_output_folder, check_room, remove_leftovers, stamp
 from monai_diffens.data.writer import case_name, output_path
@@ -52,7 +54,7 @@ class _Scan:
 
 
 class CaseFolder:
-    """The cases of one run over a NIfTI file or a folder, and what became of them.
+    """The cases of one run over a NIfTI file, a DICOM series or a folder, and what became of them.
 
     A folder gives every ``.nii`` and ``.nii.gz`` directly inside; hidden files are left out, and so are the
     run's own earlier results where it writes into its input folder. A BIDS folder (it holds
@@ -60,8 +62,11 @@ class CaseFolder:
     gives the anatomical contrasts (``BIDS_CONTRASTS``) of every subject and session instead.
     Links that lead out of the folder are rejected.
 
-    A case is named after its file; its result is ``<output_dir>/<case>_<suffix>.nii.gz``. Inputs that would
-    share a result are all rejected, so that a result's name never depends on what else was in the folder.
+    A folder without any of these gives every DICOM series in it and below, except this package's own results
+    (so that automatic routing cannot run in a circle); a case is then named after a hash of the series' UID.
+
+    A NIfTI case is named after its file; a result is ``<output_dir>/<case>_<suffix>.nii.gz``. Inputs that
+    would share a result are all rejected, so that its name never depends on what else was in the folder.
 
     With a ``target_spacing``, scans whose slices are too far apart for it are rejected, and scans that
     already reach it are left alone: there is nothing to do for them, which is no failure.
@@ -83,7 +88,7 @@ class CaseFolder:
         """Remember what is asked for; nothing is read or written yet.
 
         Args:
-            input: NIfTI file or folder.
+            input: NIfTI file, or a folder of NIfTI files or of DICOM series.
             output_dir: where results go; need not exist.
             suffix: letters, digits, ``-`` and ``_``.
             force: accept values that do not look like MR.
@@ -92,7 +97,8 @@ class CaseFolder:
                 spacings are not looked at when None.
             volume: which volume of a 4D file to take, counted from 0.
             fill_nan: accept NaN and infinite voxels, which are to be taken as 0.
-            mask: a brain mask for a single input, or a folder of masks named as the scans.
+            mask: a brain mask (NIfTI) for a single input, or a folder of masks named as the scans
+                (``<case>.nii.gz`` for a DICOM series).
             maps: names of the maps that a finished case has beside its result, as ``std`` for
                 ``<case>_<suffix>_std.nii.gz``; where one is missing, the case is worked on again.
         """
@@ -101,13 +107,16 @@ class CaseFolder:
         self.target_spacing = target_spacing
         self.volume, self.fill_nan, self.mask = volume, fill_nan, mask
         self.failures: dict[str, str] = {}
+        self._series: dict[Path, DicomSeries] = {}  # by name, which stands for the path
+        self._problems: list[str] = []
         self.maps = tuple(maps)
 
     @property
     def items(self) -> list[dict[str, Any]]:
         """Cases to work on: ``{"image": path, "case": name, "warnings": [line, ...]}``; checked once.
 
-        With a mask also ``"mask": path``.
+        Of a DICOM series ``image`` is the list of its files, in the order of their positions. With a mask
+        also ``"mask": path``.
 
         Raises:
             SystemExit: status 1, after one line on stderr: nothing at the input, its only file was rejected,
@@ -177,6 +186,9 @@ class CaseFolder:
             remove_leftovers(self.output_dir)
         except InputRejected as error:
             _stop(str(error))
+        for line in self._problems:
+            log.error("rejected: %s", line)
+            scan.rejected.append(Rejected(Path(str(self.input)), line))
         single = self._is_single(paths)
         shared = defaultdict(list)
         for path in paths:
@@ -216,11 +228,14 @@ class CaseFolder:
 
     def _find(self) -> list[Path]:
         """Paths of the cases."""
-        return find_inputs(self.input, self.output_dir, self.suffix)
+        files, series, self._problems = find_inputs(self.input, self.output_dir, self.suffix)
+        self._series = {Path(one.name): one for one in series}
+        return [*files, *self._series]
 
     def _is_single(self, paths: Sequence[Path]) -> bool:
         """Whether one case was named, so that its rejection ends the run at once."""
-        return not Path(str(self.input)).is_dir()
+        lone_series = len(self._series) == 1 and not self._problems
+        return lone_series or not Path(str(self.input)).is_dir()
 
     def _case_of(self, path: Path) -> str:
         return case_name(path)
@@ -234,7 +249,12 @@ class CaseFolder:
         Raises:
             InputRejected: the case cannot be worked on.
         """
-        checked = check_volume(path, force=self.force, fill_nan=self.fill_nan, volume=self.volume)
+        image: str | list[str] = str(path)
+        if path in self._series:
+            files, checked = check_series(self._series[path], force=self.force)
+            image = [str(file) for file in files]
+        else:
+            checked = check_volume(path, force=self.force, fill_nan=self.fill_nan, volume=self.volume)
         warnings = list(checked.warnings)
         mask = self._mask_of(path)
         finer = 1.0
@@ -245,7 +265,7 @@ class CaseFolder:
                 return None, 0
             warnings += check_factors(factors, spacing, path.name)
             finer = float(np.maximum(factors, 1).prod())
-        item: dict[str, Any] = {"image": str(path), "case": self._case_of(path), "warnings": warnings}
+        item: dict[str, Any] = {"image": image, "case": self._case_of(path), "warnings": warnings}
         return (item if mask is None else item | {"mask": str(mask)}), math.prod(checked.shape) * finer
 
     def _result(self, case: str) -> Path:
@@ -257,8 +277,8 @@ class CaseFolder:
             return None
         mask = Path(str(self.mask))
         if mask.is_dir():
-            mask = mask / path.name
-        if not mask.is_file() or (Path(str(self.input)).is_dir() and not Path(str(self.mask)).is_dir()):
+            mask = mask / (f"{path.name}.nii.gz" if path in self._series else path.name)
+        if not mask.is_file() or not (self._is_single([path]) or Path(str(self.mask)).is_dir()):
             raise InputRejected(say("no_mask", name=path.name))
         check_volume(mask, mask=True)
         return mask
@@ -267,6 +287,8 @@ class CaseFolder:
         return [output_path(self.output_dir, case, f"{self.suffix}_{name}") for name in self.maps]
 
     def _check_place(self, path: Path, sharing: int, result: Path) -> None:
+        if path in self._series:  # named after their UIDs, and checked where they were found
+            return
         if not path.resolve().is_relative_to(Path(str(self.input)).resolve()):
             raise InputRejected(say("outside", name=path.name))
         if sharing > 1:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from os import PathLike
 from pathlib import Path
 
+from monai_diffens.data.dicom_series import DicomSeries, find_series
 from monai_diffens.data.writer import case_name
 from monai_diffens.transforms.input_gate import NIFTI_ENDINGS, InputRejected
 from monai_diffens.transforms.messages import say
 
 __all__ = ["BIDS_CONTRASTS", "find_inputs"]
 
+log = logging.getLogger("monai_diffens")
+
 BIDS_CONTRASTS = ("T1w", "T2w", "PDw", "T2starw", "FLAIR")
 
 
-def find_inputs(input: str | PathLike[str], output_dir: Path, suffix: str) -> list[Path]:
-    """Return the files to work on, sorted.
+def find_inputs(
+    input: str | PathLike[str], output_dir: Path, suffix: str
+) -> tuple[list[Path], list[DicomSeries], list[str]]:
+    """Find what there is to work on.
+
+    Returns:
+        NIfTI files, sorted; where there are none, DICOM series; and a line for each kind of DICOM file that
+        could not be taken.
 
     Raises:
         InputRejected: nothing is there.
@@ -25,7 +35,7 @@ def find_inputs(input: str | PathLike[str], output_dir: Path, suffix: str) -> li
         raise InputRejected(say("no_input"))
     path = Path(str(input))
     if os.path.isfile(path):  # unlike Path.is_file, False for a name that the system cannot look up
-        return [path]
+        return [path], [], []
     if not os.path.isdir(path):
         raise InputRejected(say("input_missing", name=path))
     here = _niftis(path, "*")
@@ -42,9 +52,16 @@ def find_inputs(input: str | PathLike[str], output_dir: Path, suffix: str) -> li
         if path.resolve() == output_dir.resolve():
             own = tuple(f"{case_name(file)}_{suffix}" for file in here)
             found = [file for file in here if not case_name(file).startswith(own)]
-    if not found:
+    if found:
+        return sorted(found), [], []
+    series, problems = find_series(path, output_dir)
+    for one in series:
+        if one.is_result:
+            log.info(say("dicom_result", name=one.name))
+    series = [one for one in series if not one.is_result]
+    if not series and not problems:
         raise InputRejected(say("no_cases", name=path))
-    return sorted(found)
+    return [], series, problems
 
 
 def _niftis(folder: Path, pattern: str) -> list[Path]:

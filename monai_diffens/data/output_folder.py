@@ -15,7 +15,14 @@ from pathlib import Path
 from monai_diffens.transforms.input_gate import NIFTI_ENDINGS, InputRejected
 from monai_diffens.transforms.messages import say
 
-__all__ = ["check_output_folder", "check_room", "remove_leftovers", "stamp", "whole_or_absent"]
+__all__ = [
+    "check_output_folder",
+    "check_room",
+    "folder_whole_or_absent",
+    "remove_leftovers",
+    "stamp",
+    "whole_or_absent",
+]
 
 PART = ".part-"
 PROBE_BYTES = 1 << 20  # written where the system cannot reserve space without writing
@@ -46,6 +53,41 @@ def whole_or_absent(path: Path) -> Iterator[BufferedWriter]:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+@contextmanager
+def folder_whole_or_absent(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``folder`` to write files into; rename it on success, else remove it.
+
+    A folder that is there goes aside first, since a folder cannot replace another.
+
+    Raises:
+        OSError: it could not be written; what was under ``folder`` before is still there.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = folder.with_name(f"{PART}{os.getpid()}-{secrets.token_hex(4)}")
+    aside = part.with_name(f"{part.name}-old")
+    part.mkdir()
+    try:
+        yield part
+        for path in (*part.iterdir(), part):  # after all are written: one by one takes minutes
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        if folder.exists():
+            os.replace(folder, aside)
+        try:
+            os.replace(part, folder)
+        except OSError:
+            if aside.exists():
+                os.replace(aside, folder)
+            raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def check_output_folder(folder: Path, size: int = PROBE_BYTES) -> None:
@@ -95,9 +137,13 @@ def remove_leftovers(folder: Path) -> int:
     removed = 0
     for part in folder.glob(f"{PART}*"):
         with suppress(OSError):  # another run removed it first
-            if part.is_file() and time.time() - part.stat().st_mtime > LEFTOVER_AGE_S:
+            if part.is_symlink() or time.time() - part.stat().st_mtime <= LEFTOVER_AGE_S:
+                continue
+            if part.is_dir():
+                shutil.rmtree(part)
+            else:
                 part.unlink()
-                removed += 1
+            removed += 1
     return removed
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -28,22 +28,17 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from nibabel.imageglobals import logger as nibabel_logger
 
-from monai_diffens.transforms.messages import file_kind, say
+from monai_diffens.transforms.messages import InputRejected, file_kind, say
 from monai_diffens.transforms.nifti_geometry import Geometry, Source, read_geometry, slice_axis
+from monai_diffens.transforms.plausibility import CT_CUT, check_extent, check_range
 
 __all__ = ["NIFTI_ENDINGS", "AffineInMillimetersd", "CheckedVolume", "InputRejected", "check_volume"]
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 BLOCK = 1 << 20  # voxels read at a time
 TAIL_BLOCKS = 64  # blocks of bytes after the last voxel that are read to reach the checksum
-EXTENT_MM = (1.0, 2000.0)  # longest side of a plausible volume: outside it, the unit of length is wrong
-CT_CUT, CT_FRACTION = -100.0, 0.05  # CT: air at -1000 HU fills far more than 5 % of a head scan
 
 T = TypeVar("T")
-
-
-class InputRejected(ValueError):
-    """An input that cannot be worked on; the message is one line: what is wrong and what to do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +46,7 @@ class CheckedVolume:
     """What the gate found in an accepted file.
 
     Attributes:
-        path: the file.
+        path: the file; the name alone of a DICOM series.
         shape: (X, Y, Z) in voxels, as stored; trailing axes of length 1 are left out.
         affine: (4, 4) float64, voxel index to RAS+ millimetres, read-only.
         zooms: spacing along X, Y, Z in millimetres, from the affine.
@@ -65,7 +60,7 @@ class CheckedVolume:
     affine: np.ndarray
     zooms: tuple[float, float, float]
     slice_axis: int | None
-    affine_from: Source
+    affine_from: Source | Literal["dicom"]
     warnings: tuple[str, ...] = ()
 
 
@@ -95,9 +90,7 @@ def check_volume(
     path = Path(path)
     image, shape, geometry = _open(path, volume)
     zooms = nib.affines.voxel_sizes(geometry.affine)
-    extent = float(np.max(zooms * shape))
-    if not EXTENT_MM[0] <= extent <= EXTENT_MM[1]:
-        raise _reject("extent", path, extent=extent)
+    check_extent(path.name, zooms, shape)
     count = math.prod(image.shape[3:])
     notes = [say("picked", volume=volume, count=count, shape=image.shape)] if count > 1 else []
     notes += [say("squeezed", shape=image.shape)] if count == 1 and image.ndim > 3 else []
@@ -105,7 +98,7 @@ def check_volume(
     if bad and not fill_nan:
         raise _reject("non_finite", path, count=bad)
     notes += geometry.warnings + ([say("filled", count=bad)] if bad else [])
-    notes += [] if mask else _check_range(path, low, high, below / math.prod(shape), force)
+    notes += [] if mask else check_range(path.name, low, high, below / math.prod(shape), force=force)
     geometry.affine.flags.writeable = False
     x, y, z = (float(zoom) for zoom in zooms)
     return CheckedVolume(
@@ -259,15 +252,3 @@ def _read_voxels(
             if not _reading(path, file.read, BLOCK):
                 break
     return low, high, below, bad
-
-
-def _check_range(path: Path, low: float, high: float, below: float, force: bool) -> list[str]:
-    """Judge the range of values; ``below`` is the fraction under ``CT_CUT``."""
-    if low >= high:
-        raise _reject("constant", path, value=low if low == high else 0)
-    seen = {"percent": 100 * below, "cut": CT_CUT, "low": low}
-    if below >= CT_FRACTION and not force:
-        raise _reject("not_mr", path, **seen)
-    if high <= 0:  # intensities are scaled by what is above zero
-        raise _reject("not_positive", path, high=high)
-    return [say("forced", **seen)] if below >= CT_FRACTION else []

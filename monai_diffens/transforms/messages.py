@@ -15,7 +15,8 @@ REJECT = {
     "missing": "{name}: no such file; check the path",
     "unreadable": "{name}: cannot be read ({why}); check its permissions",
     "empty": "{name}: empty file (0 bytes); copy or export it again",
-    "wrong_type": "{name}: {kind}, not a NIfTI volume; convert it to .nii or .nii.gz (DICOM: dcm2niix)",
+    "wrong_type": "{name}: {kind}, not a NIfTI volume; convert it to .nii or .nii.gz "
+    "(of DICOM give the folder of the series)",
     "wrong_name": "{name}: a NIfTI volume under the wrong file name; rename it to end with {ending}",
     "corrupt": "{name}: truncated or corrupt ({why}); copy or export it again",
     "header": "{name}: damaged NIfTI header ({why}); export it again",
@@ -77,7 +78,8 @@ CASES = {
     "not_a_case": "{name}: a folder of one case, a folder of case folders or a data list (.json) is needed",
     "bad_list": "{name}: {why}; a data list is a JSON list of objects of contrast to path",
     "input_missing": "{name}: no such file or folder; check --input",
-    "no_cases": "{name}: no NIfTI volume (.nii, .nii.gz) to work on in this folder; check --input",
+    "no_cases": "{name}: no NIfTI volume (.nii, .nii.gz) and no DICOM series to work on in this folder; "
+    "check --input",
     "unwritable": "{name}: cannot write to this output folder ({why}); choose another or free space",
     "nothing_to_do": "{name}: nothing to do, its spacing of {spacing} mm already reaches the target of "
     "{target} mm; for more, ask for a finer target_spacing",
@@ -155,6 +157,32 @@ BUNDLE = {
     "tested_with": "{name}: tested with {tested}; found {found}",
 }
 
+DICOM = {
+    "no_pydicom": "DICOM needs pydicom, which is not installed; run: pip install 'monai-diffens[dicom]'",
+    "dicom_damaged": "{count} DICOM files cannot be read, so their series are not known; export them again",
+    "dicom_outside": "{count} DICOM files are links that lead out of the input folder; copy them instead",
+    "dicom_modality": "{name}: modality {modality}, an MR series is needed; choose an MR series",
+    "dicom_frames": "{name}: multi-frame DICOM, classic MR images with one slice a file are needed; "
+    "convert it (for example: emf2sf of dcm4che, or dcm2niix to NIfTI)",
+    "dicom_class": "{name}: not classic MR Image Storage in grey values (a screenshot or colour map?); "
+    "choose the scanner's own images",
+    "dicom_position": "{name}: {attribute} is missing or unusable, so slices have no place; "
+    "export the series again",
+    "dicom_mixed": "{name}: mixed series, {count} of {total} slices differ from the others in {attribute}, "
+    "at {places} mm along the slice axis; split it into series of one kind",
+    "dicom_duplicates": "{name}: {count} slices lie where another does, at {places} mm along the slice axis; "
+    "remove copies, or split it by time, echo or b-value",
+    "dicom_gap": "{name}: slices are missing or unevenly spaced, from {places} mm along the slice axis "
+    "({mm:.4g} mm apart elsewhere); export the whole series again",
+    "dicom_crooked": "{name}: slices do not stack straight along their normal; resample the series first",
+    "dicom_pixels": "{name}: truncated or corrupt pixels, or a compression that ITK cannot read; "
+    "export the series again",
+    "dicom_several": "{count} DICOM series in this folder, one is needed; give the folder of one series",
+    "dicom_result": "{name}: left out, it is a result of this package",
+    "dicom_thickness": "slices are {thickness:.3g} mm thick and {spacing:.3g} mm apart: pass "
+    "--slice_thickness {thickness:.3g}, or the result is restored for slices as thick as they are apart",
+}
+
 _SIGNATURES = (
     (0, b"\x89PNG", "a PNG image"),
     (0, b"\xff\xd8\xff", "a JPEG image"),
@@ -170,7 +198,11 @@ _SIGNATURES = (
     (0, b"\x1f\x8b", "a gzip archive"),
 )
 
-_ALL = {**REJECT, **WARN, **CASES, **SERVER, **BUNDLE}
+_ALL = {**REJECT, **WARN, **CASES, **SERVER, **BUNDLE, **DICOM}
+
+
+class InputRejected(ValueError):
+    """An input that cannot be worked on; the message is one line: what is wrong and what to do."""
 
 
 def say(key: str, **values: object) -> str:

@@ -1,0 +1,86 @@
+"""Loading a scan, whether it is a NIfTI file or a DICOM series."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from monai.config import KeysCollection, PathLike
+from monai.data import MetaTensor
+from monai.transforms import LoadImage, LoadImaged
+from monai.utils import ensure_tuple
+
+from monai_diffens.data.dicom_gate import check_series
+from monai_diffens.data.dicom_reader import DicomStackReader
+from monai_diffens.data.dicom_series import find_series, is_dicom, read_header, series_name
+from monai_diffens.transforms.messages import InputRejected, say
+
+__all__ = ["DICOM_FILES", "LoadScan", "LoadScand"]
+
+DICOM_FILES = "dicom_files"
+
+
+@contextmanager
+def _no_decoder_warning() -> Iterator[None]:
+    """MONAI 1.6 warns of an absent GPU decoder wherever pydicom is installed; nothing here needs it."""
+    plugin = logging.getLogger("monai.data.nvimgcodec_pydicom_plugin")
+    level = plugin.level
+    plugin.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "NvImgCodecPydicomReader", UserWarning)
+            yield
+    finally:
+        plugin.setLevel(level)
+
+
+class LoadScan(LoadImage):
+    """MONAI's ``LoadImage`` that takes a list of DICOM files for the slices of one volume.
+
+    MONAI would make channels of them. A folder must hold one DICOM series, which is checked as by
+    :func:`~monai_diffens.data.dicom_gate.check_series`; a list is taken to come from that function.
+
+    In ``meta`` of a DICOM volume ``filename_or_obj`` is the series' name, so that no later message shows a
+    patient's folder, and ``dicom_files`` is a JSON list of the files.
+    """
+
+    def __init__(self) -> None:
+        with _no_decoder_warning():
+            super().__init__(ensure_channel_first=True, squeeze_non_spatial_dims=True)
+
+    def __call__(self, filename: Sequence[PathLike] | PathLike, reader: Any = None) -> MetaTensor:
+        """Load one scan: (1, X, Y, Z) float32, affine in mm (RAS+).
+
+        Raises:
+            InputRejected: a folder that does not hold one complete series.
+        """
+        files = [Path(str(file)) for file in ensure_tuple(filename)]
+        if len(files) == 1 and files[0].is_dir():
+            series, problems = find_series(files[0])
+            if problems:
+                raise InputRejected(problems[0])
+            if len(series) != 1:
+                raise InputRejected(say("dicom_several", count=len(series)))
+            files = check_series(series[0])[0]
+        elif not is_dicom(files[0]):
+            return super().__call__(filename, reader)
+        volume: MetaTensor = super().__call__([str(file) for file in files], DicomStackReader())
+        uid = read_header(files[0], ["SeriesInstanceUID"]).SeriesInstanceUID
+        volume.meta["filename_or_obj"] = series_name(uid)
+        volume.meta[DICOM_FILES] = json.dumps([str(file) for file in files])
+        return volume
+
+
+class LoadScand(LoadImaged):
+    """Dictionary form of :class:`LoadScan`."""
+
+    def __init__(self, keys: KeysCollection = "image", allow_missing_keys: bool = False) -> None:
+        """Take the keys that hold a path, a folder or a list of DICOM files."""
+        with _no_decoder_warning():
+            super().__init__(keys, allow_missing_keys=allow_missing_keys)
+        self._loader = LoadScan()

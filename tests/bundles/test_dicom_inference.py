@@ -1,0 +1,81 @@
+"""The inference command on DICOM series made of a real scan: one good, one with a gap."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import itk
+import mr_series
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from monai.data import MetaTensor
+
+from monai_diffens.data.dicom_series import series_name
+from monai_diffens.transforms.thick_slices import measurement_for
+
+FACTOR = 5
+
+
+@pytest.fixture
+def thick(crop_path) -> nib.Nifti1Image:
+    """A real scan with 5 mm slices, lying askew."""
+    crop = nib.load(crop_path)
+    voxels = measurement_for(crop.shape, (1, 1, FACTOR))(MetaTensor(crop.get_fdata(dtype=np.float32)[None]))
+    affine = np.eye(4)
+    affine[:3, :3] = nib.eulerangles.euler2mat(z=0.2, x=0.35) * [1, 1, FACTOR]
+    affine[:3, 3] = (-21, 14, 33)
+    return nib.Nifti1Image(np.asarray(voxels[0]).clip(0).round(), affine)
+
+
+@pytest.mark.slow
+def test_series_in_and_derived_series_out(bundle, thick, run_inference, tmp_path):
+    patient = tmp_path / "in" / mr_series.PATIENT_NAME
+    good = mr_series.series(thick)
+    mr_series.write(good, patient / "good")
+    gap = mr_series.series(thick)
+    mr_series.write(gap[:4] + gap[5:], patient / "gap")
+    out = tmp_path / "out"
+    done = run_inference(bundle, tmp_path, input=tmp_path / "in", output_dir=out)
+    told = done.stdout + done.stderr
+    assert done.returncode == 1 and "Traceback" not in told, told
+    assert "1 done, 0 skipped (result already there), 1 rejected, 0 failed" in done.stdout
+    assert f"rejected: {series_name(gap[0].SeriesInstanceUID)}: slices are missing or" in done.stdout
+
+    case = series_name(good[0].SeriesInstanceUID)
+    assert sorted(p.name for p in out.iterdir()) == [f"{case}_sr{end}" for end in ("", ".json", ".nii.gz")]
+    texts = [told, (out / f"{case}_sr.json").read_text(), *map(str, out.rglob("*"))]
+    assert not [text for text in texts for name in ("ller", "4711", "ACC-99", "House") if name in text]
+
+    nifti = nib.load(out / f"{case}_sr.nii.gz")
+    np.testing.assert_allclose(nib.affines.voxel_sizes(nifti.affine), 1, atol=1e-4)
+    names = itk.GDCMSeriesFileNames.New()
+    names.SetDirectory(str(out / f"{case}_sr"))
+    (uid,) = names.GetSeriesUIDs()
+    image = itk.imread(list(names.GetFileNames(uid)))
+    index = [[0, 0, 0], *(np.array(nifti.shape) - 1) * np.eye(3, dtype=int)]
+    for corner in index:  # the same millimetres, by ITK's reckoning
+        left, back, head = image.TransformIndexToPhysicalPoint([int(i) for i in corner])
+        np.testing.assert_allclose(
+            (-left, -back, head), nib.affines.apply_affine(nifti.affine, corner), atol=1e-3
+        )
+    voxels = np.asarray(itk.array_from_image(image)).T
+    np.testing.assert_allclose(voxels, nifti.get_fdata(), atol=0.51)
+    middles = [nib.affines.apply_affine(i.affine, (np.array(i.shape) - 1) / 2) for i in (thick, nifti)]
+    np.testing.assert_allclose(*middles, atol=1e-3)
+
+    files = sorted((out / f"{case}_sr").iterdir())
+    derived = pydicom.dcmread(files[0])
+    assert derived.StudyInstanceUID == good[0].StudyInstanceUID and uid != good[0].SeriesInstanceUID
+    assert "diffensembler_sr" in derived.SeriesDescription
+    check_conformance(files[0])
+
+
+def check_conformance(file: Path) -> None:
+    if shutil.which("dciodvfy") is None:
+        assert not os.environ.get("DIFFENS_DCIODVFY_REQUIRED"), "dciodvfy is not installed"
+        return
+    told = subprocess.run(["dciodvfy", "-new", str(file)], capture_output=True, text=True, check=False).stderr
+    assert told.splitlines() == ["MRImage"]
