@@ -7,7 +7,7 @@ BUNDLES := $(patsubst %/models/model.pt,%,$(sort $(wildcard bundles/*/models/mod
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bundles download-test label-test
+.PHONY: help demo test lint bench bundles download-test label-test pacs-test dicom-tools
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,12 @@ lint: $(VENV)/.installed  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+pacs-test: $(VENV)/.installed dicom-tools  ## a scan through a real PACS (Orthanc) and back, on loopback
+	$(BIN)/python tests/pacs_round_trip.py
+
+dicom-tools:  ## install the Debian packages of the DICOM checks: dicom3tools, dcmtk, Orthanc
+	.ci/install-dicom-tools
 
 bench: $(VENV)/.installed  ## run every benchmarks/bench_*.py
 	@test -n "$(BENCHMARKS)" || { echo "no benchmarks/bench_*.py here" >&2; exit 1; }
