@@ -105,9 +105,9 @@ class Pacs:
         answer, _ = self._request(
             "studies", body + f"--{mark}--\r\n".encode(), accept="application/dicom+json", kind=kind
         )
-        told = json.loads(answer)
-        if "00081198" in told:  # failed SOP sequence
-            raise RuntimeError(f"the PACS refused instances: {told['00081198']}")
+        failed = json.loads(answer).get("00081198", {}).get("Value", [])  # Failed SOP Sequence
+        if failed:
+            raise RuntimeError(f"the PACS refused {len(failed)} instances: {failed[0]}")
 
     def _request(
         self, path: str, body: bytes | None = None, *, accept: str, kind: str | None = None
