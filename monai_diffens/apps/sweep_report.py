@@ -105,16 +105,16 @@ def write_report(
             "",
             f"## {setting}, mean of cases",
             "",
-            _row(("method", "passes", "restart", *shown.values())),
+            markdown_row(("method", "passes", "restart", *shown.values())),
         ]
-        lines.append(_row(["---"] * (3 + len(shown))))
+        lines.append(markdown_row(["---"] * (3 + len(shown))))
         for (where, method, steps, restart), values in means.items():
             if where == setting:
                 figures = (
                     f"{values[metric]:.{4 if metric == 'consistency' else 3}f}" if metric in values else "-"
                     for metric in shown
                 )
-                lines.append(_row((method, str(steps), restart or "-", *figures)))
+                lines.append(markdown_row((method, str(steps), restart or "-", *figures)))
         lines += ["", *_at_reference(means, setting)]
     lines += ["", f"Every case stands in [{table.name}]({table.name})."]
     report = table.with_suffix(".md")
@@ -132,7 +132,7 @@ def summary(
         f"{who} {steps}{f' from {restart}' if restart else ''}" if steps else who
         for who, steps, restart in points
     ]
-    lines = [_row(("setting", *heads)), _row(["---"] * (1 + len(points)))]
+    lines = [markdown_row(("setting", *heads)), markdown_row(["---"] * (1 + len(points)))]
     for setting in settings:
         cells = []
         for point in points:
@@ -140,7 +140,7 @@ def summary(
             cells.append(
                 "-" if values is None else " / ".join(f"{values[m]:.{n}f}" for m, n in SUMMARY.items())
             )
-        lines.append(_row((setting, *cells)))
+        lines.append(markdown_row((setting, *cells)))
     return lines
 
 
@@ -187,5 +187,6 @@ def _at_reference(means: Mapping[tuple[str, str, int, str], dict[str, float]], s
     return [f"At sharpness {REFERENCE_SHARPNESS} (PSNR / SSIM inside the brain, along each curve): {text}."]
 
 
-def _row(cells: Iterable[str]) -> str:
+def markdown_row(cells: Iterable[str]) -> str:
+    """One row of a Markdown table."""
     return "| " + " | ".join(cells) + " |"

@@ -30,6 +30,18 @@ def contrast_path(dataset_dir: str | Path, subject: str, contrast: str) -> Path:
     return Path(dataset_dir) / subject / "anat" / f"{subject}_{contrast}.nii.gz"
 
 
+def label_path(dataset_dir: str | Path, subject: str) -> Path | None:
+    """Path of a subject's lesion or tumour label map; None where it has none."""
+    folder = Path(dataset_dir) / "derivatives" / "labels" / subject / "anat"
+    return next(iter(sorted(folder.glob(f"{subject}_desc-*_dseg.nii.gz"))), None)
+
+
+def labelled_volumes(items: Sequence[dict[str, str]], dataset_dir: str | Path) -> list[dict[str, str]]:
+    """The items of :func:`sharp_volumes` whose subject has a label map, with its path at ``lesion``."""
+    found = ((item, label_path(dataset_dir, item["subject"])) for item in items)
+    return [item | {"lesion": str(path)} for item, path in found if path is not None]
+
+
 def sharp_volumes(
     dataset_dir: str | Path,
     split: str,

@@ -102,7 +102,7 @@ class DialSweep:
 
     def load(self, item: Mapping[str, Any]) -> Any:
         """What :meth:`trial` needs of an item, cut to the region."""
-        return torch.as_tensor(self.crop(self.preprocessing(item)["label"])).float()
+        return load_truth(self.preprocessing, item, self.region)
 
     def crop(self, volume: Tensor) -> Tensor:
         """The central box of a volume (1, X, Y, Z)."""
@@ -160,6 +160,18 @@ class DialSweep:
         inferer = copy.copy(self.inferer)
         inferer.fusion, inferer.num_steps, inferer.restart = fusion, steps, restart
         return torch.as_tensor(inferer(inputs, self.network)[0]).clamp(min=0).cpu() * scale
+
+
+def load_truth(
+    preprocessing: Callable[[Mapping[str, Any]], dict[str, Any]],
+    item: Mapping[str, Any],
+    region: Sequence[int] | None = None,
+) -> Tensor:
+    """The scaled ``label`` of an item, (1, X, Y, Z), or its central box of ``region`` voxels."""
+    truth = preprocessing(item)["label"]
+    if region is not None:
+        truth = CenterSpatialCrop(region)(truth)
+    return torch.as_tensor(truth).float()
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -1,0 +1,138 @@
+"""Does the spread cover the error? Measured on volumes whose truth is known, scaled by others."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from torch import Tensor
+
+from monai_diffens.engines.sweep import append_row, load_truth, read_table
+from monai_diffens.inferers.inferer import DiffEnsemblerInferer
+from monai_diffens.metrics.uncertainty import spread_metrics
+from monai_diffens.networks.diff_ensembler import DiffEnsembler
+from monai_diffens.transforms.thick_slices import thick_slice
+
+logger = logging.getLogger(__name__)
+
+KEYS = ("weights", "split", "setting", "case", "num_steps", "restart", "num_samples")
+
+
+class SpreadCalibration:
+    """Sample degraded volumes several times, and compare spread and error inside the brain.
+
+    The volumes of ``fit_items`` come first: the factor that brings the share of their errors within one
+    spread to 68.3 % is what scales the spread of ``items``. Rows of other weights are dropped from the
+    table; rows of these weights are not computed again.
+
+    Args:
+        items: volumes that are reported on, with ``label`` (path) and ``case`` (split "test").
+        fit_items: volumes that the scale is fitted on (split "val").
+        preprocessing: loads an item and scales its ``label`` to [0, about 1].
+        network: the model, on ``device``.
+        inferer: its scheduler, seed and fusion are used.
+        settings: name -> {"factors": ..., "profile": ...}, as for the sweep.
+        dial: (num_steps, restart or None) pairs.
+        num_samples: samples a volume.
+        weights_file: its recorded hash marks the rows.
+        output_dir: receives ``spread.csv``.
+        region: side lengths of the central box, in voxels; the whole volume when None.
+        device: where to run.
+
+    Raises:
+        ValueError: no volumes to fit on, or fewer than two samples.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Mapping[str, Any]],
+        fit_items: Sequence[Mapping[str, Any]],
+        preprocessing: Callable[[Mapping[str, Any]], dict[str, Any]],
+        network: DiffEnsembler,
+        inferer: DiffEnsemblerInferer,
+        settings: Mapping[str, Mapping[str, Any]],
+        dial: Sequence[tuple[int, float | None]],
+        num_samples: int,
+        weights_file: str | Path,
+        output_dir: str | Path,
+        region: Sequence[int] | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if not fit_items or num_samples < 2:
+            raise ValueError("volumes to fit the scale on and two samples or more are needed")
+        self.splits = {"val": fit_items, "test": items}
+        self.preprocessing = preprocessing
+        self.network = network.eval()
+        self.inferer = copy.copy(inferer)
+        self.inferer.spread, self.inferer.num_samples = True, int(num_samples)
+        self.settings = settings
+        self.dial = [(int(steps), restart) for steps, restart in dial]
+        self.weights_file = weights_file
+        self.table = Path(output_dir) / "spread.csv"
+        self.region = region
+        self.device = device
+
+    def run(self) -> Path:
+        """Compute what is missing in the table, and return its path."""
+        weights = start_table(self.table, self.weights_file)
+        for split, items in self.splits.items():
+            for item in items:
+                truth = load_truth(self.preprocessing, item, self.region)
+                for name, setting in self.settings.items():
+                    for steps, restart in self.dial:
+                        case, restarted = str(item["case"]), "" if restart is None else str(restart)
+                        samples = str(self.inferer.num_samples)
+                        values = (weights, split, name, case, str(steps), restarted, samples)
+                        key = dict(zip(KEYS, values, strict=True))
+                        rows = read_table(self.table)
+                        if any(all(row[k] == key[k] for k in KEYS) for row in rows):
+                            continue
+                        scale = None if split == "val" else fitted_scale(rows, key)
+                        error, spread = self.sample(case, truth, setting, steps, restart)
+                        figures = spread_metrics(error, spread, 1.0 if scale is None else scale)
+                        append_row(self.table, key | figures)
+                        logger.info("%s: %s", " ".join(values[1:]), figures)
+        return self.table
+
+    def sample(
+        self, case: str, truth: Tensor, setting: Mapping[str, Any], steps: int, restart: float | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Error and spread (N,) of the voxels of a truth (1, X, Y, Z) that are above zero."""
+        self.inferer.num_steps, self.inferer.restart = steps, restart
+        named = MetaTensor(truth, meta={"case": case})
+        inputs = thick_slice(named, setting["factors"], setting.get("profile", "box"))[None]
+        mean, spread = torch.as_tensor(self.inferer(inputs.to(self.device), self.network)[0]).cpu()
+        inside = truth[0] > 0
+        error = truth[0][inside] - mean.clamp(min=0)[inside]
+        return error.numpy(), spread[inside].numpy()
+
+
+def fitted_scale(rows: Sequence[Mapping[str, str]], key: Mapping[str, str]) -> float:
+    """Mean scale of the ``val`` rows of a setting and dial.
+
+    Raises:
+        ValueError: there is none.
+    """
+    same = [k for k in KEYS if k not in ("split", "case")]
+    scales = [
+        float(row["scale"]) for row in rows if row["split"] == "val" and all(row[k] == key[k] for k in same)
+    ]
+    if not scales:
+        raise ValueError(f"no val row of {', '.join(key[k] for k in same)}: the scale cannot be fitted")
+    return float(np.mean(scales))
+
+
+def start_table(table: Path, weights_file: str | Path) -> str:
+    """Make the folder, drop a table of other weights, and return the mark of these, 12 digits of SHA-256."""
+    weights = Path(f"{weights_file}.sha256").read_text(encoding="utf-8")[:12]
+    table.parent.mkdir(parents=True, exist_ok=True)
+    if any(row["weights"] != weights for row in read_table(table)):
+        logger.warning("%s holds figures of other weights: begun anew", table.name)
+        table.unlink()
+    return weights
