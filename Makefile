@@ -2,12 +2,13 @@ PYTHON ?= python3
 VENV ?= .venv
 LABEL_VENV ?= .venv-label
 PYTEST_ARGS ?=
+TORTURE_ARGS ?= --kills 20 --seed 0
 BIN := $(VENV)/bin
 BUNDLES := $(patsubst %/models/model.pt,%,$(sort $(wildcard bundles/*/models/model.pt)))  # those with weights
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bundles download-test label-test pacs-test dicom-tools
+.PHONY: help demo test lint bench bundles download-test label-test torture pacs-test dicom-tools
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +18,9 @@ demo: $(VENV)/.demo  ## thick-slice a template brain, restore it, write NIfTI, P
 
 test: $(VENV)/.installed  ## run the tests; PYTEST_ARGS="-m 'not slow'" for the quick ones
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+torture: $(VENV)/.installed  ## kill a folder run 20 times, finish it, compare with an undisturbed run
+	$(BIN)/python tests/bundles/torture.py $(TORTURE_ARGS)
 
 lint: $(VENV)/.installed  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ from typing import Any
 import nibabel as nib
 import pytest
 import torch
+from bad_input_table import note_row, pytest_terminal_summary  # noqa: F401 (a hook)
 
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 
@@ -31,6 +32,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """With DIFFENS_DATA_REQUIRED set, a `data` test that skips is a failure (xfail is not a skip)."""
     report = yield
+    if call.when == "call" or not report.passed:
+        note_row(item, report)
     if (
         report.skipped
         and not hasattr(report, "wasxfail")
@@ -40,6 +43,12 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"skipped although DIFFENS_DATA_REQUIRED is set: {report.longrepr}"
     return report
+
+
+@pytest.fixture
+def got(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Function (line) that notes what a user saw, for the table of bad inputs."""
+    return lambda line: record_property("got", line)
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +83,12 @@ def data_dir() -> Path:
     if not (DATA_DIR / "participants.tsv").is_file():
         pytest.skip(f"no real scans at {DATA_DIR}; set DIFFENS_DATA to a copy of the data pack")
     return DATA_DIR
+
+
+@pytest.fixture(scope="session")
+def data_dir_or_none() -> Path | None:
+    """The folder of real scans where there is one, for tests that can do with the template brain."""
+    return DATA_DIR if (DATA_DIR / "participants.tsv").is_file() else None
 
 
 @pytest.fixture

@@ -79,6 +79,12 @@ class CaseEvaluator(SupervisedEvaluator):
                 self.terminate()
             return []
 
+    def _handle_exception(self, e: BaseException) -> None:
+        """Let an interruption pass: handlers such as MONAI's StatsHandler would log it with a traceback."""
+        if not isinstance(e, Exception):
+            raise e
+        super()._handle_exception(e)
+
 
 def failure_line(case: str, error: BaseException) -> str:
     """Say in one line why a case failed, without texts that may hold a path or a patient's name."""

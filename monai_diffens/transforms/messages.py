@@ -68,6 +68,12 @@ WARN = {
     "unit_unknown": "the header names no unit of length: taken as millimetres",
     "thick": "slices {mm:.3g} mm apart are {factor:.3g} target voxels, beyond the trained 2 to {trained:g}: "
     "expect less detail than the model card tells",
+    "unlike_intensities": "intensities are unlike the training scans: their {percentile}th percentile is "
+    "{value:.0f} % of the bright end, {low:.0f} to {high:.0f} % in training (another modality, or a skull?)",
+    "unlike_extent": "the brain spans {extent} mm, {low} to {high} mm in training (cut off, or a skull?)",
+    "unlike_orientation": "by its shape the head lies {codes}, not RAS as the header says: check the file's "
+    "orientation",
+    "unlike_spacing": "the result has voxels of {spacing} mm, trained was {trained} mm",
     "forced": "{percent:.0f} % of the voxels lie below {cut:g}, unlike MR: accepted because of force",
 }
 

@@ -6,7 +6,6 @@ Pure functions on headers: no voxel is read. Affines are (4, 4) float64, voxel i
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Literal, NamedTuple
 
 import nibabel as nib
@@ -62,6 +61,10 @@ def read_geometry(image: nib.Nifti1Image, header_bytes: bytes) -> Geometry:
     spacing = type(header)(header_bytes[: header.sizeof_hdr], check=False)["pixdim"][1:4]
     if source != "sform" and not (np.isfinite(spacing).all() and spacing.all()):
         raise ValueError(f"spacing {' x '.join(f'{s:g}' for s in spacing)}")
+    try:
+        header.get_qform()
+    except Exception as error:  # of several kinds; MONAI's reader looks at it even where the sform is used
+        raise ValueError("the qform's quaternion is impossible") from error
     affine = np.array(image.affine, dtype=float)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or not lengths.all():
@@ -109,9 +112,6 @@ def _forms_apart(image: nib.Nifti1Image) -> float:
     header = image.header
     if header["sform_code"] <= 0 or header["qform_code"] <= 0:
         return 0.0
-    try:
-        difference = header.get_sform() - header.get_qform()
-    except Exception:  # nibabel raises several kinds on an impossible quaternion; the sform is used anyway
-        return math.inf
+    difference = header.get_sform() - header.get_qform()
     corners = np.array([(*c, 1) for c in itertools.product(*((0, n - 1) for n in image.shape[:3]))]).T
     return float(np.linalg.norm((difference @ corners)[:3], axis=0).max())

@@ -23,10 +23,9 @@ def shipped() -> Path:
     return BUNDLE
 
 
-@pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of its configs with untrained weights that predict a little noise."""
-    copy = tmp_path_factory.mktemp("bundles") / BUNDLE.name
+def copy_bundle(folder: Path) -> Path:
+    """Copy the configs into ``folder``, with untrained weights that predict a little noise."""
+    copy = folder / BUNDLE.name
     shutil.copytree(BUNDLE / "configs", copy / "configs")
     torch.manual_seed(0)
     network = DiffEnsembler()
@@ -35,6 +34,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
             parameter.add_(torch.randn_like(parameter), alpha=1e-3)
     save_weights(network.state_dict(), copy / "models" / "model.pt")
     return copy
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of its configs with untrained weights that predict a little noise."""
+    return copy_bundle(tmp_path_factory.mktemp("bundles"))
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -31,7 +31,8 @@ def thick(crop_path) -> nib.Nifti1Image:
 
 
 @pytest.mark.slow
-def test_series_in_and_derived_series_out(bundle, thick, run_inference, tmp_path):
+@pytest.mark.bad_input(27)
+def test_series_in_and_derived_series_out(bundle, thick, run_inference, tmp_path, got):
     patient = tmp_path / "in" / mr_series.PATIENT_NAME
     good = mr_series.series(thick)
     mr_series.write(good, patient / "good")
@@ -43,6 +44,7 @@ def test_series_in_and_derived_series_out(bundle, thick, run_inference, tmp_path
     assert done.returncode == 1 and "Traceback" not in told, told
     assert "1 done, 0 skipped (result already there), 1 rejected, 0 failed" in done.stdout
     assert f"rejected: {series_name(gap[0].SeriesInstanceUID)}: slices are missing or" in done.stdout
+    got(next(line for line in done.stdout.splitlines() if line.startswith("rejected: "))[10:])
 
     case = series_name(good[0].SeriesInstanceUID)
     assert {f"{case}_sr{end}" for end in ("", ".json", ".nii.gz")} <= {p.name for p in out.iterdir()}

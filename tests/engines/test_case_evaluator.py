@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader, Dataset
+from monai.handlers import StatsHandler
 from monai.inferers import SimpleInferer
 from monai.transforms import Compose, LoadImaged
 
@@ -140,14 +141,17 @@ def test_a_failed_case_counts_although_an_older_result_is_there(cases, capsys):
     assert lines[0].startswith("3 done") and lines[1].startswith("failed: a: not enough memory; close")
 
 
-def test_an_interruption_is_no_failure_of_a_case(cases):
+def test_an_interruption_is_no_failure_of_a_case(cases, caplog):
     class Interrupted(FailsFor):
         def __call__(self, inputs, network, *args, **kwargs):
             raise SystemExit(130)
 
+    engine = evaluator(cases, Interrupted(0, ValueError()))
+    StatsHandler(iteration_log=False).attach(engine)
     with pytest.raises(SystemExit) as stop:
-        evaluator(cases, Interrupted(0, ValueError())).run()
+        engine.run()
     assert stop.value.code == 130 and cases.failures == {}
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 @pytest.mark.parametrize(

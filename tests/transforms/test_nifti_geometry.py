@@ -173,3 +173,12 @@ def test_affine_transform_leaves_other_items(tmp_path):
     volume = object()
     assert AffineInMillimetersd("image")({"image": volume})["image"] is volume
     assert AffineInMillimetersd("image", allow_missing_keys=True)({}) == {}
+
+
+def test_an_impossible_quaternion_is_rejected(tmp_path):
+    """MONAI's reader fails on it even where the sform is used."""
+    path = save(tmp_path / "a.nii")
+    data = bytearray(path.read_bytes())
+    data[256:268] = np.array([2, 0, 0], "<f4").tobytes()
+    path.write_bytes(data)
+    assert "the qform's quaternion is impossible" in rejection(path)

@@ -1,0 +1,154 @@
+"""Warnings on scans unlike the training volumes: on CT and upside-down heads, not on test subjects."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, LoadImaged, Orientationd
+
+from monai_diffens.apps.demo import load_truth
+from monai_diffens.apps.training_range import measure
+from monai_diffens.data.bids import CONTRASTS, contrast_path
+from monai_diffens.transforms.target_grid import RestoreToSpacingd
+from monai_diffens.transforms.training_range import (
+    PERCENTILES,
+    REFERENCE,
+    FlagUnlikeTrainingd,
+    ScanTraits,
+    TrainingRange,
+)
+
+LOAD = Compose(
+    [
+        LoadImaged("image", reader="NibabelReader", ensure_channel_first=True),
+        Orientationd("image", axcodes="RAS", labels=None),
+    ]
+)
+
+
+@pytest.fixture(scope="module")
+def brain() -> MetaTensor:
+    """The template brain at 1 mm, in RAS order, 0 outside."""
+    volume, affine = load_truth()
+    template = MetaTensor(volume.reshape(1, *volume.shape[-3:]), affine=affine)
+    return Orientationd("image", axcodes="RAS", labels=None)({"image": template})["image"]
+
+
+def flags(volume, spacing: float = 1.0, affine=None) -> list[str]:
+    """Warnings on a volume (1, X, Y, Z)."""
+    affine = np.diag([spacing, spacing, spacing, 1.0]) if affine is None else affine
+    scan = MetaTensor(torch.as_tensor(np.ascontiguousarray(volume)), affine=affine)
+    return FlagUnlikeTrainingd("image")({"image": scan, "case": "a"}).get("warnings", [])
+
+
+def test_a_brain_as_in_training(brain):
+    assert flags(brain) == []
+
+
+@pytest.mark.parametrize("factor", [(1, 1, 5), (4, 1, 1), (4, 4, 4)], ids=str)
+def test_a_thick_sliced_brain_as_in_training(brain, factor):
+    x, y, z = (n // f * f for n, f in zip(brain.shape[1:], factor, strict=True))
+    fx, fy, fz = factor
+    blocks = brain.numpy()[0, :x, :y, :z].reshape(x // fx, fx, y // fy, fy, z // fz, fz)
+    thick = MetaTensor(torch.as_tensor(blocks.mean((1, 3, 5))[None]), affine=np.diag([*factor, 1.0]))
+    restored = RestoreToSpacingd("image", spacing=1.0)({"image": thick})["image"]
+    assert flags(restored, affine=restored.affine) == []
+
+
+@pytest.mark.parametrize("axes", [(3,), (2,), (2, 3), (1, 2, 3)], ids=str)
+def test_a_head_that_lies_another_way_than_its_header_says(brain, axes, caplog):
+    told = flags(np.flip(brain.numpy(), axes))
+    assert len(told) == 1 and "by its shape the head lies" in told[0]
+    codes = "".join(("RL", "AP", "SI")[axis][axis + 1 in axes] for axis in range(3))
+    said = told[0].split("lies ")[1][:3]
+    assert said[1:] == codes[1:]  # left and right cannot be told from the shape
+    assert caplog.records[-1].message == f"a: {told[0]}"
+
+
+@pytest.mark.parametrize("order", [(0, 1, 3, 2), (0, 3, 2, 1), (0, 3, 1, 2)], ids=str)
+def test_a_head_with_its_axes_in_another_order(brain, order):
+    told = flags(brain.numpy().transpose(order))
+    assert len(told) == 1 and "by its shape the head lies" in told[0]
+
+
+def test_left_and_right_cannot_be_told(brain):
+    assert flags(np.flip(brain.numpy(), 1)) == []
+
+
+@pytest.mark.parametrize("offset", [0, 1024])
+def test_computed_tomography(brain, offset):
+    """Air, brain and a skull around it, in Hounsfield units; with an offset as some exports have it."""
+    volume = brain.numpy()
+    inside = volume > 0
+    unlike = np.where(inside, 20 + 30 * volume / volume.max(), -1000)
+    shell = np.zeros_like(inside)
+    for axis in (1, 2, 3):
+        for step in (-4, 4):
+            shell |= np.roll(inside, step, axis)
+    unlike[shell & ~inside] = 1200
+    told = flags((unlike + offset).astype(np.float32))
+    assert any("intensities are unlike the training scans" in line for line in told)
+
+
+def test_a_part_of_a_head(brain):
+    told = flags(brain.numpy()[..., 60:100])
+    assert len(told) == 1 and told[0].startswith("the brain spans") and "cut off" in told[0]
+
+
+def test_other_voxels_than_trained(brain):
+    told = flags(brain.numpy()[:, ::2, ::2, ::2], spacing=2.0)
+    assert told == ["the result has voxels of 2 x 2 x 2 mm, trained was 1 x 1 x 1 mm"]
+
+
+def test_warnings_are_added(brain):
+    scan = MetaTensor(brain.as_tensor()[..., 60:100], affine=np.eye(4))
+    item = {"image": scan, "case": "a", "warnings": ["before"]}
+    flagged = FlagUnlikeTrainingd("image")(item)
+    assert flagged["warnings"][0] == "before" and len(flagged["warnings"]) == 2
+    assert flagged["image"] is scan and item["warnings"] == ["before"]
+
+
+def test_the_reference_holds_no_scan():
+    assert REFERENCE.stat().st_size < 4096
+    reference = TrainingRange.load()
+    assert reference.intensities[0].shape == (len(PERCENTILES),)
+    assert (reference.intensities[0] < reference.intensities[1]).all()
+
+
+def test_saved_and_loaded(tmp_path, brain):
+    one = ScanTraits.of(brain)
+    made = TrainingRange.over([one, ScanTraits.of(MetaTensor(brain.as_tensor() ** 2, affine=brain.affine))])
+    made.save(tmp_path / "range.json")
+    read = TrainingRange.load(tmp_path / "range.json")
+    assert read.volumes == 2
+    np.testing.assert_allclose(read.extent, made.extent, atol=1e-3)
+    np.testing.assert_allclose(read.skewness, made.skewness, atol=1e-3)
+    assert read.complaints(one) == []
+
+
+@pytest.mark.slow
+def test_no_warning_on_test_subjects(data_dir):
+    with (data_dir / "participants.tsv").open(newline="", encoding="utf-8") as file:
+        subjects = [r["participant_id"] for r in csv.DictReader(file, delimiter="\t") if r["split"] == "test"]
+    paths = [contrast_path(data_dir, subject, contrast) for subject in subjects for contrast in CONTRASTS]
+    assert len(paths) == 12
+    reference = TrainingRange.load()
+    for path in paths:
+        assert reference.complaints(ScanTraits.of(LOAD({"image": path})["image"])) == [], path.name
+
+
+@pytest.mark.slow
+def test_the_reference_comes_from_training_subjects_alone(data_dir, tmp_path):
+    with (data_dir / "participants.tsv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    one = next(row for row in rows if row["split"] == "train")
+    alone = tmp_path / "participants.tsv"
+    alone.write_text("participant_id\tsplit\n" + f"{one['participant_id']}\ttrain\nsub-none\ttest\n")
+    (tmp_path / one["participant_id"]).symlink_to(data_dir / one["participant_id"])
+    measured = measure(Path(tmp_path), "train")
+    assert list(measured) == [one["participant_id"]] and len(measured[one["participant_id"]]) == 4
+    reference = TrainingRange.load()
+    assert all(reference.intensity_excess(scan)[0] <= 1e-3 for scan in measured[one["participant_id"]])
