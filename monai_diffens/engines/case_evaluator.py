@@ -16,6 +16,7 @@ from monai.engines import SupervisedEvaluator
 from monai.inferers import Inferer
 
 from monai_diffens.data.cases import CaseFolder
+from monai_diffens.inferers.memory import is_out_of_memory
 from monai_diffens.transforms.input_gate import InputRejected
 from monai_diffens.transforms.messages import say
 
@@ -24,7 +25,6 @@ __all__ = ["CaseEvaluator", "failure_line"]
 log = logging.getLogger("monai_diffens")
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 class CaseEvaluator(SupervisedEvaluator):
@@ -94,7 +94,7 @@ def failure_line(case: str, error: BaseException) -> str:
             return str(each)
         if isinstance(each, OSError) and each.errno is not None:
             return say("not_written", name=case, why=os.strerror(each.errno))
-        if isinstance(each, MemoryError | torch.OutOfMemoryError) or any(w in str(each) for w in NO_MEMORY):
+        if is_out_of_memory(each):
             return say("out_of_memory", name=case)
     frames = traceback.extract_tb(chain[-1].__traceback__)
     ours = [frame for frame in frames if "monai_diffens" in Path(frame.filename).parts] or frames

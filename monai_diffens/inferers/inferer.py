@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from monai_diffens.data.writer import case_name
 from monai_diffens.inferers.consistency import Measurement
 from monai_diffens.inferers.maps import RunningMoments
+from monai_diffens.inferers.memory import plan_memory, run_within_memory
 from monai_diffens.inferers.residual import RESIDUAL_SCALE, from_residual, target_base, to_residual
 from monai_diffens.inferers.sampling import Denoise, SamplingScheduler, constrained, sample_with_prior
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
@@ -50,6 +52,7 @@ class DiffEnsemblerInferer(Inferer):
         plane_weights: factor of each plane.
         spread: add a channel: the standard deviation over the samples, 0 outside of the foreground.
         spread_scale: factor on that channel, as measured by the bundle's command ``calibrate``.
+        max_memory: limit in GiB beside the model; what the device has left when None.
         weights: add a channel for each expert: its weight, averaged over all passes of all samples. They
             sum to 1, are 0 outside of the foreground, and with fusion "calibrated" may leave [0, 1].
     """
@@ -74,6 +77,7 @@ class DiffEnsemblerInferer(Inferer):
         measured_channel: int = 0,
         condition_weights: Mapping[str, float] | None = None,
         plane_weights: Mapping[str, float] | None = None,
+        max_memory: float | None = None,
     ) -> None:
         super().__init__()
         if num_samples < 1 or num_steps < 1:
@@ -84,6 +88,8 @@ class DiffEnsemblerInferer(Inferer):
             raise ValueError("a spread needs num_samples of 2 or more, got 1")
         if spread_scale <= 0:
             raise ValueError(f"spread_scale must be above 0, got {spread_scale}")
+        if max_memory is not None and max_memory <= 0:
+            raise ValueError(f"max_memory must be above 0 GiB, got {max_memory}")
         if amp not in (True, False, "auto"):
             raise ValueError(f"amp must be true, false or 'auto', got '{amp}'")
         self.scheduler = scheduler
@@ -104,6 +110,7 @@ class DiffEnsemblerInferer(Inferer):
         self.measured_channel = measured_channel
         self.condition_weights = condition_weights
         self.plane_weights = plane_weights
+        self.max_memory = max_memory
 
     def __call__(  # type: ignore[override]
         self, inputs: Tensor, network: DiffEnsembler, *args: Any, **kwargs: Any
@@ -122,7 +129,7 @@ class DiffEnsemblerInferer(Inferer):
         """
         network.check_fusion(self.fusion)
         volumes = [self.restore_case(inputs[index : index + 1], network) for index in range(inputs.shape[0])]
-        result = torch.cat(volumes)
+        result = volumes[0] if len(volumes) == 1 else torch.cat(volumes)
         if isinstance(inputs, MetaTensor):
             return MetaTensor(result, meta=dict(inputs.meta), applied_operations=inputs.applied_operations)
         return result
@@ -138,6 +145,8 @@ class DiffEnsemblerInferer(Inferer):
         cropped = conditions[(..., *region)]
         base = target_base(conditions, self.base)
         case = case_of(meta)
+        if isinstance(network, DiffEnsembler):  # another network sees to its memory itself
+            self.plan(network, cropped, conditions, case)
         samples = RunningMoments()
         weights = cropped.new_zeros(1, network.num_experts, *cropped.shape[2:]) if self.weights else None
         with tqdm(
@@ -180,7 +189,11 @@ class DiffEnsemblerInferer(Inferer):
         def denoise(x_t: Tensor, t: int, step: int) -> Tensor:
             timesteps = torch.full((x_t.shape[0],), t, device=x_t.device)
             with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.use_amp(kind)):
-                fused = network.predict(x_t, conditions, timesteps, self.fusion, step, emphasis)
+                fused = run_within_memory(
+                    lambda: network.predict(x_t, conditions, timesteps, self.fusion, step, emphasis),
+                    network,
+                    x_t.shape[2:],
+                )
             bar.update()
             if weights is not None:
                 weights.add_(fused.weights)
@@ -205,6 +218,22 @@ class DiffEnsemblerInferer(Inferer):
 
         # again at the end: a scheduler that clips, or mixes several predictions, leaves the null space
         return project(walk(constrained(denoise, project, self.scheduler)))
+
+    def plan(self, network: DiffEnsembler, cropped: Tensor, conditions: Tensor, case: str) -> None:
+        """Fit the networks' passes over the region to the memory, and log the estimate."""
+        maps = 2 * self.spread + (network.num_experts + 1) * self.weights
+        outside = math.ceil(2 * conditions[0].numel() / cropped[0].numel())  # the scan and the result
+        plan = plan_memory(
+            network,
+            cropped.shape[2:],
+            conditions.shape[1] + outside,
+            maps,
+            conditions.device,
+            self.max_memory,
+            case,
+        )
+        plan.apply(network, self.weights)
+        logger.info("%s: %s", case, plan)
 
     def foreground(self, conditions: Tensor) -> tuple[slice, slice, slice]:
         """Box of the voxels above zero, with a margin: empty space costs nothing.

@@ -13,6 +13,7 @@ from monai_diffens.networks.calibrator import VolumeCalibrator, average_weights
 from monai_diffens.networks.expert_bank import ExpertBank
 from monai_diffens.networks.feature_alignment import FeatureAlignment
 from monai_diffens.networks.slicing import PLANES
+from monai_diffens.networks.windows import Box, run_in_windows
 
 FUSIONS = ("calibrated", "mean", "alternate")
 
@@ -79,6 +80,10 @@ class DiffEnsembler(nn.Module):
         self.named_conditions = self.bank.conditions if len(self.bank.conditions) > 1 else ()
         self.check_fusion(fusion)
         self.fusion = fusion
+        # How `predict` runs, never what it gives: the most voxels that the calibrator takes at once (0 for
+        # the whole volume), and whether windows keep weights and bias (else zeros of one voxel).
+        self.window_voxels = 0
+        self.keep_weights = True
 
     @torch.jit.unused
     def check_fusion(self, fusion: str) -> None:
@@ -132,9 +137,16 @@ class DiffEnsembler(nn.Module):
         predictions, features = self.bank.predict_with_features(
             x_t, conditions, timesteps, present, self.alignment is not None and fusion == "calibrated"
         )
+        if not torch.jit.is_scripting():  # one process, one window in compiled code
+            self.bank.sum_over_processes(predictions)
         factors: Tensor | None = None
         if emphasis is not None:
             factors = emphasis.to(x_t.device).unsqueeze(0).expand(x_t.shape[0], -1)
+        if not torch.jit.is_scripting():
+            if fusion == "calibrated" and self.window_voxels > 0:
+                return self._fuse_in_windows(
+                    x_t, conditions, predictions, timesteps, present, features, factors
+                )
         if fusion == "calibrated":
             return self.fuse(x_t, conditions, predictions, timesteps, present, features, factors)
         weights = average_weights(present, factors).to(x_t.dtype)[:, :, None, None, None]
@@ -165,9 +177,59 @@ class DiffEnsembler(nn.Module):
         aligned: list[Tensor] | None = None
         if self.alignment is not None and features is not None:
             aligned = self.alignment(features, x_t.shape[0])
+        return self._weigh(x_t, conditions, predictions, timesteps, present, aligned, emphasis)
+
+    def _weigh(
+        self,
+        x_t: Tensor,
+        conditions: Tensor,
+        predictions: Tensor,
+        timesteps: Tensor,
+        present: Tensor,
+        aligned: list[Tensor] | None,
+        emphasis: Tensor | None,
+    ) -> FusedPrediction:
         weights, bias = self.calibrator(x_t, conditions, predictions, timesteps, present, aligned, emphasis)
         fused = (weights * predictions).sum(dim=1, keepdim=True) + bias
         return FusedPrediction(fused, weights, bias)
+
+    @torch.jit.unused
+    def _fuse_in_windows(
+        self,
+        x_t: Tensor,
+        conditions: Tensor,
+        predictions: Tensor,
+        timesteps: Tensor,
+        present: Tensor,
+        features: list[list[Tensor]],
+        emphasis: Tensor | None,
+    ) -> FusedPrediction:
+        """Fuse as :meth:`fuse`, window by window; each process takes its share of the windows."""
+        aligned = None if self.alignment is None else self.alignment(features, x_t.shape[0])
+
+        def weigh(box: Box, levels: list[Tensor] | None) -> FusedPrediction:
+            x, c, v = (volume[(..., *box)] for volume in (x_t, conditions, predictions))
+            return self._weigh(x, c, v, timesteps, present, levels, emphasis)
+
+        nothing = predictions.new_zeros(1, 1, 1, 1, 1)
+        whole = FusedPrediction(
+            torch.zeros_like(x_t),
+            torch.zeros_like(predictions) if self.keep_weights else nothing,
+            torch.zeros_like(x_t) if self.keep_weights else nothing,
+        )
+        outputs = whole if self.keep_weights else whole[:1]
+        run_in_windows(
+            weigh,
+            outputs,
+            self.window_voxels,
+            self.calibrator.level_strides,
+            aligned,
+            self.bank.rank,
+            self.bank.world_size,
+        )
+        for output in outputs:
+            self.bank.sum_over_processes(output)
+        return whole
 
     def present(self, conditions: Tensor) -> Tensor:
         """(B, M, X, Y, Z) -> (B, E) bool: the experts whose condition a case has."""

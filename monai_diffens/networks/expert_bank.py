@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_diffens.networks.plane_denoiser import PlaneDenoiser
-from monai_diffens.networks.slicing import PLANES, neighbour_slices, to_slices, to_volume
+from monai_diffens.networks.slicing import PLANES, gather_slices, plane_axis, put_slices
 
 
 class ExpertBank(nn.Module):
@@ -39,6 +39,7 @@ class ExpertBank(nn.Module):
         self.conditions = tuple(conditions)
         self.reach = reach
         self.slice_chunk = slice_chunk or 1_000_000
+        self.rank, self.world_size = 0, 1  # see share
         # "plane" or "plane/condition", in the order of the predictions
         single = len(self.conditions) == 1
         self.names = [p if single else f"{p}/{c}" for p in self.planes for c in self.conditions]
@@ -83,37 +84,58 @@ class ExpertBank(nn.Module):
             Predictions (B, E, X, Y, Z), and for each expert its maps (B * N, C, H / s, W / s), coarsest
             first; empty where the expert is absent or features are not kept.
         """
-        predictions: list[Tensor] = []
+        # not a list to be joined at the end: that would hold every prediction twice
+        batch_size, x, y, z = x_t.shape[0], x_t.shape[2], x_t.shape[3], x_t.shape[4]
+        predictions = x_t.new_zeros([batch_size, len(self.names), x, y, z])
         features: list[list[Tensor]] = []
-        batch_size, num_conditions = x_t.shape[0], len(self.conditions)
+        num_conditions = len(self.conditions)
         for plane_index, network in enumerate(self.experts):
             plane = self.planes[plane_index]
+            total = batch_size * x_t.shape[2 + plane_axis(plane)]
+            first, last = total * self.rank // self.world_size, total * (self.rank + 1) // self.world_size
+            steps = timesteps.repeat_interleave(total // batch_size)
             for source in range(num_conditions):
                 index = plane_index * num_conditions + source
                 maps: list[Tensor] = []
                 features.append(maps)
-                if present is not None and not bool(present[..., index].any()):  # `continue` does not script
-                    predictions.append(torch.zeros_like(x_t))
-                else:
-                    neighbours = neighbour_slices(conditions[:, source : source + 1], plane, self.reach)
-                    slices = torch.cat([to_slices(x_t, plane), neighbours], dim=1)
-                    steps = timesteps.repeat_interleave(slices.shape[0] // batch_size)
+                if present is None or bool(present[..., index].any()):  # `continue` does not script
+                    prediction = predictions[:, index : index + 1]
+                    condition = conditions[:, source : source + 1]
                     groups = torch.full_like(steps, source, dtype=torch.long)
-                    chunks: list[Tensor] = []
                     chunk_maps: list[list[Tensor]] = []
-                    for begin in range(0, slices.shape[0], self.slice_chunk):
-                        end = min(begin + self.slice_chunk, slices.shape[0])
+                    for begin in range(first, last, self.slice_chunk):
+                        end = min(begin + self.slice_chunk, last)
                         chunk, decoded = network.predict_with_features(  # type: ignore[operator]
-                            slices[begin:end], steps[begin:end], groups[begin:end]
+                            gather_slices(x_t, condition, plane, self.reach, begin, end),
+                            steps[begin:end],
+                            groups[begin:end],
                         )
-                        chunks.append(chunk.to(x_t.dtype))
+                        put_slices(prediction, chunk, plane, begin)
                         if keep_features:
                             chunk_maps.append(decoded)
-                    prediction = to_volume(torch.cat(chunks), plane, batch_size)
-                    if present is not None and present.dim() == 2:
-                        prediction = prediction * present[:, index, None, None, None, None].to(x_t.dtype)
-                    predictions.append(prediction)
                     if keep_features:
                         for level in range(len(chunk_maps[0])):
                             maps.append(torch.cat([decoded[level] for decoded in chunk_maps]))
-        return torch.cat(predictions, dim=1), features
+        if present is not None and present.dim() == 2 and batch_size > 1:
+            predictions = predictions * present[:, :, None, None, None].to(x_t.dtype)
+        return predictions, features
+
+    @torch.jit.unused
+    def share(self, rank: int, world_size: int) -> None:
+        """Run only this process's share of every plane's slices; the others' predictions stay zero.
+
+        The sum over all processes is then the whole prediction.
+
+        Args:
+            rank: 0 to ``world_size`` - 1.
+            world_size: number of processes; 1 runs all slices.
+        """
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} is none of {world_size} processes")
+        self.rank, self.world_size = rank, world_size
+
+    @torch.jit.unused
+    def sum_over_processes(self, share: Tensor) -> None:
+        """Add every process's share of a volume up, in place and in all of them."""
+        if self.world_size > 1:
+            torch.distributed.all_reduce(share)

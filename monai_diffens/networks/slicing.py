@@ -58,6 +58,38 @@ def neighbour_slices(volume: Tensor, plane: str, reach: int) -> Tensor:
     return windows.transpose(2, 3).flatten(2, 3).flatten(0, 1)
 
 
+def gather_slices(x_t: Tensor, condition: Tensor, plane: str, reach: int, begin: int, end: int) -> Tensor:
+    """Cut some slices of x_t, each with the condition's slices around it, and nothing more.
+
+    Args:
+        x_t: (B, C, X, Y, Z).
+        condition: (B, 1, X, Y, Z).
+        plane: one of ``PLANES``.
+        reach: as in :func:`neighbour_slices`.
+        begin: first slice, counted over the batch as :func:`to_slices` lays them out.
+        end: one past the last.
+
+    Returns:
+        (end - begin, C + 2 * reach + 1, H, W), equal to those of ``to_slices`` and ``neighbour_slices``.
+    """
+    axis = 2 + plane_axis(plane)
+    stack, around = x_t.movedim(axis, 1), condition.movedim(axis, 1)  # (B, N, C, H, W)
+    count = stack.shape[1]
+    index = torch.arange(begin, end, device=x_t.device)
+    batch, centre = torch.div(index, count, rounding_mode="floor"), index % count
+    offset = torch.arange(-reach, reach + 1, device=x_t.device)
+    near = (centre.unsqueeze(1) + offset).clamp(0, count - 1)
+    return torch.cat([stack[batch, centre], around[batch.unsqueeze(1), near, 0]], dim=1)
+
+
+def put_slices(volume: Tensor, slices: Tensor, plane: str, begin: int) -> None:
+    """Write slices (n, C, H, W) into a volume (B, C, X, Y, Z) where :func:`gather_slices` found them."""
+    stack = volume.movedim(2 + plane_axis(plane), 1)
+    index = torch.arange(begin, begin + slices.shape[0], device=volume.device)
+    batch = torch.div(index, stack.shape[1], rounding_mode="floor")
+    stack[batch, index % stack.shape[1]] = slices.to(volume.dtype)
+
+
 def to_patches(volume: Tensor, side: int) -> Tensor:
     """Move the voxels of each cube into channels: (B, C, X, Y, Z) -> (B, C * side^3, X / side, ...)."""
     cubes = volume.unflatten(4, (-1, side)).unflatten(3, (-1, side)).unflatten(2, (-1, side))

@@ -101,6 +101,8 @@ CASES = {
     "no_result": "{name}: no result was written; run again to see why",
     "not_written": "{name}: reading the scan or writing its result failed ({why}); mend that and run again: "
     "finished cases are kept",
+    "too_large": "{name}: needs about {need:.1f} GiB of memory and has {limit:.1f}; raise --max_memory, use "
+    "a larger machine or ask for a coarser target_spacing",
     "out_of_memory": "{name}: not enough memory; close other programs, use a larger machine or ask for a "
     "coarser target_spacing",
     "unexpected": "{name}: {kind} at {place}, an error of this program; report this line, nothing was "

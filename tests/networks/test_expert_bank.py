@@ -159,3 +159,22 @@ def test_a_case_is_predicted_alike_alone_and_in_a_batch(bank):
         for i in range(2):
             alone = bank(x_t[i : i + 1], volumes[i : i + 1], TIMESTEPS[i : i + 1])
             torch.testing.assert_close(alone[0], together[i], rtol=0, atol=1e-5)
+
+
+def test_shares_of_several_processes_add_up(bank, monkeypatch):
+    bank = bank()
+    x_t, volumes = batch()
+    runs = count_runs(bank, monkeypatch)
+    with torch.no_grad():
+        expected = bank(x_t, volumes, TIMESTEPS)
+        runs.clear()
+        total = torch.zeros_like(expected)
+        for rank in range(3):
+            bank.share(rank, 3)
+            total += bank(x_t, volumes, TIMESTEPS)
+    assert {name: sum(chunks) for name, chunks in runs.items()} == {
+        plane: 2 * SIZE[plane_axis(plane)] for plane in PLANES
+    }
+    torch.testing.assert_close(total, expected, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="rank 3 is none of 3 processes"):
+        bank.share(3, 3)

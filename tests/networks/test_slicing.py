@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from monai_diffens.networks.slicing import PLANES, neighbour_slices, plane_axis, to_slices, to_volume
+from monai_diffens.networks.slicing import (
+    PLANES,
+    gather_slices,
+    neighbour_slices,
+    plane_axis,
+    put_slices,
+    to_slices,
+    to_volume,
+)
 
 SIZE = (3, 5, 4)
 # plane -> (axis of the slices, axis that becomes H, axis that becomes W)
@@ -76,3 +84,17 @@ def test_unknown_plane_is_named(function, plane):
     tensor = torch.zeros(2, 1, 2, 2) if function is to_volume else torch.zeros(1, 1, 2, 2, 2)
     with pytest.raises(ValueError, match=f"unknown plane '{plane}'"):
         function(tensor, plane, *arguments)
+
+
+@pytest.mark.parametrize("plane", PLANES)
+@pytest.mark.parametrize(("begin", "end"), [(0, 3), (2, 9), (0, 12)])
+def test_gathered_slices_are_those_of_the_whole_and_go_back(plane, begin, end):
+    x_t, condition = torch.randn(2, 2, 6, 6, 6), torch.randn(2, 1, 6, 6, 6)
+    expected = torch.cat([to_slices(x_t, plane), neighbour_slices(condition, plane, 2)], dim=1)[begin:end]
+    gathered = gather_slices(x_t, condition, plane, 2, begin, end)
+    assert torch.equal(gathered, expected)
+    volume = torch.zeros_like(x_t)
+    put_slices(volume, gathered[:, :2], plane, begin)
+    slices = to_slices(volume, plane)
+    assert torch.equal(slices[begin:end], gathered[:, :2])
+    assert not slices[:begin].any() and not slices[end:].any()

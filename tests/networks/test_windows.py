@@ -51,3 +51,30 @@ def test_no_voxel_beyond_the_halo_is_read_and_the_last_one_is(tiny_ensembler, ch
     touched = torch.nonzero(x.grad.abs().sum(dim=(0, 1, 3, 4)))[:, 0]
     assert int(touched.min()) >= core.start - halo and int(touched.max()) < core.stop + halo
     assert int(touched.min()) < core.start - halo + stride  # no wider than alignment asks for
+
+
+@pytest.mark.parametrize("options", [{}, {"with_features": True, "channels": (8, 8, 16)}], ids=str)
+def test_fusion_in_windows_is_the_fusion_of_the_whole(tiny_ensembler, options, monkeypatch):
+    network = tiny_ensembler(**options)
+    shape = (70, 24, 22)
+    x_t, conditions = torch.randn(1, 1, *shape), torch.rand(1, 1, *shape)
+    sizes = []
+    run = network.calibrator.forward
+
+    def counted(x, *arguments):
+        sizes.append(x.shape[2:].numel())
+        return run(x, *arguments)
+
+    monkeypatch.setattr(network.calibrator, "forward", counted)
+    with torch.no_grad():
+        expected = network.predict(x_t, conditions, torch.tensor([700]))
+        network.window_voxels = 60 * 24 * 22
+        parts = network.predict(x_t, conditions, torch.tensor([700]))
+        network.keep_weights = False
+        alone = network.predict(x_t, conditions, torch.tensor([700]))
+    assert sizes[0] == x_t.numel() and len(sizes) == 1 + 2 * 2
+    assert max(sizes[1:]) <= network.window_voxels
+    for whole, part in zip(expected, parts, strict=True):
+        torch.testing.assert_close(part, whole, rtol=0, atol=2e-5)
+    assert torch.equal(alone.prediction, parts.prediction)
+    assert alone.weights.numel() == alone.bias.numel() == 1

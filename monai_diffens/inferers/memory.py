@@ -1,0 +1,185 @@
+"""How much memory a run needs, and how to keep it within a limit: chunks of slices, windows of fusion."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from monai_diffens.networks.diff_ensembler import DiffEnsembler
+from monai_diffens.networks.slicing import PLANES, plane_axis
+from monai_diffens.networks.windows import receptive_halo, split
+from monai_diffens.transforms.input_gate import InputRejected
+from monai_diffens.transforms.messages import say
+
+logger = logging.getLogger(__name__)
+
+GIB = 2**30
+FLOAT = 4  # bytes
+# What the networks hold on the way, whatever the volume. More buys no speed on a processor.
+CPU_WORK = GIB // 2
+CPU_CHUNK, GPU_CHUNK = 16, 256
+# A processor's volumes in single precision at the worst moment of a step, beside conditions and predictions:
+# x_t, the fused prediction, the clean sample and the temporaries of its projection, result.
+STEP_VOLUMES = 6
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How a case is going to run.
+
+    Attributes:
+        slice_chunk: slices a pass of an expert.
+        window_voxels: voxels a pass of the calibrator.
+        volume_bytes: for volumes, which grow with the case.
+        work_bytes: for what the networks hold on the way.
+    """
+
+    slice_chunk: int
+    window_voxels: int
+    volume_bytes: int
+    work_bytes: int
+
+    def apply(self, network: DiffEnsembler, keep_weights: bool) -> None:
+        """Make the network run so."""
+        network.bank.slice_chunk = self.slice_chunk
+        network.window_voxels = self.window_voxels
+        network.keep_weights = keep_weights
+
+    def __str__(self) -> str:
+        return (
+            f"about {(self.volume_bytes + self.work_bytes) / GIB:.2f} GiB of memory beside the model: "
+            f"{self.volume_bytes / GIB:.2f} for volumes, {self.work_bytes / GIB:.2f} for the networks "
+            f"({self.slice_chunk} slices or {self.window_voxels} voxels at once)"
+        )
+
+
+def slice_bytes(network: DiffEnsembler, shape: Sequence[int]) -> int:
+    """Bytes that one slice of the largest plane holds in an expert; an upper bound, measured."""
+    denoiser = network.bank.experts[0]
+    inputs = 2 + 2 * network.bank.reach
+    floats = 4 * inputs + 24 * int(denoiser.base_channels) / int(denoiser.stem) ** 2  # type: ignore[arg-type]
+    pixels = max(math.prod(shape) // shape[plane_axis(plane)] for plane in PLANES)
+    return int(FLOAT * pixels * floats)
+
+
+def voxel_bytes(network: DiffEnsembler) -> int:
+    """Bytes that one voxel holds in the calibrator; an upper bound, measured."""
+    calibrator = network.calibrator
+    inputs = calibrator.conv_in.in_channels // calibrator.stem**3
+    return int(FLOAT * (3 * inputs + 15 * calibrator.conv_in.out_channels / calibrator.stem**3))
+
+
+def smallest_window(network: DiffEnsembler, shape: Sequence[int]) -> int:
+    """Voxels of the smallest windows that the calibrator can be run in."""
+    strides = network.calibrator.level_strides
+    windows = split(shape, 0, receptive_halo(strides), strides[-1])
+    return max(math.prod(p.stop - p.start for p in window.padded) for window in windows)
+
+
+def plan_memory(
+    network: DiffEnsembler,
+    shape: Sequence[int],
+    num_conditions: int,
+    num_maps: int = 0,
+    device: torch.device | str = "cpu",
+    max_memory: float | None = None,
+    name: str = "",
+) -> MemoryPlan:
+    """Choose chunk and window so that a case fits.
+
+    Args:
+        network: the model.
+        shape: (X, Y, Z) of the case.
+        num_conditions: volumes it comes with.
+        num_maps: further volumes of the result that are kept.
+        device: where it runs.
+        max_memory: limit in GiB for all of it beside the model; what the device has left when None.
+        name: of the case, for the message.
+
+    Raises:
+        InputRejected: in one line, when not even single slices and the smallest windows fit.
+    """
+    device = torch.device(device)
+    voxels = math.prod(shape)
+    volumes = num_conditions + network.num_experts + STEP_VOLUMES + num_maps
+    if network.alignment is not None:  # the experts' maps are kept until the calibrator has them
+        denoiser = network.bank.experts[0]
+        pairs = zip(denoiser.feature_channels, denoiser.feature_strides, strict=True)  # type: ignore[arg-type]
+        volumes += 2 * network.num_experts * math.ceil(sum(c / s**2 for c, s in pairs))
+    volume_bytes = FLOAT * voxels * volumes
+    a_slice, a_voxel = slice_bytes(network, shape), voxel_bytes(network)
+    smallest = smallest_window(network, shape)
+    least = max(a_slice, a_voxel * smallest)
+    limit = available_memory(device) if max_memory is None else int(max_memory * GIB)
+    if limit is not None and volume_bytes + least > limit:
+        raise InputRejected(say("too_large", name=name, need=(volume_bytes + least) / GIB, limit=limit / GIB))
+    left = math.inf if limit is None else limit - volume_bytes
+    on_gpu = device.type == "cuda"
+    work = left if on_gpu else min(left, max(CPU_WORK, least))
+    chunk = int(min(max(1, work // a_slice), GPU_CHUNK if on_gpu else CPU_CHUNK))
+    window = int(min(voxels, work // a_voxel))
+    return MemoryPlan(chunk, window, volume_bytes, max(chunk * a_slice, window * a_voxel))
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Bytes that can still be had on a device; None where the system does not tell."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    found: list[int] = []
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        lines = dict(line.split(":") for line in meminfo.read_text(encoding="ascii").splitlines())
+        found.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    limit, used = (Path(f"/sys/fs/cgroup/memory.{kind}") for kind in ("max", "current"))
+    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":  # a container's, SLURM's
+        found.append(int(limit.read_text()) - int(used.read_text()))
+    return min(found, default=None)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; torch raises a plain RuntimeError on a processor."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+    )
+
+
+def run_within_memory(run: Callable[[], Result], network: DiffEnsembler, shape: Sequence[int]) -> Result:
+    """Run the network on (X, Y, Z) voxels; where memory runs out, halve chunk and window, and run again.
+
+    The result is the same, see :class:`ExpertBank` and :mod:`monai_diffens.networks.windows`.
+
+    Raises:
+        RuntimeError: what ``run`` raised, once single slices and the smallest windows are too much.
+    """
+    while True:
+        try:
+            return run()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or not _halve(network, shape):
+                raise
+        # outside of `except`: the error's traceback holds the tensors of the failed pass
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        logger.warning(
+            "out of memory: going on with %d slices or %d voxels at once",
+            network.bank.slice_chunk,
+            network.window_voxels,
+        )
+
+
+def _halve(network: DiffEnsembler, shape: Sequence[int]) -> bool:
+    """Halve chunk and window; False when both are as small as they get."""
+    before = network.bank.slice_chunk, network.window_voxels or math.prod(shape)
+    network.bank.slice_chunk = max(1, before[0] // 2)
+    network.window_voxels = max(smallest_window(network, shape), before[1] // 2)
+    return network.bank.slice_chunk < before[0] or network.window_voxels < before[1]
