@@ -84,6 +84,7 @@ class CaseFolder:
         fill_nan: bool = False,
         mask: str | PathLike[str] | None = None,
         maps: Sequence[str] = (),
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         """Remember what is asked for; nothing is read or written yet.
 
@@ -101,6 +102,7 @@ class CaseFolder:
                 (``<case>.nii.gz`` for a DICOM series).
             maps: names of the maps that a finished case has beside its result, as ``std`` for
                 ``<case>_<suffix>_std.nii.gz``; where one is missing, the case is worked on again.
+            share: rank and number of processes that share the folder: this one takes every such file.
         """
         self.input, self.output_dir = input, Path(str(output_dir))
         self.suffix, self.force, self.overwrite = str(suffix), force, overwrite
@@ -110,6 +112,7 @@ class CaseFolder:
         self._series: dict[Path, DicomSeries] = {}  # by name, which stands for the path
         self._problems: list[str] = []
         self.maps = tuple(maps)
+        self.share = share
 
     @property
     def items(self) -> list[dict[str, Any]]:
@@ -159,8 +162,10 @@ class CaseFolder:
             if case in self.failures or stamp(self._result(case)) in (None, before)
         ]
         done = len(scan.items) - len(failed)
+        rank, world_size = self.share
         print(
-            f"{done} done, {len(scan.skipped)} skipped (result already there), "
+            (f"process {rank + 1} of {world_size}: " if world_size > 1 else "")
+            + f"{done} done, {len(scan.skipped)} skipped (result already there), "
             f"{len(scan.rejected)} rejected, {len(failed)} failed"
             + (f", {len(scan.fine)} with nothing to do (already at the target spacing)" if scan.fine else "")
         )
@@ -193,7 +198,8 @@ class CaseFolder:
         shared = defaultdict(list)
         for path in paths:
             shared[self._case_of(path).casefold()].append(path)
-        for path in paths:
+        rank, world_size = self.share  # by place in the folder, which finished cases do not change
+        for path in paths[rank::world_size]:
             case = self._case_of(path)
             result = self._result(case)
             try:

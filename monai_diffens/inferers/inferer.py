@@ -18,7 +18,7 @@ from tqdm import tqdm
 from monai_diffens.data.writer import case_name
 from monai_diffens.inferers.consistency import Measurement
 from monai_diffens.inferers.maps import RunningMoments
-from monai_diffens.inferers.memory import plan_memory, run_within_memory
+from monai_diffens.inferers.memory import in_step, plan_memory, run_within_memory
 from monai_diffens.inferers.residual import RESIDUAL_SCALE, from_residual, target_base, to_residual
 from monai_diffens.inferers.sampling import Denoise, SamplingScheduler, constrained, sample_with_prior
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
@@ -128,7 +128,8 @@ class DiffEnsemblerInferer(Inferer):
             ``weights``, named by :func:`~monai_diffens.inferers.maps.map_names`.
         """
         network.check_fusion(self.fusion)
-        volumes = [self.restore_case(inputs[index : index + 1], network) for index in range(inputs.shape[0])]
+        with in_step(network):
+            volumes = [self.restore_case(inputs[i : i + 1], network) for i in range(inputs.shape[0])]
         result = volumes[0] if len(volumes) == 1 else torch.cat(volumes)
         if isinstance(inputs, MetaTensor):
             return MetaTensor(result, meta=dict(inputs.meta), applied_operations=inputs.applied_operations)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -51,7 +52,7 @@ class MemoryPlan:
     def apply(self, network: DiffEnsembler, keep_weights: bool) -> None:
         """Make the network run so."""
         network.bank.slice_chunk = self.slice_chunk
-        network.window_voxels = self.window_voxels
+        network.window_voxels = network.bank.least_of_processes(self.window_voxels)
         network.keep_weights = keep_weights
 
     def __str__(self) -> str:
@@ -165,7 +166,8 @@ def run_within_memory(run: Callable[[], Result], network: DiffEnsembler, shape: 
         try:
             return run()
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or not _halve(network, shape):
+            alone = network.bank.world_size == 1  # several would run different passes from here on
+            if not alone or not is_out_of_memory(error) or not _halve(network, shape):
                 raise
         # outside of `except`: the error's traceback holds the tensors of the failed pass
         if torch.cuda.is_available():
@@ -175,6 +177,25 @@ def run_within_memory(run: Callable[[], Result], network: DiffEnsembler, shape: 
             network.bank.slice_chunk,
             network.window_voxels,
         )
+
+
+@contextmanager
+def in_step(network: DiffEnsembler) -> Iterator[None]:
+    """End this process where it fails while others wait for its slices.
+
+    Going on with the next case would give the others slices of another scan.
+
+    Raises:
+        SystemExit: what went wrong, with several processes.
+    """
+    try:
+        yield
+    except Exception as error:
+        if network.bank.world_size == 1:
+            raise
+        logger.debug("details", exc_info=error)
+        line = error if isinstance(error, InputRejected) else type(error).__name__
+        raise SystemExit(say("out_of_step", why=line)) from error
 
 
 def _halve(network: DiffEnsembler, shape: Sequence[int]) -> bool:

@@ -135,6 +135,15 @@ class ExpertBank(nn.Module):
         self.rank, self.world_size = rank, world_size
 
     @torch.jit.unused
+    def least_of_processes(self, number: int) -> int:
+        """Smallest number among the processes, so that all run the same windows."""
+        if self.world_size == 1:
+            return number
+        least = torch.tensor(number)
+        torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
+        return int(least)
+
+    @torch.jit.unused
     def sum_over_processes(self, share: Tensor) -> None:
         """Add every process's share of a volume up, in place and in all of them."""
         if self.world_size > 1:

@@ -59,17 +59,20 @@ def split(shape: Sequence[int], max_voxels: int, halo: int, divisor: int, at_lea
         divisor: cores start at its multiples.
         at_least: number of windows wanted, to share them among processes.
     """
-    axes = [_axis_options(side, halo, divisor) for side in shape]
-    best: tuple[tuple[bool, float], tuple[list[tuple[slice, slice]], ...]] | None = None
-    for cuts in itertools.product(*axes):
-        largest = math.prod(max(p.stop - p.start for _, p in axis) for axis in cuts)
-        read = math.prod(sum(p.stop - p.start for _, p in axis) for axis in cuts)
-        if math.prod(len(axis) for axis in cuts) < at_least:
+    # of each way to cut an axis: its parts, the longest of them, and their sum
+    axes: list[list[tuple[list[tuple[slice, slice]], int, int]]] = []
+    for side in shape:
+        cuts = _axis_options(side, halo, divisor)
+        lengths = [[padded.stop - padded.start for _, padded in parts] for parts in cuts]
+        axes.append([(parts, max(each), sum(each)) for parts, each in zip(cuts, lengths, strict=True)])
+    best: tuple[tuple[bool, int], list[list[tuple[slice, slice]]]] | None = None
+    for x, y, z in itertools.product(*axes):
+        if len(x[0]) * len(y[0]) * len(z[0]) < at_least:
             continue
-        fits = largest <= max_voxels
-        rank = (not fits, float(read if fits else largest))
+        largest, read = x[1] * y[1] * z[1], x[2] * y[2] * z[2]
+        rank = (largest > max_voxels, read if largest <= max_voxels else largest)
         if best is None or rank < best[0]:
-            best = (rank, cuts)
+            best = (rank, [x[0], y[0], z[0]])
     if best is None:  # a volume too small for so many windows
         return split(shape, max_voxels, halo, divisor)
     return [_window(*parts) for parts in itertools.product(*best[1])]

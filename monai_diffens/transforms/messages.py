@@ -101,6 +101,11 @@ CASES = {
     "no_result": "{name}: no result was written; run again to see why",
     "not_written": "{name}: reading the scan or writing its result failed ({why}); mend that and run again: "
     "finished cases are kept",
+    "bad_share": "--share {value}: no such way to share work among processes; use {choices}",
+    "no_master": "--share slices: the processes cannot find each other; start them by torchrun, or set "
+    "MASTER_ADDR and MASTER_PORT to a machine and a free port of the run",
+    "out_of_step": "a process failed ({why}) and the others cannot go on without it; finished cases are "
+    "kept, run again with fewer processes or a smaller --max_memory",
     "too_large": "{name}: needs about {need:.1f} GiB of memory and has {limit:.1f}; raise --max_memory, use "
     "a larger machine or ask for a coarser target_spacing",
     "out_of_memory": "{name}: not enough memory; close other programs, use a larger machine or ask for a "

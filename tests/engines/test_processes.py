@@ -1,0 +1,114 @@
+"""Several processes give what one gives, each does its part, and nobody does a case twice."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from monai_diffens.data.cases import CaseFolder
+from monai_diffens.engines import processes
+from monai_diffens.engines.processes import Place
+
+ROOT = Path(__file__).parents[2]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+SRUN = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1"}
+
+
+def launch(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    known = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(
+        command, cwd=ROOT, env=known, capture_output=True, text=True, check=False, timeout=900
+    )
+
+
+def folder_of_scans(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        voxels = np.random.default_rng(number).uniform(50, 500, (20, 16, 4)).astype(np.float32)
+        nib.save(nib.Nifti1Image(voxels, np.diag([1, 1, 5, 1.0])), folder / f"scan{number}.nii.gz")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, Place(0, 1, 0)),
+        ({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, Place(1, 2, 1)),
+        (SRUN, Place(3, 4, 1)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, Place(0, 1, 0)),  # the job's script itself
+        ({"RANK": "0", "WORLD_SIZE": "1"} | SRUN, Place(0, 1, 0)),  # torchrun below srun
+    ],
+    ids=str,
+)
+def test_place_is_what_the_launcher_says(environment, expected):
+    assert processes.place(environment) == expected
+
+
+def test_shares_are_told_apart(monkeypatch):
+    for name, value in SRUN.items():
+        monkeypatch.setenv(name, value)
+    assert processes.case_share("cases") == (3, 4) and processes.case_share("slices") == (0, 1)
+    assert processes.writes("cases") and not processes.writes("slices")
+    processes.start("cases")  # srun: nobody to meet
+    assert not torch.distributed.is_initialized()
+    with pytest.raises(SystemExit, match="--share slices: the processes cannot find each other"):
+        processes.start("slices")
+    with pytest.raises(SystemExit, match="--share voxels: no such way .* use cases or slices"):
+        processes.start("voxels")
+
+
+def test_every_case_is_somebody_s_and_a_dead_one_s_are_done_on_rerun(tmp_path):
+    scans, output = folder_of_scans(tmp_path / "in", 5), tmp_path / "out"
+
+    def cases(rank: int) -> list[str]:
+        return [item["case"] for item in CaseFolder(scans, output, share=(rank, 2)).items]
+
+    assert cases(0) == ["scan0", "scan2", "scan4"] and cases(1) == ["scan1", "scan3"]
+    output.mkdir()
+    for done in ("scan0", "scan1", "scan2"):  # then the second process died
+        (output / f"{done}_sr.nii.gz").write_bytes(b"result")
+    assert cases(0) == ["scan4"] and cases(1) == ["scan3"]
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_volume(tmp_path):
+    result = launch([*TORCHRUN, str(Path(__file__).with_name("shared_volume.py")), str(tmp_path)])
+    assert result.returncode == 0, result.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert torch.equal(first["shared"]["volume"], second["shared"]["volume"])
+    torch.testing.assert_close(first["shared"]["volume"], first["alone"]["volume"], rtol=0, atol=1e-5)
+    for plane, total in first["alone"]["slices"].items():
+        assert first["shared"]["slices"][plane] == second["shared"]["slices"][plane] == total // 2
+    for part in (first, second):  # of the fusion a halo more than half
+        assert sum(part["shared"]["voxels"]) < 0.9 * sum(part["alone"]["voxels"])
+    assert first["writes"] and not second["writes"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", ["cases", "slices"])
+def test_the_bundle_runs_in_two_processes(tmp_path, share):
+    scans, output = folder_of_scans(tmp_path / "in", 3), tmp_path / "out"
+    bundle = ROOT / "bundles" / "diffensembler_sr"
+    command = ["-m", "monai.bundle", "run", "inference", "--bundle_root", str(bundle), "--config_file"]
+    command += [str(bundle / "configs" / "inference.json"), "--input", str(scans)]
+    command += ["--output_dir", str(output), "--share", share]
+    alone = launch([sys.executable, *command[:-3], str(tmp_path / "alone"), "--amp", "False"])
+    assert alone.returncode == 0, alone.stderr[-3000:]
+    result = launch([*TORCHRUN, *command, "--amp", "False"])
+    assert result.returncode == 0, result.stderr[-3000:]
+    told = [line for line in result.stdout.splitlines() if " done, " in line]
+    wanted = ["process 1 of 2: 2 done", "process 2 of 2: 1 done"] if share == "cases" else ["3 done"]
+    assert [line.split(",")[0] for line in sorted(told)] == wanted
+    names = sorted(path.name for path in (tmp_path / "alone").iterdir())
+    assert sorted(path.name for path in output.iterdir()) == names and len(names) == 6
+    for name in names:
+        if name.endswith(".nii.gz"):
+            shared, expected = (
+                nib.load(folder / name).get_fdata() for folder in (output, tmp_path / "alone")
+            )
+            np.testing.assert_allclose(shared, expected, rtol=0, atol=1e-3 * expected.max())
