@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch import nn
 
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.slicing import PLANES, plane_axis
@@ -122,7 +123,9 @@ def plan_memory(
     least = max(a_slice, a_voxel * smallest)
     limit = available_memory(device) if max_memory is None else int(max_memory * GIB)
     if limit is not None and volume_bytes + least > limit:
-        raise InputRejected(say("too_large", name=name, need=(volume_bytes + least) / GIB, limit=limit / GIB))
+        raise InputRejected(
+            say("needs_memory", name=name, need=(volume_bytes + least) / GIB, limit=limit / GIB)
+        )
     left = math.inf if limit is None else limit - volume_bytes
     on_gpu = device.type == "cuda"
     work = left if on_gpu else min(left, max(CPU_WORK, least))
@@ -154,7 +157,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def run_within_memory(run: Callable[[], Result], network: DiffEnsembler, shape: Sequence[int]) -> Result:
+def run_within_memory(run: Callable[[], Result], network: nn.Module, shape: Sequence[int]) -> Result:
     """Run the network on (X, Y, Z) voxels; where memory runs out, halve chunk and window, and run again.
 
     The result is the same, see :class:`ExpertBank` and :mod:`monai_diffens.networks.windows`.
@@ -166,21 +169,16 @@ def run_within_memory(run: Callable[[], Result], network: DiffEnsembler, shape: 
         try:
             return run()
         except (RuntimeError, MemoryError) as error:
-            alone = network.bank.world_size == 1  # several would run different passes from here on
-            if not alone or not is_out_of_memory(error) or not _halve(network, shape):
+            # several processes would run different passes from here on
+            if not _alone(network) or not is_out_of_memory(error) or not _halve(network, shape):
                 raise
         # outside of `except`: the error's traceback holds the tensors of the failed pass
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        logger.warning(
-            "out of memory: going on with %d slices or %d voxels at once",
-            network.bank.slice_chunk,
-            network.window_voxels,
-        )
 
 
 @contextmanager
-def in_step(network: DiffEnsembler) -> Iterator[None]:
+def in_step(network: nn.Module) -> Iterator[None]:
     """End this process where it fails while others wait for its slices.
 
     Going on with the next case would give the others slices of another scan.
@@ -191,16 +189,30 @@ def in_step(network: DiffEnsembler) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if network.bank.world_size == 1:
+        if _alone(network):
             raise
         logger.debug("details", exc_info=error)
         line = error if isinstance(error, InputRejected) else type(error).__name__
         raise SystemExit(say("out_of_step", why=line)) from error
 
 
-def _halve(network: DiffEnsembler, shape: Sequence[int]) -> bool:
-    """Halve chunk and window; False when both are as small as they get."""
+def _alone(network: nn.Module) -> bool:
+    """Whether no other process waits for this one's slices."""
+    return not isinstance(network, DiffEnsembler) or network.bank.world_size == 1
+
+
+def _halve(network: nn.Module, shape: Sequence[int]) -> bool:
+    """Halve chunk and window; False when both are as small as they get, or the network has none."""
+    if not isinstance(network, DiffEnsembler):
+        return False
     before = network.bank.slice_chunk, network.window_voxels or math.prod(shape)
     network.bank.slice_chunk = max(1, before[0] // 2)
     network.window_voxels = max(smallest_window(network, shape), before[1] // 2)
-    return network.bank.slice_chunk < before[0] or network.window_voxels < before[1]
+    if (network.bank.slice_chunk, network.window_voxels) == before:
+        return False
+    logger.warning(
+        "out of memory: going on with %d slices or %d voxels at once",
+        network.bank.slice_chunk,
+        network.window_voxels,
+    )
+    return True

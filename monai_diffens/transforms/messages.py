@@ -106,8 +106,8 @@ CASES = {
     "MASTER_ADDR and MASTER_PORT to a machine and a free port of the run",
     "out_of_step": "a process failed ({why}) and the others cannot go on without it; finished cases are "
     "kept, run again with fewer processes or a smaller --max_memory",
-    "too_large": "{name}: needs about {need:.1f} GiB of memory and has {limit:.1f}; raise --max_memory, use "
-    "a larger machine or ask for a coarser target_spacing",
+    "needs_memory": "{name}: needs about {need:.1f} GiB of memory and has {limit:.1f}; raise --max_memory, "
+    "use a larger machine or ask for a coarser target_spacing",
     "out_of_memory": "{name}: not enough memory; close other programs, use a larger machine or ask for a "
     "coarser target_spacing",
     "unexpected": "{name}: {kind} at {place}, an error of this program; report this line, nothing was "

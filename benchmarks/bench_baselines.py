@@ -1,0 +1,129 @@
+"""Ours against the same weights in stock MONAI pieces, a 3D diffusion model of equal size, and one plane.
+
+    python benchmarks/bench_baselines.py [--sizes 64] [--repeats 3] [--num_steps 1]
+
+Runs alternate, so that a busy machine slows all of them alike; the ratios are of medians.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+
+import torch
+from measurement import brain, count_flops, in_process, machine, measure, network, save, sizes
+from monai.inferers import DiffusionInferer, SliceInferer
+from monai.networks.nets import DiffusionModelUNet
+from monai.networks.schedulers import DDIMScheduler
+from torch import Tensor
+
+from monai_diffens.inferers.inferer import DiffEnsemblerInferer
+from monai_diffens.inferers.residual import RESIDUAL_SCALE
+from monai_diffens.networks.slicing import neighbour_slices, plane_axis, to_volume
+from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+
+METHODS = ("ours", "stock MONAI", "one plane", "3D diffusion model")
+COSINE = {"schedule": "cosine", "prediction_type": "v_prediction", "clip_sample": False}
+
+
+class Stock:
+    """The shipped weights behind MONAI's SliceInferer, one plane after the other, whole scan, float32."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.network = network().to(device)
+
+    def __call__(self, x: Tensor, timesteps: Tensor, context: Tensor | None = None) -> Tensor:
+        """Predict from cat[x_t, condition], as MONAI's DiffusionInferer asks."""
+        x_t, condition = x[:, :1], x[:, 1:]
+        predictions = []
+        for expert, plane in zip(self.network.bank.experts, self.network.bank.planes, strict=True):
+            axis = plane_axis(plane)
+            # SliceInferer knows no neighbours: they become channels of the volume first
+            around = to_volume(neighbour_slices(condition, plane, self.network.bank.reach), plane, 1)
+            roi = [side for index, side in enumerate(x.shape[2:]) if index != axis]
+            slicer = SliceInferer(roi_size=roi, sw_batch_size=16, spatial_dim=axis, progress=False)
+
+            def one_batch(slices: Tensor, expert=expert) -> Tensor:
+                return expert(slices, timesteps.expand(slices.shape[0]))
+
+            predictions.append(slicer(torch.cat([x_t, around], dim=1), one_batch))
+        present = torch.ones(1, len(predictions), dtype=torch.bool, device=x.device)
+        return self.network.fuse(x_t, condition, torch.cat(predictions, dim=1), timesteps, present).prediction
+
+
+def build(method: str, side: int, num_steps: int, device: torch.device):
+    """Function of nothing that restores the scan once by a method; it returns the residual's volume."""
+    scan = brain((side, side, side)).to(device)
+    if method in ("ours", "one plane"):
+        fusion = "calibrated" if method == "ours" else "axial"
+        ours = DiffEnsemblerInferer(
+            TrailingDDIMScheduler(), num_steps, fusion=fusion, restart=None, progress=False
+        )
+        model = network().to(device)
+        return lambda: (ours(scan, model) - scan) / RESIDUAL_SCALE
+    scheduler = DDIMScheduler(1000, **COSINE)
+    scheduler.set_timesteps(num_steps)
+    noise = torch.randn(scan.shape, generator=torch.Generator().manual_seed(0)).to(device)
+    if method == "stock MONAI":
+        model = Stock(device)
+    else:  # as many parameters; attention nowhere but in its middle block, where MONAI always has it
+        model = DiffusionModelUNet(
+            3, 2, 1, (64, 128, 192), (False,) * 3, num_res_blocks=1, num_head_channels=64
+        ).to(device)
+        model.eval()
+    stock = DiffusionInferer(scheduler)
+
+    def run() -> Tensor:
+        return stock.sample(noise, model, scheduler, conditioning=scan, mode="concat", verbose=False)
+
+    return run
+
+
+def part(method: str, side: int, num_steps: int, flops: bool) -> dict[str, float]:
+    """Figures of one method, in this process."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with torch.no_grad():
+        build(method, 16, 1, device)()  # libraries are loaded, kernels chosen
+        run = build(method, side, num_steps, device)
+        figures = {} if not flops else {"flops": count_flops(run)}
+        return figures | measure(run, device)
+
+
+def main() -> None:
+    """Measure all methods in turn, and print the ratios."""
+    parser = sizes("64")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--num_steps", type=int, default=1)
+    options = parser.parse_args()
+    report: dict = {"machine": machine(), "num_steps": options.num_steps, "sides": {}}
+    for side in map(int, options.sizes.split(",")):
+        runs: dict[str, list[dict[str, float]]] = {method: [] for method in METHODS}
+        for repeat in range(options.repeats):
+            for method in METHODS:
+                if method != "3D diffusion model" or side <= 64:  # its attention is quadratic in voxels
+                    argument = (__file__, "--part", method, side, options.num_steps, int(repeat == 0))
+                    runs[method].append(in_process(*argument))
+        table = {}
+        for method, each in runs.items():
+            if each:
+                keys = ("wall_s", "processor_s", "peak_bytes")
+                table[method] = {key: statistics.median(run[key] for run in each) for key in keys}
+                table[method]["flops"] = each[0]["flops"]
+        report["sides"][side] = table
+        for method, row in table.items():
+            ours = table["ours"]
+            print(
+                f"{side}^3 {method}: {row['wall_s']:.2f} s wall, {row['processor_s']:.2f} s processor, "
+                f"{row['flops'] / 1e9:.0f} GFLOP, {row['peak_bytes'] / 2**20:.0f} MiB; over ours: "
+                + ", ".join(f"{key} x{row[key] / ours[key]:.2f}" for key in row)
+            )
+    save("baselines", report)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--part"]:
+        name, side_, steps_, flops_ = sys.argv[2:]
+        print(json.dumps(part(name, int(side_), int(steps_), bool(int(flops_)))))
+    else:
+        main()

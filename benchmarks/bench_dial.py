@@ -1,0 +1,88 @@
+"""PSNR, SSIM and sharpness over network passes, for DDIM, DPM-Solver++ and restart, on split val.
+
+python benchmarks/bench_dial.py [--data ../shared/data] [--region 64] [--passes 1,2,4,8]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from measurement import RESULTS, network, save
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from monai.transforms import CenterSpatialCrop
+
+from monai_diffens.data.bids import sharp_volumes
+from monai_diffens.inferers.inferer import DiffEnsemblerInferer
+from monai_diffens.metrics import volume_metrics
+from monai_diffens.schedulers.dpm_solver import DPMSolverPlusPlusScheduler
+from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.transforms.thick_slices import thick_slice
+
+SAMPLERS = {
+    "DDIM": (TrailingDDIMScheduler, None),
+    "DPM-Solver++": (DPMSolverPlusPlusScheduler, None),
+    "DDIM, restart 0.5": (TrailingDDIMScheduler, 0.5),
+    "DPM-Solver++, restart 0.5": (DPMSolverPlusPlusScheduler, 0.5),
+}
+
+
+def main() -> None:
+    """Restore a central region of every val volume in every way, and draw the curves."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", default="../shared/data")
+    parser.add_argument("--region", type=int, default=64, help="side of the central cube, in voxels")
+    parser.add_argument("--passes", default="1,2,4,8")
+    options = parser.parse_args()
+    if not (Path(options.data) / "participants.tsv").is_file():
+        print(f"no scans at {options.data}: the dial was not measured")
+        return
+    config = ConfigParser(ConfigParser.load_config_file(evaluate_config()))
+    preprocessing = config.get_parsed_content("preprocessing")
+    model, rows = network(), []
+    for item in sharp_volumes(options.data, "val", min_sharpness=config["min_sharpness"]):
+        truth = CenterSpatialCrop([options.region] * 3)(preprocessing(item)["label"])
+        truth = MetaTensor(torch.as_tensor(truth).float(), meta={"case": item["case"]})
+        scan = thick_slice(truth, (4, 4, 4))[None]
+        for sampler, (scheduler, restart) in SAMPLERS.items():
+            for passes in map(int, options.passes.split(",")):
+                if restart is not None and passes == 1:
+                    continue  # there is nothing to start again
+                inferer = DiffEnsemblerInferer(scheduler(), passes, restart=restart, progress=False)
+                result = torch.as_tensor(inferer(scan, model)[0]).clamp(min=0)
+                plain = truth.as_tensor()[0]
+                figures = volume_metrics(result[0], plain, plain > 0, data_range=1.0)
+                rows.append({"case": item["case"], "sampler": sampler, "passes": passes} | figures)
+                print(sampler, passes, {key: round(figures[key], 3) for key in figures}, flush=True)
+    save("dial", {"split": "val", "region": options.region, "factors": "4x4x4", "rows": rows})
+    draw(rows)
+
+
+def evaluate_config() -> str:
+    """The bundle's evaluation, whose preprocessing makes the truth."""
+    return str(Path(__file__).parents[1] / "bundles" / "diffensembler_sr" / "configs" / "evaluate.json")
+
+
+def draw(rows: list[dict]) -> None:
+    """One curve a sampler, the mean over cases, a panel a figure."""
+    keys = [key for key in rows[0] if key not in ("case", "sampler", "passes")]
+    shown = [key for key in keys if any(part in key for part in ("psnr", "ssim", "sharp"))][:4]
+    figure, panels = plt.subplots(1, len(shown), figsize=(4 * len(shown), 3), layout="constrained")
+    for panel, key in zip(panels, shown, strict=True):
+        for sampler in SAMPLERS:
+            passes = sorted({row["passes"] for row in rows if row["sampler"] == sampler})
+            means = []
+            for number in passes:
+                each = [row[key] for row in rows if (row["sampler"], row["passes"]) == (sampler, number)]
+                means.append(sum(each) / len(each))
+            panel.plot(passes, means, "o-", label=sampler)
+        panel.set(xlabel="network passes", ylabel=key, xscale="log")
+    panels[0].legend(fontsize="x-small")
+    figure.savefig(RESULTS / "dial.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""What benchmarks measure of a run, in a process of its own so that peak memory is the run's alone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from monai_diffens.networks.diff_ensembler import DiffEnsembler
+from monai_diffens.networks.weights import load_weights
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "performance"
+BRAIN_SHAPE = (192, 192, 152)  # a 1 mm brain, as the reference counts it
+
+
+def network() -> DiffEnsembler:
+    """The shipped super-resolution model."""
+    model = DiffEnsembler().eval()
+    load_weights(model, ROOT / "bundles" / "diffensembler_sr" / "models" / "model.pt")
+    return model
+
+
+def brain(shape: tuple[int, int, int], seed: int = 0) -> torch.Tensor:
+    """An ellipsoid of smooth tissue on 0, (1, 1, X, Y, Z): a brain fills about 45 % of its scan's box."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 1, *(max(2, side // 8) for side in shape), generator=generator)
+    tissue = 0.3 + 0.5 * torch.nn.functional.interpolate(coarse, shape, mode="trilinear")
+    axes = torch.meshgrid(*(torch.linspace(-1, 1, side) for side in shape), indexing="ij")
+    inside = sum((axis / 0.95) ** 2 for axis in axes) < 1
+    return tissue * inside
+
+
+def measure(run: Callable[[], Any], device: torch.device) -> dict[str, float]:
+    """Wall and processor seconds of a run, and how far it raised the process's peak memory."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.max_memory_allocated()
+        torch.cuda.synchronize()
+    wall, processor = time.perf_counter(), time.process_time()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    figures = {"wall_s": time.perf_counter() - wall, "processor_s": time.process_time() - processor}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    return figures | {"peak_bytes": float(peak - before)}
+
+
+def count_flops(run: Callable[[], Any]) -> float:
+    """Floating point operations of a run, counted by torch; a multiplication with its addition is two."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return float(counter.get_total_flops())
+
+
+def in_process(script: str, *arguments: object) -> dict[str, Any]:
+    """Run a benchmark script's part in a process of its own; its last line of output is JSON."""
+    command = [sys.executable, script, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "processor",
+        "threads": torch.get_num_threads(),
+        "load_average": os.getloadavg()[0],
+        "torch": torch.__version__,
+    }
+
+
+def save(name: str, content: dict[str, Any]) -> None:
+    """Write a benchmark's figures to docs/performance."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def sizes(default: str) -> argparse.ArgumentParser:
+    """Parser with the option that all benchmarks have."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sizes", default=default, help="sides of the cubes, separated by commas")
+    return parser
