@@ -43,6 +43,7 @@ class ContrastCases(CaseFolder):
         fusion: str = "calibrated",
         condition_weights: Mapping[str, float] | None = None,
         maps: Sequence[str] = (),
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         """Remember what is asked for; nothing is read or written yet.
 
@@ -56,6 +57,7 @@ class ContrastCases(CaseFolder):
             fusion: a case that lacks the contrast it names, if any, is rejected.
             condition_weights: contrasts of weight 0 are left out, as if absent.
             maps: names of further results of each case.
+            share: rank and number of processes that share the cases.
         """
         super().__init__(
             input,
@@ -65,6 +67,7 @@ class ContrastCases(CaseFolder):
             overwrite=overwrite,
             target_spacing=target_spacing,
             maps=maps,
+            share=share,
         )
         self.needed = [contrast for contrast in CONTRASTS if fusion.split("/")[-1] == contrast]
         self.ignored = [name for name, weight in (condition_weights or {}).items() if weight == 0]
