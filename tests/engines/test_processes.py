@@ -89,26 +89,36 @@ def test_two_processes_share_a_volume(tmp_path):
     assert first["writes"] and not second["writes"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("share", ["cases", "slices"])
-def test_the_bundle_runs_in_two_processes(tmp_path, share):
-    scans, output = folder_of_scans(tmp_path / "in", 3), tmp_path / "out"
+def bundle_command(folder: Path, output: Path, *options: str) -> list[str]:
     bundle = ROOT / "bundles" / "diffensembler_sr"
     command = ["-m", "monai.bundle", "run", "inference", "--bundle_root", str(bundle), "--config_file"]
-    command += [str(bundle / "configs" / "inference.json"), "--input", str(scans)]
-    command += ["--output_dir", str(output), "--share", share]
-    alone = launch([sys.executable, *command[:-3], str(tmp_path / "alone"), "--amp", "False"])
-    assert alone.returncode == 0, alone.stderr[-3000:]
-    result = launch([*TORCHRUN, *command, "--amp", "False"])
+    command += [str(bundle / "configs" / "inference.json"), "--input", str(folder)]
+    return [*command, "--output_dir", str(output), "--amp", "False", *options]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> tuple[Path, Path]:
+    """Three scans, and what one process makes of them."""
+    folder = tmp_path_factory.mktemp("alone")
+    scans, output = folder_of_scans(folder / "in", 3), folder / "out"
+    result = launch([sys.executable, *bundle_command(scans, output)])
+    assert result.returncode == 0, result.stderr[-3000:]
+    return scans, output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", ["cases", "slices"])
+def test_the_bundle_runs_in_two_processes(alone, tmp_path, share):
+    scans, expected = alone
+    result = launch([*TORCHRUN, *bundle_command(scans, tmp_path, "--share", share)])
     assert result.returncode == 0, result.stderr[-3000:]
     told = [line for line in result.stdout.splitlines() if " done, " in line]
     wanted = ["process 1 of 2: 2 done", "process 2 of 2: 1 done"] if share == "cases" else ["3 done"]
     assert [line.split(",")[0] for line in sorted(told)] == wanted
-    names = sorted(path.name for path in (tmp_path / "alone").iterdir())
-    assert sorted(path.name for path in output.iterdir()) == names and len(names) == 6
-    for name in names:
-        if name.endswith(".nii.gz"):
-            shared, expected = (
-                nib.load(folder / name).get_fdata() for folder in (output, tmp_path / "alone")
-            )
-            np.testing.assert_allclose(shared, expected, rtol=0, atol=1e-3 * expected.max())
+    names = sorted(path.name for path in expected.iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    volumes = [name for name in names if name.endswith(".nii.gz")]
+    assert len(volumes) == 3
+    for name in volumes:
+        shared, whole = (nib.load(folder / name).get_fdata() for folder in (tmp_path, expected))
+        np.testing.assert_allclose(shared, whole, rtol=0, atol=1e-3 * whole.max())
