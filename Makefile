@@ -8,7 +8,7 @@ BUNDLES := $(patsubst %/models/model.pt,%,$(sort $(wildcard bundles/*/models/mod
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bundles download-test label-test torture pacs-test dicom-tools
+.PHONY: help demo test train-smoke lint bench bundles download-test label-test torture pacs-test dicom-tools
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,8 @@ test: $(VENV)/.installed  ## run the tests; PYTEST_ARGS="-m 'not slow'" for the 
 
 torture: $(VENV)/.installed  ## kill a folder run 20 times, finish it, compare with an undisturbed run
 	$(BIN)/python tests/bundles/torture.py $(TORTURE_ARGS)
+train-smoke: $(VENV)/.installed  ## train both stages of every bundle on small crops, a few minutes; to train_smoke_output/
+	$(BIN)/python -m monai_diffens.apps.train_smoke --output_dir train_smoke_output
 
 lint: $(VENV)/.installed  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
+import numpy as np
 import torch
-from monai.data import Dataset
+from monai.data import Dataset, set_rnd
 from monai.networks.schedulers import Scheduler
 from monai.transforms import Randomizable, RandSpatialCrop
 from monai.utils import convert_to_tensor
 from torch import Tensor
 from tqdm import tqdm
 
+from monai_diffens.data.seeding import derived_seed
 from monai_diffens.inferers.residual import RESIDUAL_SCALE, target_base, to_residual
 from monai_diffens.networks.expert_bank import ExpertBank
+from monai_diffens.networks.weights import save_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -28,17 +33,22 @@ logger = logging.getLogger(__name__)
 class ExpertReplay(Randomizable, Dataset):
     """Dataset of random crops of cached draws.
 
+    Draw n depends on the seed and n alone. Slot s holds draws s, s + draws, s + 2 draws, ... in turn, all of
+    one stratum of timesteps. Several processes share the slots: each holds every n-th.
+
     Args:
         source: dataset of items with ``image`` (M, X, Y, Z) conditions and ``label`` (1, X, Y, Z).
         bank: the frozen experts, on the device that runs them.
         scheduler: noise schedule.
-        draws: entries of the buffer; each holds 2 + M + E half-precision volumes.
+        draws: slots of the buffer, of all processes together; each holds 2 + M + E half-precision volumes.
         length: crops an epoch.
         crop_size: side of a crop in voxels.
-        refresh: draws replaced by :meth:`renew`.
+        refresh: draws that each process replaces in :meth:`renew`.
         residual_scale: of the training.
         base: of the training, see :func:`target_base`.
-        seed: of cases, timesteps, noise and crops.
+        seed: of cases, timesteps and noise; crops are drawn from the dataset's random state.
+        folder: keeps the draws in files that are mapped into memory, so that the buffer may be larger than
+            memory and a resumed run need not run the experts again. In memory when None.
     """
 
     def __init__(
@@ -53,7 +63,11 @@ class ExpertReplay(Randomizable, Dataset):
         residual_scale: float = RESIDUAL_SCALE,
         seed: int = 0,
         base: str = "condition",
+        folder: str | Path | None = None,
     ) -> None:
+        self.slots = range(idist.get_rank(), draws, idist.get_world_size())
+        if not self.slots:
+            raise ValueError(f"{draws} draws are too few for {idist.get_world_size()} processes")
         self.source = source
         self.bank = bank.eval().requires_grad_(False)
         self.scheduler = scheduler
@@ -62,12 +76,21 @@ class ExpertReplay(Randomizable, Dataset):
         self.refresh = refresh
         self.residual_scale = residual_scale
         self.base = base
+        self.seed = seed
+        self.folder = None if folder is None else Path(folder)
         self.crop = RandSpatialCrop(crop_size, random_size=False)
         self.set_random_state(seed=seed)
-        self.crop.set_random_state(seed=seed)
-        self.generator = torch.Generator().manual_seed(seed)
         self.entries: list[dict[str, Any]] = []
-        self.cursor = 0
+        self.renewed = 0
+        self.resumed = False
+
+    def set_random_state(
+        self, seed: int | None = None, state: np.random.RandomState | None = None
+    ) -> ExpertReplay:
+        """Seed the choice of entries and of crops."""
+        super().set_random_state(seed, state)
+        self.crop.set_random_state(seed, state)
+        return self
 
     def __len__(self) -> int:
         """Crops an epoch."""
@@ -86,27 +109,54 @@ class ExpertReplay(Randomizable, Dataset):
         return entry | {"volumes": volumes}
 
     def fill(self) -> None:
-        """Fill the buffer; timesteps are stratified over it."""
-        for number in tqdm(range(self.draws), desc="running frozen experts", unit="draw"):
-            self.entries.append(self.draw((number + self.R.rand()) / self.draws))
+        """Fill the buffer as of :attr:`renewed`; files are used again in a resumed run alone."""
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path in self.folder.glob("draw_*.pt"):
+                if not self.resumed and int(path.stem[5:]) % self.draws in self.slots:
+                    path.unlink()
+        numbers = [self.number_in(place) for place in range(len(self.slots))]
+        self.entries = [
+            self.entry(number) for number in tqdm(numbers, desc="running frozen experts", unit="draw")
+        ]
 
     def renew(self, engine: Any = None) -> None:
         """Replace the oldest ``refresh`` draws, keeping their strata of timesteps."""
         for _ in range(min(self.refresh, len(self.entries))):
-            self.entries[self.cursor] = self.draw((self.cursor + self.R.rand()) / self.draws)
-            self.cursor = (self.cursor + 1) % len(self.entries)
+            place = self.renewed % len(self.slots)
+            self.renewed += 1
+            number = self.number_in(place)
+            self.entries[place] = self.entry(number)
+            if self.folder is not None:  # the one before it is needed again when killed before the checkpoint
+                self._file(number - 2 * self.draws).unlink(missing_ok=True)
+
+    def number_in(self, place: int) -> int:
+        """Number of the draw in a place of :attr:`entries`."""
+        rounds, ahead = divmod(self.renewed, len(self.slots))
+        return self.slots[place] + self.draws * (rounds + (place < ahead))
+
+    def entry(self, number: int) -> dict[str, Any]:
+        """Draw ``number``, from its file where there is one."""
+        if self.folder is None:
+            return self.draw(number)
+        path = self._file(number)
+        if not path.is_file():
+            save_atomically(self.draw(number), path)
+        return torch.load(path, mmap=True, weights_only=True)
 
     @torch.no_grad()
-    def draw(self, fraction: float) -> dict[str, Any]:
-        """Run the experts on a random case at the timestep ``fraction`` of the schedule."""
+    def draw(self, number: int) -> dict[str, Any]:
+        """Run the experts on a random case at a random timestep of stratum ``number`` modulo ``draws``."""
+        random = np.random.RandomState(derived_seed(self.seed, number))
+        fraction = (number % self.draws + random.rand()) / self.draws
+        set_rnd(self.source, random.randint(2**31))
+        generator = torch.Generator().manual_seed(random.randint(2**31))
         device = next(self.bank.parameters()).device
-        item = self.source[self.R.randint(len(self.source))]
+        item = self.source[random.randint(len(self.source))]
         conditions, label = (_batch(item[key]).to(device) for key in ("image", "label"))
         residual = to_residual(label, target_base(conditions, self.base), self.residual_scale)
-        noise = torch.randn(residual.shape, generator=self.generator).to(device)
-        timestep = min(
-            int(fraction * self.scheduler.num_train_timesteps), self.scheduler.num_train_timesteps - 1
-        )
+        noise = torch.randn(residual.shape, generator=generator).to(device)
+        timestep = int(fraction * self.scheduler.num_train_timesteps)
         timesteps = torch.tensor([timestep], device=device)
         x_t = self.scheduler.add_noise(residual, noise, timesteps)
         target = self.scheduler.get_velocity(residual, noise, timesteps)
@@ -124,6 +174,20 @@ class ExpertReplay(Randomizable, Dataset):
             "present": present.cpu(),
             "gram": (errors @ errors.T / errors.shape[1]).cpu(),
         }
+
+    def state_dict(self) -> dict[str, int]:
+        """How many draws were replaced: with seed and settings it says what the buffer holds."""
+        return {"renewed": self.renewed}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Undo :meth:`state_dict`; draws are read from their files, and made again where one is missing."""
+        self.renewed = state["renewed"]
+        self.resumed = True
+        self.entries = []
+
+    def _file(self, number: int) -> Path:
+        assert self.folder is not None
+        return self.folder / f"draw_{number:06d}.pt"
 
 
 def _batch(volume: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from monai.engines.utils import PrepareBatch
-from monai.inferers import Inferer
 from torch import Tensor, nn
 
 from monai_diffens.networks.calibrator import average_weights
@@ -43,7 +42,7 @@ class FusionPrepareBatch(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[()], dict[str, Tensor]]:
-        """Return x_t, (target, baseline), no arguments, and the keyword arguments of the inferer."""
+        """Return x_t, (target, baseline), no arguments, and the keyword arguments of :class:`FusionStep`."""
         volumes = batchdata["volumes"].to(device, non_blocking=non_blocking)
         x_t, target = volumes[:, :1], volumes[:, 1:2]
         kept = self.random_subsets(torch.as_tensor(batchdata["present"])).to(volumes.device)
@@ -82,14 +81,22 @@ def average_error(gram: Tensor, present: Tensor) -> Tensor:
     return torch.einsum("be,bef,bf->b", share, gram.float(), share)
 
 
-class FusionInferer(Inferer):
-    """Call :meth:`DiffEnsembler.fuse` on cached predictions, with the signature that MONAI's trainer uses."""
+class FusionStep(nn.Module):
+    """:meth:`DiffEnsembler.fuse` on cached predictions as a module, so that DDP can wrap it.
 
-    def __call__(  # type: ignore[override]
-        self, inputs: Tensor, network: DiffEnsembler, *args: Any, **kwargs: Any
+    Args:
+        ensembler: the model; its frozen experts are not run.
+    """
+
+    def __init__(self, ensembler: DiffEnsembler) -> None:
+        super().__init__()
+        self.ensembler = ensembler
+
+    def forward(
+        self, x_t: Tensor, conditions: Tensor, predictions: Tensor, timesteps: Tensor, present: Tensor
     ) -> Tensor:
-        """Fused prediction (B, 1, X, Y, Z); ``kwargs`` are the arguments of ``fuse``."""
-        return network.fuse(inputs, *args, **kwargs).prediction
+        """Fused prediction (B, 1, X, Y, Z); the arguments are those of ``fuse``."""
+        return self.ensembler.fuse(x_t, conditions, predictions, timesteps, present).prediction
 
 
 class RelativeSquaredError(nn.Module):

@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 """Several processes of one run, on one machine or many: who is who, and what each of them does.
 
 Started by ``torchrun`` or by SLURM's ``srun``. With share "cases" each process works on its own cases of the
@@ -98,3 +99,36 @@ def leave() -> None:
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
+=======
+"""Several processes for one training or evaluation, as torchrun starts them."""
+
+from __future__ import annotations
+
+import ignite.distributed as idist
+import torch
+import torch.distributed as dist
+
+
+def local_device() -> torch.device:
+    """The GPU of this process, one each on its machine; the CPU where there is none."""
+    return torch.device("cuda", idist.get_local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def start_processes() -> None:
+    """Join the processes that torchrun started: NCCL between GPUs, gloo between CPUs.
+
+    Raises:
+        SystemExit: with one line, when torchrun did not start this process.
+    """
+    if not dist.is_torchelastic_launched():
+        raise SystemExit("multi_gpu configs are started by torchrun: see docs/training.md")
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_device())
+
+
+def end_processes() -> None:
+    """Wait for the others and part."""
+    dist.barrier()
+    dist.destroy_process_group()
+>>>>>>> 62d5d1d (Train as MONAI users expect: exact resume, validation by sampling, several GPUs, tracking, checked data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -42,25 +43,40 @@ def save_weights(state: Mapping[str, Tensor], path: str | Path) -> None:
     """Write a state_dict in half precision, and its hash beside it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({name: value.detach().cpu().half() for name, value in state.items()}, path)
+    save_atomically({name: value.detach().cpu().half() for name, value in state.items()}, path)
     path.with_name(path.name + ".sha256").write_text(f"{sha256_of(path)}  {path.name}\n", encoding="utf-8")
 
 
+def save_atomically(content: Any, path: Path) -> None:
+    """``torch.save`` under another name, then rename: a reader finds the old file or the new one."""
+    part = path.with_name(f".part-{path.name}")
+    with part.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
 def load_planes(network: DiffEnsembler, folders: Mapping[str, str]) -> None:
-    """Load the experts that train_planes.json trained, one folder of checkpoints a plane.
+    """Load the experts that train_planes.json trained, one folder a plane.
 
     Args:
-        network: its bank receives the averaged (EMA) weights of each plane's newest checkpoint.
+        network: its bank receives the weights: ``model.pt``, or the averaged weights (entry "ema") of the
+            newest checkpoint where there is no model.pt.
         folders: plane -> folder.
 
     Raises:
-        SystemExit: with one line, when a plane has no folder or a folder no checkpoint.
+        SystemExit: with one line, when a plane has no folder or a folder no weights.
     """
     for name, expert in zip(network.bank.planes, network.bank.experts, strict=True):
-        found = sorted(Path(folders.get(name, "")).glob("*.pt"), key=lambda path: path.stat().st_mtime)
+        folder = Path(folders.get(name, ""))
+        found = sorted(folder.glob("*.pt"), key=lambda path: path.stat().st_mtime)
         if name not in folders or not found:
             raise SystemExit(f"no checkpoint of expert '{name}': run train_planes.json --planes {name} first")
-        expert.load_state_dict(_read(found[-1])["ema"])
+        if (folder / "model.pt").is_file():
+            load_weights(expert, folder / "model.pt")
+        else:
+            expert.load_state_dict(_read(found[-1])["ema"])
 
 
 def start_expert(denoiser: PlaneDenoiser, path: str | Path, planes: str | Sequence[str]) -> None:
@@ -71,7 +87,7 @@ def start_expert(denoiser: PlaneDenoiser, path: str | Path, planes: str | Sequen
 
     Args:
         denoiser: receives the weights.
-        path: checkpoint that train_planes.json wrote, or model.pt.
+        path: ``model.pt`` or ``last.pt`` that train_planes.json wrote, or a bundle's model.pt.
         planes: plane or planes it is going to be trained on.
 
     Raises:
@@ -80,7 +96,7 @@ def start_expert(denoiser: PlaneDenoiser, path: str | Path, planes: str | Sequen
     state = _read(Path(path))
     if "ema" in state:
         state = state["ema"]
-    else:
+    elif any(key.startswith("bank.") for key in state):
         names = [planes] if isinstance(planes, str) else list(planes)
         experts = [_expert_state(state, PLANES.index(name)) for name in names]
         state = {key: torch.stack([each[key].float() for each in experts]).mean(dim=0) for key in experts[0]}

@@ -211,7 +211,16 @@ _SIGNATURES = (
     (0, b"\x1f\x8b", "a gzip archive"),
 )
 
-_ALL = {**REJECT, **WARN, **CASES, **SERVER, **BUNDLE, **DICOM}
+TRAINING = {
+    "not_at_target": "{name}: voxels of {spacing} mm, {target:g} mm is needed for ground truth; leave it "
+    "out, or resample it if it was acquired that fine",
+    "blurred": "left out: sharpness {value:.2f} along one axis, below {least:g}: thick slices",
+    "two_splits": "{name}: in the splits {splits}; a subject belongs to one",
+    "same_file": "the same file under several names: {names}; keep one",
+    "nothing_to_train": "no volume serves for training: see prepare.csv",
+}
+
+_ALL = {**REJECT, **WARN, **CASES, **SERVER, **BUNDLE, **DICOM, **TRAINING}
 
 
 class InputRejected(ValueError):

@@ -68,7 +68,7 @@ def test_configs_agree_with_each_other():
     # order of the network's conditions, and which of them is measured
     assert whole["conditions"] == CONFIGS["train_planes"]["contrasts"] == list(CONTRASTS)
     targets = [part for _, part in PARTS if "residual_scale" in part]
-    assert len(targets) == 4
+    assert len(targets) == 6
     assert {(part["residual_scale"], part["base"]) for part in targets} == {(0.3, "brain")}
     measured = {part["measured_channel"] for _, part in PARTS if "measured_channel" in part}
     assert measured == {CONTRASTS.index("FLAIR")}
@@ -235,14 +235,14 @@ def test_bundle_commands(tiny):
 
 @pytest.fixture
 def dataset(tmp_path) -> Path:
-    """A BIDS folder of two small made-up training subjects; one lacks an aligned T2w."""
+    """A BIDS folder of three small made-up subjects, the last for validation; one lacks an aligned T2w."""
     rows = ["participant_id\tsplit\tresidual_shift_mm"]
-    for number, shift in ((1, 0.2), (2, 3.0)):
+    for number, shift, split in ((1, 0.2, "train"), (2, 3.0, "train"), (3, 0.2, "val")):
         anat = tmp_path / "data" / f"sub-0{number}" / "anat"
         anat.mkdir(parents=True)
         for kind, name in enumerate(CONTRASTS):
             head(kind).to_filename(anat / f"sub-0{number}_{name}.nii.gz")
-        rows.append(f"sub-0{number}\ttrain\tFLAIR=0.1 T2w={shift} ce-gadolinium_T1w=0.1")
+        rows.append(f"sub-0{number}\t{split}\tFLAIR=0.1 T2w={shift} ce-gadolinium_T1w=0.1")
     (tmp_path / "data" / "participants.tsv").write_text("\n".join(rows) + "\n")
     return tmp_path / "data"
 
@@ -258,6 +258,9 @@ def test_training_end_to_end(tiny, dataset, tmp_path):
             output_dir=str(tmp_path / name),
             max_epochs=1,
             iterations=2,
+            val_interval=1,
+            val_num_steps=1,
+            val_region=[24, 24, 24],
             **options,
         )
         workflow.initialize()
@@ -271,3 +274,6 @@ def test_training_end_to_end(tiny, dataset, tmp_path):
     network = DiffEnsembler(conditions=CONTRASTS, detail_gain=2.0, **TINY)
     load_weights(network, tmp_path / "train" / "model.pt")
     assert any(parameter.any() for parameter in network.calibrator.conv_out.parameters())
+    for stage in ("train_planes", "train"):  # validated by sampling, with a picture
+        assert torch.load(tmp_path / stage / "last.pt", weights_only=True)["best"]["epoch"] == 1
+        assert (tmp_path / stage / "previews" / "epoch_0001.png").is_file()

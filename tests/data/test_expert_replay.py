@@ -7,7 +7,8 @@ from monai.data import DataLoader, MetaTensor
 from monai.networks.schedulers import DDPMScheduler
 
 from monai_diffens.data.expert_replay import ExpertReplay
-from monai_diffens.engines.fusion import FusionInferer, FusionPrepareBatch, RelativeSquaredError
+from monai_diffens.data.seeding import derived_seed
+from monai_diffens.engines.fusion import FusionPrepareBatch, FusionStep, RelativeSquaredError
 from monai_diffens.inferers.residual import RESIDUAL_SCALE
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 
@@ -51,10 +52,12 @@ def replay(tiny_ensembler):
 @pytest.mark.parametrize("conditions", [1, 2])
 def test_entries_are_what_the_experts_say(replay, scheduler, conditions):
     buffer = replay(scheduler=scheduler, conditions=conditions, seed=11)
-    random, generator = np.random.RandomState(11), torch.Generator().manual_seed(11)
     levels = scheduler.alphas_cumprod
     for number, entry in enumerate(buffer.entries):
+        random = np.random.RandomState(derived_seed(11, number))
         timestep = int((number + random.rand()) / 4 * len(levels))
+        random.randint(2**31)  # the seed of the source's transforms
+        generator = torch.Generator().manual_seed(random.randint(2**31))
         item = buffer.source[random.randint(3)]
         image, label = (item[key].as_tensor()[None] for key in ("image", "label"))
         residual = (label - image[:, :1]) / RESIDUAL_SCALE
@@ -82,20 +85,14 @@ def test_experts_are_frozen(replay):
 @pytest.mark.parametrize("draws", [1, 5, 16])
 def test_timesteps_are_stratified(replay, draws):
     buffer = replay(filled=False, draws=draws)
-    fractions = []
-    buffer.draw = lambda fraction: fractions.append(fraction) or {}
-    buffer.fill()
-    assert [int(fraction * draws) for fraction in fractions] == list(range(draws))
-
-
-@pytest.mark.parametrize("fraction", [0.0, 0.4999, 0.99999, 1.0])
-def test_timesteps_stay_in_the_schedule(replay, fraction):
-    assert replay(filled=False).draw(fraction)["timestep"] == min(int(fraction * 1000), 999)
+    timesteps = [buffer.draw(number)["timestep"] for number in range(2 * draws)]
+    assert [timestep * draws // 1000 for timestep in timesteps] == [*range(draws)] * 2
+    assert timesteps[:draws] != timesteps[draws:]
 
 
 def test_renewal_replaces_in_order_and_keeps_the_strata(replay):
     buffer = replay(draws=5, refresh=2, filled=False)
-    buffer.draw = lambda fraction: {"fraction": fraction}
+    buffer.draw = lambda number: {"number": number}
     buffer.renew()
     assert buffer.entries == []  # nothing to replace yet
     buffer.fill()
@@ -103,7 +100,39 @@ def test_renewal_replaces_in_order_and_keeps_the_strata(replay):
         before = list(buffer.entries)
         buffer.renew("an ignite engine")
         assert [i for i in range(5) if buffer.entries[i] is not before[i]] == sorted(replaced)
-        assert [int(entry["fraction"] * 5) for entry in buffer.entries] == list(range(5))
+        assert [entry["number"] % 5 for entry in buffer.entries] == list(range(5))
+    assert [entry["number"] for entry in buffer.entries] == [10, 6, 7, 8, 9][:1] + [11, 12, 8, 9]
+
+
+def test_resumed_buffer_holds_the_same_and_runs_no_expert(replay, tmp_path):
+    source = cases()
+    first = replay(folder=tmp_path, refresh=3, source=source)
+    for _ in range(3):
+        first.renew()
+    resumed = replay(folder=tmp_path, refresh=3, source=source, filled=False)
+    resumed.load_state_dict(first.state_dict())
+    resumed.draw = None  # not needed: everything is in the folder
+    resumed.fill()
+    for a, b in zip(first.entries, resumed.entries, strict=True):
+        assert a["timestep"] == b["timestep"] and torch.equal(a["volumes"], b["volumes"])
+    # killed before the next checkpoint: what it holds is still there
+    first.renew()
+    resumed.fill()
+    assert len(list(tmp_path.iterdir())) <= 2 * 4
+    fresh = replay(folder=tmp_path, seed=1, source=source)  # a new run never reads another's draws
+    assert all(
+        not torch.equal(a["volumes"], b["volumes"])
+        for a, b in zip(resumed.entries, fresh.entries, strict=True)
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"draw_{n:06d}.pt" for n in range(4)]
+
+
+def test_draws_depend_on_seed_and_number_alone(replay, tmp_path):
+    source = cases()
+    in_memory, on_disk = replay(source=source), replay(source=source, folder=tmp_path)
+    again = in_memory.draw(2)
+    for entry in (in_memory.entries[2], on_disk.entries[2]):
+        assert torch.equal(entry["volumes"], again["volumes"]) and torch.equal(entry["gram"], again["gram"])
 
 
 @pytest.mark.parametrize(("refresh", "replaced"), [(0, 0), (3, 3), (99, 4)])
@@ -155,6 +184,6 @@ def test_the_plain_mean_of_a_whole_draw_has_a_relative_error_of_one(replay, tiny
         x_t, target, arguments, keywords = FusionPrepareBatch()(batch, torch.device("cpu"))
         assert x_t.shape == (3, 1, *SIZE) and keywords["predictions"].shape == (3, 3, *SIZE)
         with torch.no_grad():
-            prediction = FusionInferer()(x_t, network, *arguments, **keywords)
+            prediction = FusionStep(network)(x_t, *arguments, **keywords)
         losses.append(float(RelativeSquaredError()(prediction, target)))
     assert losses == pytest.approx([1, 1], rel=5e-3)

@@ -11,8 +11,8 @@ from torch import nn
 
 from monai_diffens.data.expert_replay import ExpertReplay
 from monai_diffens.engines.fusion import (
-    FusionInferer,
     FusionPrepareBatch,
+    FusionStep,
     RelativeSquaredError,
     average_error,
 )
@@ -77,14 +77,14 @@ def test_average_error_is_that_of_the_plain_average():
     )
 
 
-def test_inferer_is_fuse(tiny_ensembler):
+def test_step_is_fuse(tiny_ensembler):
     network = tiny_ensembler()
     batch = {"volumes": torch.randn(2, 6, 8, 9, 10), "timestep": torch.tensor([5, 700])}
     batch |= {"present": torch.ones(2, 1, dtype=torch.bool), "gram": torch.ones(2, 3, 3)}
     x_t, _, _, keywords = FusionPrepareBatch()(batch)
     with torch.no_grad():
         fused = network.fuse(x_t, **keywords)
-        assert torch.equal(FusionInferer()(x_t, network, **keywords), fused.prediction)
+        assert torch.equal(FusionStep(network)(x_t, **keywords), fused.prediction)
     expected = (fused.weights * keywords["predictions"]).sum(dim=1, keepdim=True) + fused.bias
     torch.testing.assert_close(fused.prediction, expected)
 
@@ -124,10 +124,9 @@ def test_training_finds_the_expert_that_is_right(tiny_ensembler):
         device=torch.device("cpu"),
         max_epochs=1,
         train_data_loader=DataLoader(replay, batch_size=4),
-        network=network,
+        network=FusionStep(network),
         optimizer=torch.optim.Adam(network.calibrator.parameters(), lr=5e-3),
         loss_function=RelativeSquaredError(),
-        inferer=FusionInferer(),
         prepare_batch=FusionPrepareBatch(),
     )
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: losses.append(e.state.output[0]["loss"]))

@@ -5,7 +5,7 @@ from monai.data import DataLoader
 from torch import nn
 
 from monai_diffens.data.expert_replay import ExpertReplay
-from monai_diffens.engines.fusion import FusionInferer, FusionPrepareBatch, RelativeSquaredError
+from monai_diffens.engines.fusion import FusionPrepareBatch, FusionStep, RelativeSquaredError
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 
@@ -49,7 +49,7 @@ def test_renewal_replaces_the_oldest_draws_in_turn():
     assert [new is old for new, old in zip(buffer.entries, before, strict=True)] == [False] * 3 + [True]
     buffer.renew()
     assert buffer.entries[3] is not before[3]
-    assert buffer.cursor == 2
+    assert buffer.renewed == 6
 
 
 def test_untrained_fusion_scores_one_and_training_lowers_it():
@@ -57,12 +57,12 @@ def test_untrained_fusion_scores_one_and_training_lowers_it():
         channels=(8, 16), norm_num_groups=4, num_head_channels=8, calibrator_channels=(8, 16)
     )
     optimizer = torch.optim.Adam(network.calibrator.parameters(), lr=5e-3)
-    loss, inferer, prepare = RelativeSquaredError(), FusionInferer(), FusionPrepareBatch()
+    loss, step, prepare = RelativeSquaredError(), FusionStep(network), FusionPrepareBatch()
     losses = []
     for _ in range(12):
         for batch in DataLoader(replay(), batch_size=4):
             inputs, target, _, arguments = prepare(batch, "cpu")
-            value = loss(inferer(inputs, network, **arguments), target)
+            value = loss(step(inputs, **arguments), target)
             optimizer.zero_grad()
             value.backward()
             optimizer.step()

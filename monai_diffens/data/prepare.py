@@ -1,0 +1,166 @@
+"""Look at every training volume before a training does: what is wrong is named, what serves is listed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_diffens.bundle.manifest import sha256_of
+from monai_diffens.data.bids import participants
+from monai_diffens.data.inputs import BIDS_CONTRASTS
+from monai_diffens.data.training_volumes import SECTIONS, training_volumes
+from monai_diffens.data.writer import case_name
+from monai_diffens.transforms.input_gate import InputRejected, check_volume
+from monai_diffens.transforms.messages import say
+
+VALIDATION_SHARE = 5  # every fifth subject, where no splits are given
+SPACING_TOLERANCE = 0.05
+COLUMNS = ("case", "subject", "split", "shape", "spacing_mm", "sharpness", "verdict")
+
+
+def prepare_volumes(
+    dataset_dir: str | Path,
+    output_dir: str | Path,
+    data_list: str | Path | None = None,
+    spacing: float = 1.0,
+    min_sharpness: float = 0.5,
+) -> Path:
+    """Check every volume with the input gate, write ``prepare.csv`` and ``data_list.json``.
+
+    Left out, and said so: volumes blurred along an axis, which would teach a network to leave blur in place.
+    An error: files that the gate rejects, another voxel size, a subject or a file in two splits.
+
+    Args:
+        dataset_dir: BIDS folder; with a column ``split`` in participants.tsv, else every fifth subject is
+            for validation.
+        output_dir: receives the two files.
+        data_list: looked at instead of the folder, see
+            :func:`~monai_diffens.data.training_volumes.training_volumes`.
+        spacing: voxel size of ground truth in mm.
+        min_sharpness: see :func:`throughplane_sharpness`.
+
+    Returns:
+        Path of the data list, to be given as ``--data_list``.
+
+    Raises:
+        SystemExit: status 1 after the summary, when there was an error or nothing serves for training.
+    """
+    output = Path(output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    items = _items(dataset_dir, data_list)
+    errors = _leaks(items)
+    rows, lists = [], {section: list[dict[str, str]]() for section in SECTIONS.values()}
+    for split, item in items:
+        row: dict[str, Any] = {key: item[key] for key in ("case", "subject")} | {"split": split}
+        try:
+            row |= _look_at(Path(item["label"]), spacing)
+            served = row["sharpness"] >= min_sharpness
+            row["verdict"] = (
+                "accepted" if served else say("blurred", value=row["sharpness"], least=min_sharpness)
+            )
+        except InputRejected as error:
+            served, row["verdict"] = False, str(error)
+            errors.append(str(error))
+        rows.append(row)
+        if served:
+            lists[SECTIONS[split]].append({**item, "label": os.path.relpath(item["label"], output)})
+    with (output / "prepare.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    path = output / "data_list.json"
+    path.write_text(json.dumps(lists, indent=1) + "\n", encoding="utf-8")
+    for row in rows:
+        print(f"{row['case']} ({row['split']}): {row['verdict']}")
+    print(", ".join(f"{section}: {len(listed)}" for section, listed in lists.items()) + f"; list: {path}")
+    if not lists["training"]:
+        errors.append(say("nothing_to_train"))
+    if errors:
+        raise SystemExit("\n".join(errors))
+    return path
+
+
+def throughplane_sharpness(volume: NDArray[Any]) -> float:
+    """Detail along the blurriest axis over the mean of the two others.
+
+    Detail is the median absolute second difference over the foreground (above 0): about 1 for isotropic
+    detail, below 0.3 for thick slices interpolated to cubic voxels.
+
+    Args:
+        volume: (X, Y, Z).
+    """
+    detail = []
+    for axis in range(3):
+        moved = np.moveaxis(volume, axis, 0)
+        inside = (moved[:-2] > 0) & (moved[1:-1] > 0) & (moved[2:] > 0)
+        second = np.abs(moved[:-2] - 2 * moved[1:-1] + moved[2:])[inside]
+        detail.append(float(np.median(second)) if second.size else 0.0)
+    low, *others = sorted(detail)
+    return low / (sum(others) / 2) if sum(others) else 0.0
+
+
+def _items(dataset_dir: str | Path, data_list: str | Path | None) -> list[tuple[str, dict[str, str]]]:
+    if data_list is not None:
+        listed = json.loads(Path(data_list).read_text(encoding="utf-8"))
+        splits = [split for split, section in SECTIONS.items() if listed.get(section)]
+        return [(split, item) for split in splits for item in training_volumes("", split, data_list)]
+    every = sorted(Path(dataset_dir).glob("sub-*/**/anat/sub-*.nii*"))
+    found = [path for path in every if case_name(path).rsplit("_", 1)[-1] in BIDS_CONTRASTS]
+    by_subject: dict[str, list[Path]] = defaultdict(list)
+    for path in found:
+        by_subject[path.relative_to(dataset_dir).parts[0]].append(path)
+    if not found:
+        raise SystemExit(say("no_cases", name=Path(dataset_dir).name))
+    splits_of = _splits(dataset_dir, list(by_subject))
+    return [
+        (splits_of[subject], {"label": str(path), "case": case_name(path), "subject": subject})
+        for subject, paths in by_subject.items()
+        for path in paths
+        if splits_of.get(subject) in SECTIONS
+    ]
+
+
+def _splits(dataset_dir: str | Path, subjects: Sequence[str]) -> dict[str, str]:
+    if (Path(dataset_dir) / "participants.tsv").is_file():
+        rows = participants(dataset_dir)
+        if all("split" in row for row in rows):
+            return {row["participant_id"]: row["split"] for row in rows}
+    chosen = set(subjects[VALIDATION_SHARE - 1 :: VALIDATION_SHARE]) or set(subjects[1:][-1:])
+    return {subject: "val" if subject in chosen else "train" for subject in subjects}
+
+
+def _leaks(items: Sequence[tuple[str, Mapping[str, str]]]) -> list[str]:
+    subjects: dict[str, set[str]] = defaultdict(set)
+    files: dict[str, list[str]] = defaultdict(list)
+    for split, item in items:
+        subjects[item["subject"]].add(split)
+        files[sha256_of(item["label"])].append(item["case"])
+    lines = [
+        say("two_splits", name=subject, splits=" and ".join(sorted(splits)))
+        for subject, splits in subjects.items()
+        if len(splits) > 1
+    ]
+    return lines + [say("same_file", names=", ".join(names)) for names in files.values() if len(names) > 1]
+
+
+def _look_at(path: Path, spacing: float) -> dict[str, Any]:
+    checked = check_volume(path)
+    if any(abs(zoom / spacing - 1) > SPACING_TOLERANCE for zoom in checked.zooms):
+        mm = " x ".join(f"{zoom:.3g}" for zoom in checked.zooms)
+        raise InputRejected(say("not_at_target", name=path.name, spacing=mm, target=spacing))
+    image: Any = nib.load(path)
+    volume = np.asarray(image.dataobj, dtype=np.float32).reshape(checked.shape)
+    return {
+        "shape": "x".join(map(str, checked.shape)),
+        "spacing_mm": "x".join(f"{zoom:.3g}" for zoom in checked.zooms),
+        "sharpness": round(throughplane_sharpness(volume), 3),
+    }

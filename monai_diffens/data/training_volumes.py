@@ -1,0 +1,56 @@
+"""What to train on: a BIDS folder, or a data list in JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_diffens.data.bids import sharp_volumes
+from monai_diffens.data.writer import case_name
+
+SECTIONS = {"train": "training", "val": "validation", "test": "test"}  # as MONAI names them
+TEXT_KEYS = ("case", "subject", "contrast")  # all others are paths
+
+
+def training_volumes(
+    dataset_dir: str | Path, split: str, data_list: str | Path | None = None, min_sharpness: float = 0.5
+) -> list[dict[str, str]]:
+    """Volumes of a split, from the data list where there is one, else from the BIDS folder.
+
+    Args:
+        dataset_dir: BIDS folder, see :func:`~monai_diffens.data.bids.sharp_volumes`.
+        split: train, val or test.
+        data_list: JSON of lists "training", "validation" and "test" of items with ``label`` (path, relative
+            to the JSON's folder or absolute), optionally ``subject`` and ``case``.
+        min_sharpness: of volumes from the BIDS folder; a data list is taken as it is.
+
+    Returns:
+        Items with ``label``, ``case`` and ``subject``.
+
+    Raises:
+        SystemExit: with one line: the data list cannot be read, lacks the section, or names no such file.
+        ValueError: the BIDS folder has no volume that serves.
+    """
+    if data_list is None:
+        return sharp_volumes(dataset_dir, split, min_sharpness=min_sharpness)
+    path, section = Path(data_list), SECTIONS[split]
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"{path}: not a data list ({type(error).__name__})") from error
+    if not isinstance(content, Mapping) or not content.get(section):
+        raise SystemExit(f"{path}: no volumes under '{section}'")
+    return [_resolved(item, path, section, number) for number, item in enumerate(content[section])]
+
+
+def _resolved(item: Any, path: Path, section: str, number: int) -> dict[str, str]:
+    if not isinstance(item, Mapping) or "label" not in item:
+        raise SystemExit(f"{path}: '{section}' {number} is no item with a 'label'")
+    found = {key: str(value if key in TEXT_KEYS else path.parent / str(value)) for key, value in item.items()}
+    for key, value in found.items():
+        if key not in TEXT_KEYS and not Path(value).is_file():
+            raise SystemExit(f"{path}: '{section}' {number}: no file {Path(value).name}")
+    name = case_name(found["label"])
+    return {"case": name, "subject": name} | found

@@ -1,0 +1,45 @@
+"""Evaluation by several processes: one table each, joined at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+
+from monai_diffens.engines.sweep import KEYS, append_row, read_table
+
+
+def own_share(items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The items of this process: every n-th of n processes."""
+    return list(items[idist.get_rank() :: idist.get_world_size()])
+
+
+def own_folder(output_dir: str | Path) -> str:
+    """Where this process keeps its table."""
+    return str(Path(output_dir) / f"process_{idist.get_rank()}")
+
+
+def join_tables(output_dir: str | Path, items: Sequence[Mapping[str, Any]]) -> Path | None:
+    """Wait for all processes; the first one joins their tables, in the order of the items.
+
+    Args:
+        output_dir: holds the folders of :func:`own_folder`; receives ``sweep.csv``.
+        items: all items, with ``case``.
+
+    Returns:
+        The joined table, None in the other processes.
+    """
+    idist.barrier()
+    if idist.get_rank() > 0:
+        return None
+    order = [str(item["case"]) for item in items]
+    shards = sorted(Path(output_dir).glob("process_*/sweep.csv"))
+    rows = [row for shard in shards for row in read_table(shard) if row["case"] in order]
+    unique = {tuple(row[key] for key in KEYS): row for row in rows}  # an earlier run had other shares
+    table = Path(output_dir) / "sweep.csv"
+    table.unlink(missing_ok=True)
+    for row in sorted(unique.values(), key=lambda row: order.index(row["case"])):
+        append_row(table, row)
+    return table

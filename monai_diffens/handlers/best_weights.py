@@ -1,0 +1,118 @@
+"""Keep the weights that sampled best on the validation cases, and stop when they no longer get better."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+from ignite.engine import Engine, Events
+from ignite.handlers import EarlyStopping
+from torch import nn
+
+from monai_diffens.networks.weights import save_weights
+
+logger = logging.getLogger(__name__)
+
+
+class BestWeights:
+    """Write ``model.pt`` whenever the validation score rises; without validation, at the end.
+
+    Attached to the evaluator. A lower denoising loss has been seen with worse samples, so the score is of
+    samples.
+
+    Args:
+        network: its weights are written in half precision, with their SHA-256.
+        path: of the weights.
+        metric: name of the evaluator's metric, the larger the better.
+    """
+
+    def __init__(self, network: nn.Module, path: str | Path, metric: str) -> None:
+        self.network = network
+        self.path = Path(path)
+        self.metric = metric
+        self.best = float("-inf")
+        self.epoch = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Compare after each run of the evaluator ``engine``."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Compare; ``engine.state.epoch`` is the trainer's epoch."""
+        score = float(engine.state.metrics[self.metric])
+        if score > self.best:
+            self.best, self.epoch = score, engine.state.epoch
+            self._write()
+        logger.info(
+            "epoch %d: %s %.4f, best %.4f at epoch %d",
+            *(engine.state.epoch, self.metric, score, self.best, self.epoch),
+        )
+
+    def finish(self) -> None:
+        """Write the last weights when no epoch was validated, and say where the weights are."""
+        if self.epoch == 0:
+            self._write()
+        chosen = (
+            f"of epoch {self.epoch}, {self.metric} {self.best:.4f}" if self.epoch else "of the last epoch"
+        )
+        logger.info("weights %s: %s", chosen, self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Best score and its epoch."""
+        return {"best": self.best, "epoch": self.epoch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Undo :meth:`state_dict`."""
+        self.best, self.epoch = state["best"], state["epoch"]
+
+    def _write(self) -> None:
+        if idist.get_rank() == 0:
+            save_weights(self.network.state_dict(), self.path)
+
+
+class ResumableEarlyStop:
+    """ignite's early stopping in a form that configs can use and that a resumed run goes on counting with.
+
+    Attached to the evaluator. MONAI's EarlyStopHandler has no state to save.
+
+    Args:
+        patience: validations without a better score before the training stops.
+        metric: name of the evaluator's metric, the larger the better.
+    """
+
+    def __init__(self, patience: int, metric: str) -> None:
+        self.patience = patience
+        self.metric = metric
+        self.counting: EarlyStopping | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Count after each run of the evaluator ``engine``."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def set_trainer(self, trainer: Engine) -> None:
+        """Name the engine to stop; the evaluator belongs to it, so it cannot be an argument."""
+        self.counting = EarlyStopping(
+            self.patience, lambda engine: engine.state.metrics[self.metric], trainer
+        )
+
+    def __call__(self, engine: Engine) -> None:
+        """Count."""
+        self._ready()(engine)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Validations without improvement, and the best score."""
+        return dict(self._ready().state_dict())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Undo :meth:`state_dict`; a run that had stopped stays stopped."""
+        counting = self._ready()
+        counting.load_state_dict(state)
+        if counting.counter >= self.patience:
+            counting.trainer.terminate()
+
+    def _ready(self) -> EarlyStopping:
+        if self.counting is None:
+            raise RuntimeError("call set_trainer first")
+        return self.counting

@@ -1,0 +1,97 @@
+"""Exact resume: everything an epoch leaves behind goes to one file, and comes back from it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import EMAHandler
+
+from monai_diffens.networks.weights import save_atomically
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingCheckpoint:
+    """Write the training state after every epoch; take it up again where a run is resumed.
+
+    The file is replaced in one step, so a run killed at any moment leaves a whole one. With
+    :class:`~monai_diffens.handlers.epoch_seed.EpochSeed` a killed and resumed run ends with the weights of
+    an uninterrupted one. Put it after the handlers whose work belongs to the epoch.
+
+    Args:
+        path: the file. Entry "ema" holds the averaged weights.
+        objects: name -> object with ``state_dict`` and ``load_state_dict``.
+        ema: the run's moving average.
+        settings: name -> value of what a resumed run must share with the first.
+        resume: go on from the file where there is one. A new run refuses to replace the file of another.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        objects: Mapping[str, Any],
+        ema: EMAHandler,
+        settings: Mapping[str, Any],
+        resume: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self.objects = dict(objects)
+        self.ema = ema
+        self.settings = {**settings, "processes": idist.get_world_size()}
+        self.resume = resume
+
+    def attach(self, engine: Engine) -> None:
+        """Load when ``engine`` starts, save after each of its epochs."""
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+
+    def start(self, engine: Engine) -> None:
+        """Take up the state in the file.
+
+        Raises:
+            SystemExit: with one line: the file is another run's, or the settings differ.
+        """
+        if not self.path.is_file():
+            if self.resume:
+                logger.info("nothing to resume at %s: a new run starts", self.path)
+            return
+        if not self.resume:
+            raise SystemExit(f"{self.path} exists: continue it with --resume True, or choose --output_dir")
+        state = torch.load(self.path, map_location="cpu", weights_only=True)
+        for name, value in self.settings.items():
+            if state["settings"].get(name) != value:
+                raise SystemExit(
+                    f"cannot resume {self.path}: {name} was {state['settings'].get(name)} and is {value}"
+                )
+        for name, each in self.objects.items():
+            each.load_state_dict(state[name])
+        self.ema.ema_model.load_state_dict(state["ema"])
+        engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
+        if self.ema.momentum_scheduler is not None:  # it counts iterations by itself
+            self.ema.momentum_scheduler.event_index = state["iteration"]
+        scaler = getattr(engine, "scaler", None)
+        if scaler is not None and state["scaler"] is not None:
+            scaler.load_state_dict(state["scaler"])
+        logger.info("resumed after epoch %d from %s", engine.state.epoch, self.path)
+
+    def save(self, engine: Engine) -> None:
+        """Replace the file; the first process alone writes."""
+        if idist.get_rank() > 0:
+            return
+        scaler = getattr(engine, "scaler", None)
+        state = {name: each.state_dict() for name, each in self.objects.items()}
+        state |= {
+            "ema": self.ema.ema_model.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "epoch": engine.state.epoch,
+            "iteration": engine.state.iteration,
+            "settings": self.settings,
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        save_atomically(state, self.path)

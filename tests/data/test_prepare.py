@@ -1,0 +1,89 @@
+"""What is wrong with training data is named before a training; what serves is listed."""
+
+import csv
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+from scipy.ndimage import zoom
+
+from monai_diffens.data.prepare import prepare_volumes, throughplane_sharpness
+from monai_diffens.data.training_volumes import training_volumes
+
+SHAPE = (24, 28, 20)
+
+
+def save(folder, subject, values=None, spacing=1.0, seed=0):
+    values = np.random.default_rng(seed).integers(1, 300, SHAPE) if values is None else values
+    path = folder / subject / "anat" / f"{subject}_T1w.nii.gz"
+    path.parent.mkdir(parents=True)
+    nib.Nifti1Image(values.astype(np.int16), np.diag([spacing] * 3 + [1])).to_filename(path)
+    return path
+
+
+def test_sharpness_tells_thick_slices_from_isotropic_detail():
+    fine = np.random.default_rng(0).uniform(10, 300, SHAPE)
+    assert throughplane_sharpness(fine) > 0.9
+    thick = zoom(fine[:, :, ::5], (1, 1, 5), order=1)
+    assert throughplane_sharpness(thick) < 0.3
+    assert throughplane_sharpness(np.full(SHAPE, 7.0)) == 0
+
+
+def test_good_data_are_listed_and_split_by_subject(tmp_path):
+    for number in range(6):
+        save(tmp_path / "bids", f"sub-{number}", seed=number)
+    blurred = zoom(np.random.default_rng(9).uniform(10, 300, SHAPE)[:, :, ::5], (1, 1, 5), order=1)
+    save(tmp_path / "bids", "sub-blurred", values=blurred)
+    path = prepare_volumes(tmp_path / "bids", tmp_path / "out")
+    listed = json.loads(path.read_text())
+    assert [item["subject"] for item in listed["validation"]] == ["sub-4"]
+    assert len(listed["training"]) == 5 and listed["test"] == []
+    found = training_volumes("", "train", path)
+    assert [item["case"] for item in found] == [f"sub-{n}_T1w" for n in (0, 1, 2, 3, 5)]
+    assert all(nib.load(item["label"]).shape == SHAPE for item in found)
+    rows = list(csv.DictReader((tmp_path / "out" / "prepare.csv").read_text().splitlines()))
+    (left_out,) = [row for row in rows if row["subject"] == "sub-blurred"]
+    assert left_out["verdict"].startswith("left out: ") and float(left_out["sharpness"]) < 0.5
+
+
+def test_what_is_silently_wrong_is_refused(tmp_path):
+    bids = tmp_path / "bids"
+    first = save(bids, "sub-0")
+    save(bids, "sub-1", spacing=2.0, seed=1)
+    save(bids, "sub-2", values=np.full(SHAPE, 3))
+    shutil.copytree(bids / "sub-0", bids / "sub-3")  # the same scan under another subject's name
+    (bids / "sub-3" / "anat" / first.name).rename(bids / "sub-3" / "anat" / "sub-3_T1w.nii.gz")
+    with pytest.raises(SystemExit) as error:
+        prepare_volumes(bids, tmp_path / "out")
+    told = str(error.value).splitlines()
+    assert len(told) == 3
+    assert told[0] == "the same file under several names: sub-0_T1w, sub-3_T1w; keep one"
+    assert told[1].startswith("sub-1_T1w.nii.gz: voxels of 2 x 2 x 2 mm, 1 mm is needed for ground truth")
+    assert told[2].startswith("sub-2_T1w.nii.gz: every voxel has the value 3")
+
+
+def test_a_subject_in_two_splits_is_refused(tmp_path):
+    for number in range(2):
+        save(tmp_path, f"sub-{number}", seed=number)
+    items = [{"label": f"sub-{n}/anat/sub-{n}_T1w.nii.gz", "subject": "one"} for n in range(2)]
+    lists = {"training": items[:1], "validation": items[1:]}
+    (tmp_path / "list.json").write_text(json.dumps(lists))
+    with pytest.raises(SystemExit, match="one: in the splits train and val"):
+        prepare_volumes("", tmp_path / "out", tmp_path / "list.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", r"not a data list \(JSONDecodeError\)"),
+        ('{"training": []}', "no volumes under 'training'"),
+        ('{"training": [{"image": "a"}]}', "'training' 0 is no item with a 'label'"),
+        ('{"training": [{"label": "a/b.nii"}]}', "'training' 0: no file b.nii"),
+    ],
+)
+def test_a_data_list_that_does_not_serve(tmp_path, content, told):
+    (tmp_path / "list.json").write_text(content)
+    with pytest.raises(SystemExit, match=told):
+        training_volumes("", "train", tmp_path / "list.json")

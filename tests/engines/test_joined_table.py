@@ -1,0 +1,33 @@
+"""Tables of several processes become the one that a single process writes."""
+
+import pytest
+
+from monai_diffens.engines.joined_table import join_tables, own_folder, own_share
+from monai_diffens.engines.processes import local_device, start_processes
+from monai_diffens.engines.sweep import KEYS, append_row, read_table
+
+
+def row(case: str, method: str, seconds: float) -> dict:
+    return dict(zip(KEYS, ("x4", case, method, "1", ""), strict=True)) | {"psnr": 20.5, "seconds": seconds}
+
+
+def test_tables_are_joined_in_the_order_of_the_items(tmp_path):
+    shares = {"0": ["a", "c"], "1": ["b", "gone"], "2": ["a"]}  # 2 is left from a run of three processes
+    for number, cases in shares.items():
+        folder = tmp_path / f"process_{number}"
+        folder.mkdir()
+        for case in cases:
+            for method in ("cubic", "mean"):
+                append_row(folder / "sweep.csv", row(case, method, float(number)))
+    table = join_tables(tmp_path, [{"case": case} for case in "abc"])
+    found = [(each["case"], each["method"]) for each in read_table(table)]
+    assert found == [(case, method) for case in "abc" for method in ("cubic", "mean")]
+
+
+def test_one_process_has_everything(tmp_path):
+    items = [{"case": case} for case in "abc"]
+    assert own_share(items) == items
+    assert own_folder(tmp_path) == str(tmp_path / "process_0")
+    assert local_device().type in ("cpu", "cuda")
+    with pytest.raises(SystemExit, match="started by torchrun"):
+        start_processes()

@@ -1,0 +1,110 @@
+"""Tiny training runs of the shipped configs: made-up volumes, small networks, every part of a real run."""
+
+import json
+import multiprocessing
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import monai.bundle
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+BUNDLES = Path(__file__).parents[2] / "bundles"
+SHAPE = (20, 24, 20)
+EXPERT = {"channels": [8, 16], "norm_num_groups": 4, "num_head_channels": 8}
+STAGES = {  # of the super-resolution bundle
+    "train_planes": EXPERT,
+    "train": EXPERT | {"calibrator_channels": [8, 16]},
+}
+SMALL = {
+    "train::deterministic_transforms::3::spatial_size": 16,
+    "max_epochs": 3,
+    "iterations": 3,
+    "batch_size": 2,
+    "warmup_steps": 2,
+    "val_region": [16, 16, 16],
+    "val_interval": 1,
+    "val_num_steps": 1,
+    "preview_interval": 0,
+    "progress": False,
+}
+SMALL_FUSION = {"plane_weights": None, "draws": 4, "refresh": 1, "train::dataset::crop_size": 16}
+
+
+@pytest.fixture(scope="session")
+def tiny_bids(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BIDS folder of two training and one validation volume, smooth blobs that sampling can restore."""
+    folder = tmp_path_factory.mktemp("bids")
+    rows = ["participant_id\tsplit\tthroughplane_sharpness"]
+    for number, split in enumerate(("train", "train", "val")):
+        grid = np.stack(np.meshgrid(*(np.arange(n) for n in SHAPE), indexing="ij"))
+        waves = sum(np.sin(grid[axis] * (0.5 + 0.3 * number) + axis) for axis in range(3))
+        subject = f"sub-0{number}"
+        (folder / subject / "anat").mkdir(parents=True)
+        image = nib.Nifti1Image((100 * waves + 350).astype(np.int16), np.eye(4))
+        image.to_filename(folder / subject / "anat" / f"{subject}_T1w.nii.gz")
+        rows.append(f"{subject}\t{split}\tT1w=0.9")
+    (folder / "participants.tsv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture
+def arguments(tiny_bids: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Function (config's name, option=value, ...) to the arguments of ``monai.bundle.run`` for a tiny run."""
+
+    def build(stage: str, overlays: tuple[str, ...] = (), **options: Any) -> dict[str, Any]:
+        configs = BUNDLES / "diffensembler_sr" / "configs"
+        small = SMALL | (SMALL_FUSION if stage == "train" else {})
+        overlay = {f"network_def::{key}": value for key, value in STAGES[stage].items()} | small
+        (tmp_path / f"{stage}_tiny.json").write_text(json.dumps(overlay))
+        files = [configs / f"{name}.json" for name in (stage, *overlays)]
+        return {
+            "config_file": [str(path) for path in (*files, tmp_path / f"{stage}_tiny.json")],
+            "dataset_dir": str(tiny_bids),
+            "output_dir": str(tmp_path / "out"),
+            "logging_file": str(configs / "logging.conf"),
+        } | options
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def start() -> Callable[[dict[str, Any]], BaseProcess]:
+    """Function (arguments of ``monai.bundle.run``) to a started process; imports are paid for once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["monai.bundle", "monai_diffens.inferers.inferer", "torch.utils.tensorboard", "ignite.handlers"]
+    )
+
+    def launch(arguments: dict[str, Any]) -> BaseProcess:
+        process = context.Process(target=monai.bundle.run, kwargs=arguments)
+        process.start()
+        return process
+
+    return launch
+
+
+@pytest.fixture(scope="session")
+def assert_same() -> Callable[..., None]:
+    """Function of two nested contents that must be equal bit for bit."""
+
+    def check(a: Any, b: Any, where: str = "") -> None:
+        assert type(a) is type(b), where
+        if isinstance(a, torch.Tensor):
+            assert torch.equal(a, b), where
+        elif isinstance(a, dict):
+            assert list(a) == list(b), where
+            for key in a:
+                check(a[key], b[key], f"{where}/{key}")
+        elif isinstance(a, list | tuple):
+            assert len(a) == len(b), where
+            for index, (x, y) in enumerate(zip(a, b, strict=True)):
+                check(x, y, f"{where}/{index}")
+        else:
+            assert a == b, where
+
+    return check
