@@ -13,7 +13,6 @@ from torch import Tensor
 # Standard deviation of (truth - restored scan) inside the brain, on volumes scaled by their foreground's
 # 99.5th percentile: 0.05 to 0.10 over contrasts for x4 pooling and 4 to 5 mm slices of 1 mm scans.
 RESIDUAL_SCALE = 0.07
-BASES = ("condition", "brain")
 
 
 def target_base(conditions: Tensor, base: str) -> Tensor:
@@ -34,7 +33,7 @@ def target_base(conditions: Tensor, base: str) -> Tensor:
         return conditions[:, :1]
     if base == "brain":
         return (conditions > 0).any(dim=1, keepdim=True).to(conditions.dtype)
-    raise ValueError(f"unknown base '{base}': use one of {', '.join(BASES)}")
+    raise ValueError(f"unknown base '{base}': use one of condition, brain")
 
 
 def to_residual(target: Tensor, base: Tensor, scale: float = RESIDUAL_SCALE) -> Tensor:

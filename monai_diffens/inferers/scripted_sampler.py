@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from monai_diffens.inferers.consistency import PROFILES, measurement_matrix
 from monai_diffens.inferers.inferer import PATCH_GRID, DiffEnsemblerInferer, case_of
+from monai_diffens.inferers.residual import target_base, to_residual
 from monai_diffens.inferers.sampling import SamplingScheduler, sample_with_prior
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.schedulers.prediction import from_clean, to_clean
@@ -94,6 +95,9 @@ class ScriptedSampler(nn.Module):
         self.residual_scale = float(inferer.residual_scale)
         self.margin = inferer.margin
         self.grid = PATCH_GRID
+        self.base = inferer.base
+        self.measured_channel = inferer.measured_channel
+        self.emphasis = network.emphasis(inferer.condition_weights, inferer.plane_weights)
         self.threshold = FOREGROUND
 
     def forward(self, conditions: Tensor) -> Tensor:
@@ -113,10 +117,10 @@ class ScriptedSampler(nn.Module):
 
     def restore_case(self, conditions: Tensor) -> Tensor:
         """One case (1, M, X, Y, Z) -> (1, 1, X, Y, Z)."""
-        result = conditions[:, :1].clone()
+        base = target_base(conditions, self.base)
         above = (conditions[0] > self.threshold).any(dim=0)
         if not bool(above.any()):
-            return result
+            return base
         x, x_end = self.extent(above.any(dim=2).any(dim=1))
         y, y_end = self.extent(above.any(dim=2).any(dim=0))
         z, z_end = self.extent(above.any(dim=1).any(dim=0))
@@ -131,22 +135,27 @@ class ScriptedSampler(nn.Module):
         for seed in self.seeds:
             total = total + self.sample_residual(seed, inside, projectors)
         residual = self.residual_scale * total / len(self.seeds)
+        result = base.clone()
         result[:, :, x:x_end, y:y_end, z:z_end] += residual
-        return result
+        return result * base if self.base == "brain" else result
 
     def sample_residual(self, seed: int, conditions: Tensor, projectors: list[Tensor]) -> Tensor:
         """One sample of the scaled residual."""
         generator = torch.Generator()  # on the CPU, so that it is the same on every device
         generator.manual_seed(seed)
         noise = torch.randn(conditions[:, :1].shape, generator=generator)
+        scan = conditions[:, self.measured_channel : self.measured_channel + 1]
+        known = to_residual(scan, target_base(conditions, self.base), self.residual_scale)
+        if not bool((scan > self.threshold).any()):  # the case lacks the contrast that was measured
+            projectors = [matrix[:0] for matrix in projectors]
         parts: list[Tensor] = [noise.to(conditions.device)]
         for step, t in enumerate(self.timesteps):
             x_t = self.combine(self.plan[step], parts)
             timesteps = torch.full([x_t.shape[0]], t, device=x_t.device)
-            prediction = self.network.predict(x_t, conditions, timesteps, self.fusion, step).prediction
-            clean = self.clean_of_x[step] * x_t + self.clean_of_prediction[step] * prediction
-            parts.append(self.agree(clean, projectors))
-        return self.agree(self.combine(self.plan[-1], parts), projectors)
+            fused = self.network.predict(x_t, conditions, timesteps, self.fusion, step, self.emphasis)
+            clean = self.clean_of_x[step] * x_t + self.clean_of_prediction[step] * fused.prediction
+            parts.append(known + self.unseen(clean - known, projectors))
+        return known + self.unseen(self.combine(self.plan[-1], parts) - known, projectors)
 
     def combine(self, weights: list[float], parts: list[Tensor]) -> Tensor:
         """Weighted sum of the parts there are so far."""
@@ -156,7 +165,7 @@ class ScriptedSampler(nn.Module):
                 total = total + weight * part
         return total
 
-    def agree(self, residual: Tensor, projectors: list[Tensor]) -> Tensor:
+    def unseen(self, residual: Tensor, projectors: list[Tensor]) -> Tensor:
         """Remove what the scan would have seen of a residual; no matrix stands for a fine axis."""
         seen = residual
         x, y, z = projectors

@@ -57,6 +57,12 @@ def run(python: Path, *arguments: object, cwd: Path, **environment: str) -> subp
     )
 
 
+def infer(python: Path, bundle: Path, cwd: Path, *options: object) -> subprocess.CompletedProcess[str]:
+    """Run the inference command of a bundle there."""
+    command = ("-m", "monai.bundle", "run", "inference", "--bundle_root", bundle)
+    return run(python, *command, "--config_file", bundle / "configs" / "inference.json", *options, cwd=cwd)
+
+
 def imported(done: subprocess.CompletedProcess[str]) -> str:
     """File of the package that a run of :func:`run` imported, "None" where it imported none."""
     return done.stderr.rsplit("imported: ", 1)[-1].strip()

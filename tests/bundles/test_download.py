@@ -16,14 +16,15 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from bare_environment import imported, make_environment, run
+import torch
+from bare_environment import imported, infer, make_environment, run
 from release_server import OWNER, serve
 
-import monai_diffens
 from monai_diffens.__main__ import main
 from monai_diffens.bundle.archive import pack
 from monai_diffens.bundle.check import verify
 from monai_diffens.bundle.manifest import sha256_of
+from monai_diffens.transforms.thick_slices import measurement_for
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.name for path in (ROOT / "bundles").iterdir() if (path / "models" / "model.pt").is_file())
@@ -93,11 +94,6 @@ def scan(tmp_path_factory) -> Path:
     return path
 
 
-def infer(python: Path, bundle: Path, cwd: Path, *options: object) -> subprocess.CompletedProcess[str]:
-    command = ("-m", "monai.bundle", "run", "inference", "--bundle_root", bundle)
-    return run(python, *command, "--config_file", bundle / "configs" / "inference.json", *options, cwd=cwd)
-
-
 def test_packed_again_it_has_the_same_bytes(releases):
     if "DIFFENS_DIST" not in os.environ:
         pytest.skip("make download-test compares with what make bundles wrote")
@@ -141,6 +137,34 @@ def test_the_others_start_without_this_package(python, downloaded, tmp_path, nam
     assert done.returncode == 1 and "no input given; pass --input" in done.stderr, done.stderr
     assert imported(done) == str(downloaded / name / "monai_diffens" / "__init__.py")
     proved(f"{name}: starts with its own package, where none is installed")
+
+
+USE = """
+import importlib.util, sys, torch
+from monai.inferers import SimpleInferer
+assert importlib.util.find_spec("monai_diffens") is None
+conditions = torch.load("conditions.pt", weights_only=True)
+torch.save(SimpleInferer()(conditions, torch.jit.load("model.ts")), "result.pt")
+"""
+
+
+def test_the_exported_sampler_needs_no_package(python, tmp_path, capsys):
+    bundle, options = ROOT / "bundles" / SR, ("--num_steps", "2", "--factors", "1", "1", "5")
+    main(["export", str(bundle), "--output", str(tmp_path / "model.ts"), *options])
+    told = capsys.readouterr().out
+    conditions = torch.zeros(1, 1, 28, 30, 35)
+    conditions[..., 6:-6, 6:-6, 5:-5] = torch.rand(1, 1, 16, 18, 25)
+    torch.save(conditions, tmp_path / "conditions.pt")
+    done = run(python, "-W", "ignore", "-c", USE, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = torch.load(tmp_path / "result.pt", weights_only=True)
+    loaded = torch.jit.load(tmp_path / "model.ts")
+    torch.testing.assert_close(result, loaded(conditions), atol=1e-5, rtol=1e-4)
+    measurement = measurement_for(conditions.shape[2:], (1, 1, 5))
+    torch.testing.assert_close(measurement(result), measurement(conditions), atol=1e-4, rtol=0)
+    assert (result - conditions).abs().max() > 1e-3
+    proved(told.strip().replace(str(tmp_path) + "/", ""))
+    proved("model.ts runs with SimpleInferer where this package is not installed")
 
 
 def test_rows_28_and_29_in_a_run(python, downloaded, scan, tmp_path):
@@ -228,4 +252,3 @@ def test_our_download_takes_the_release(releases, address, tmp_path, capsys):
     url = f"{address}/releases/{releases[SR].name}"
     main(["download", url, "--bundle_dir", str(tmp_path), "--sha256", sha256_of(releases[SR])])
     assert os.listdir(tmp_path) == [SR]
-    assert monai_diffens.__version__ in releases[SR].name

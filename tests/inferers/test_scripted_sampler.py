@@ -59,6 +59,27 @@ def test_consistency_agrees(tiny_ensembler, scan, factors, profile):
     torch.testing.assert_close(measurement(result), measurement(scan[:1]), atol=1e-4, rtol=0)
 
 
+TRANSLATION = {
+    "base": "brain",
+    "measured_channel": 1,
+    "condition_weights": {"T2w": 2.0},
+    "plane_weights": {"coronal": 0.0},
+    "num_steps": 2,
+}
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_translation_agrees(tiny_ensembler, scan, measured):
+    network, inferer = tiny_ensembler(conditions=("T2w", "FLAIR")), settings(**TRANSLATION)
+    conditions = torch.cat([scan[:1], 0.7 * scan[:1].flip(2) if measured else 0 * scan[:1]], dim=1)
+    known = MetaTensor(conditions.clone())
+    if measured:
+        record_sampling(known, measurement_for(SHAPE, (1, 1, 5)))
+    expected = inferer(known, network).as_tensor()
+    sampler = torch.jit.script(ScriptedSampler(network, inferer, (1, 1, 5)).eval())
+    torch.testing.assert_close(sampler(conditions), expected, atol=2e-5, rtol=1e-4)
+
+
 def test_compiled_saved_and_loaded_it_takes_any_size(tiny_ensembler, scan, tmp_path):
     network, inferer = tiny_ensembler(), settings(num_steps=2)
     torch.jit.script(ScriptedSampler(network, inferer, (1, 1, 5)).eval()).save(tmp_path / "model.ts")
