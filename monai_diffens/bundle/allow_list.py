@@ -49,6 +49,7 @@ def check_configs(root: Path) -> None:
         BundleRejected: a file cannot be read, or holds something that is not on the allow-list.
     """
     findings: list[str] = []
+    configs: dict[str, Any] = {}
     for path in sorted((root / "configs").rglob("*")):
         if path.is_dir():
             continue
@@ -56,7 +57,8 @@ def check_configs(root: Path) -> None:
         try:
             text = path.read_text(encoding="utf-8")
             if path.suffix == ".json":
-                findings += [f"{name}, {line}" for line in findings_in_config(json.loads(text))]
+                configs[name] = json.loads(text)
+                list(_walk(configs[name], ""))  # here its nesting may be too deep
             elif path.suffix == ".conf":
                 findings += [f"{name}, {line}" for line in findings_in_logging(text)]
             else:
@@ -64,20 +66,36 @@ def check_configs(root: Path) -> None:
         except (OSError, ValueError, RecursionError) as error:
             why = type(error).__name__
             raise BundleRejected(say("bad_config", name=root.name, file=name, why=why)) from error
+    # overlays use what the file below them imports, so a name means the same in all files
+    names = dict(GLOBALS)
+    for name, config in configs.items():
+        findings += [f"{name}, {line}" for line in _findings_in_imports(config, names)]
+    for name, config in configs.items():
+        findings += [f"{name}, {line}" for line in _findings_in_values(config, names)]
     if findings:
         raise BundleRejected(say("not_allowed", name=root.name, count=len(findings), first=findings[0]))
 
 
 def findings_in_config(config: Any) -> list[str]:
     """What in a configuration is not on the allow-list, each as "<id>: <what>"."""
-    names, findings = dict(GLOBALS), []
-    parts = list(_walk(config, ""))
-    for place, value in parts:
+    names = dict(GLOBALS)
+    return _findings_in_imports(config, names) + _findings_in_values(config, names)
+
+
+def _findings_in_imports(config: Any, names: dict[str, str]) -> list[str]:
+    """Imports that are not allowed; the others are added to ``names``."""
+    findings = []
+    for place, value in _walk(config, ""):
         if isinstance(value, str) and value.startswith("$") and (found := _import(value[1:])):
             alias, dotted = found
             if dotted is None or names.setdefault(alias, dotted) != dotted:
                 findings.append(f"{place}: {value}")
-    for place, value in parts:
+    return findings
+
+
+def _findings_in_values(config: Any, names: dict[str, str]) -> list[str]:
+    findings = []
+    for place, value in _walk(config, ""):
         key = place.rsplit("#", 1)[-1]
         if key == "_target_":
             bad = not (isinstance(value, str) and is_allowed(value))

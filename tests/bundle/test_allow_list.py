@@ -162,6 +162,14 @@ def test_the_line_names_file_and_place(source):
     assert "configs/train.json, a#b#1#_target_: os.system" in refusal(source)
 
 
+def test_an_overlay_uses_the_imports_of_the_file_below(source):
+    overlay = source / "configs" / "more.json"
+    overlay.write_text(json.dumps({"device": "$torch.device('cpu')", "a": "$bundle_check.verify(@b)"}))
+    check_configs(source)
+    overlay.write_text(json.dumps({"+imports": ["$import monai_diffens.bundle.archive as bundle_check"]}))
+    assert "configs/more.json, +imports#0: $import" in refusal(source)  # a name has one meaning
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
