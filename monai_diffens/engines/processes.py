@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 """Several processes of one run, on one machine or many: who is who, and what each of them does.
 
 Started by ``torchrun`` or by SLURM's ``srun``. With share "cases" each process works on its own cases of the
@@ -13,6 +12,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import NamedTuple
 
+import ignite.distributed as idist
 import torch
 import torch.distributed as dist
 
@@ -99,14 +99,6 @@ def leave() -> None:
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
-=======
-"""Several processes for one training or evaluation, as torchrun starts them."""
-
-from __future__ import annotations
-
-import ignite.distributed as idist
-import torch
-import torch.distributed as dist
 
 
 def local_device() -> torch.device:
@@ -131,4 +123,3 @@ def end_processes() -> None:
     """Wait for the others and part."""
     dist.barrier()
     dist.destroy_process_group()
->>>>>>> 62d5d1d (Train as MONAI users expect: exact resume, validation by sampling, several GPUs, tracking, checked data)
