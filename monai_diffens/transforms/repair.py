@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import LoadImaged, MapTransform, ResampleToMatch
+from monai.transforms import MapTransform, ResampleToMatch
 
 from monai_diffens.transforms.input_gate import AffineInMillimetersd
+from monai_diffens.transforms.load_scan import LoadScand
 from monai_diffens.transforms.messages import say, warn
 
 __all__ = ["ApplyBrainMaskd", "RepairScand"]
@@ -69,9 +70,7 @@ class ApplyBrainMaskd(MapTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.mask_key = mask_key
-        self.load = LoadImaged(
-            mask_key, reader="NibabelReader", ensure_channel_first=True, squeeze_non_spatial_dims=True
-        )
+        self.load = LoadScand(mask_key)
         self.place = AffineInMillimetersd(mask_key)
         self.resample = ResampleToMatch(mode="nearest", padding_mode="zeros")
 

@@ -81,7 +81,7 @@ def test_archive_holds_bundle_manifest_and_package(archive):
     assert own < set(names)
     for part in ("LICENSE", "configs/inference.json", "docs/data_license.txt", "models/model.pt"):
         assert f"tiny_sr/{part}" in names
-    assert not [name for name in names if "output" in name or "train/" in name or "__pycache__" in name]
+    assert not [name for name in names if "/output/" in name or "train/" in name or "__pycache__" in name]
 
 
 def test_the_same_bytes_whenever_and_wherever(archive, source, tmp_path):
