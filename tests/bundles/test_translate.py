@@ -174,6 +174,7 @@ def results(tiny, cases, tmp_path_factory) -> tuple[Path, int]:
     return out, stop.value.code
 
 
+@pytest.mark.bad_input(23, 24)
 def test_any_subset_gives_a_result_and_a_bad_case_stops_nothing(results):
     out, status = results
     done = sorted(path.name.split("_")[0] for path in out.glob("*_desc-synthetic_FLAIR.nii.gz"))
@@ -190,6 +191,7 @@ def test_results_lie_on_the_first_contrast(results, cases):
     assert nib.load(results[0] / "sub-low_desc-synthetic_FLAIR.nii.gz").shape == (20, 20, 20)
 
 
+@pytest.mark.bad_input(24)
 def test_sidecars_tell_sources_and_settings(results):
     facts = {
         case: json.loads((results[0] / f"{case}_desc-synthetic_FLAIR.json").read_text())
