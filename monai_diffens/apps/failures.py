@@ -38,6 +38,7 @@ SECTIONS = {
     "CASES": ("Runs and failed cases", "About what was asked for, the folders, and cases that failed."),
     "SERVER": ("MONAI Label server", "What the server answers."),
     "BUNDLE": ("Bundles and downloads", "A bundle is not run, or nothing is unpacked."),
+    "TRAINING": ("Training", "About the folder to learn from and the training runs."),
     "DICOM": ("DICOM", "About series of DICOM files."),
 }
 
