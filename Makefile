@@ -21,6 +21,7 @@ test: $(VENV)/.installed  ## run the tests; PYTEST_ARGS="-m 'not slow'" for the 
 
 torture: $(VENV)/.installed  ## kill a folder run 20 times, finish it, compare with an undisturbed run
 	$(BIN)/python tests/bundles/torture.py $(TORTURE_ARGS)
+
 train-smoke: $(VENV)/.installed  ## train both stages of every bundle on small crops, a few minutes; to train_smoke_output/
 	$(BIN)/python -m monai_diffens.apps.train_smoke --output_dir train_smoke_output
 
