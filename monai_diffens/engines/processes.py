@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import NamedTuple
 
-import ignite.distributed as idist
 import torch
 import torch.distributed as dist
 
@@ -103,7 +102,7 @@ def leave() -> None:
 
 def local_device() -> torch.device:
     """The GPU of this process, one each on its machine; the CPU where there is none."""
-    return torch.device("cuda", idist.get_local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+    return torch.device("cuda", place().local_rank) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def start_processes() -> None:
@@ -114,12 +113,6 @@ def start_processes() -> None:
     """
     if not dist.is_torchelastic_launched():
         raise SystemExit("multi_gpu configs are started by torchrun: see docs/training.md")
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     if torch.cuda.is_available():
         torch.cuda.set_device(local_device())
-
-
-def end_processes() -> None:
-    """Wait for the others and part."""
-    dist.barrier()
-    dist.destroy_process_group()

@@ -18,7 +18,8 @@ def crops(count: int) -> list[dict]:
         {
             "volumes": torch.randn(6, 16, 16, 16, generator=generator),
             "timestep": 100 * number + 99,
-            "baseline": 0.5 + 0.1 * number,
+            "present": torch.ones(1, dtype=torch.bool),
+            "gram": 0.5 * torch.eye(3) + 0.1 * number,
         }
         for number in range(count)
     ]
