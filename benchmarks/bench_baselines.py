@@ -69,7 +69,13 @@ def build(method: str, side: int, num_steps: int, device: torch.device):
         model = Stock(device)
     else:  # as many parameters; attention nowhere but in its middle block, where MONAI always has it
         model = DiffusionModelUNet(
-            3, 2, 1, (64, 128, 192), (False,) * 3, num_res_blocks=1, num_head_channels=64
+            spatial_dims=3,
+            in_channels=2,
+            out_channels=1,
+            channels=(64, 128, 192),
+            attention_levels=(False,) * 3,
+            num_res_blocks=1,
+            num_head_channels=64,
         ).to(device)
         model.eval()
     stock = DiffusionInferer(scheduler)

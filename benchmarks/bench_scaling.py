@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 
 import torch
 from measurement import (
@@ -28,6 +29,7 @@ from monai.networks.nets import DiffusionModelUNet
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.inferers.memory import plan_memory
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
+from monai_diffens.networks.slicing import plane_axis
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 
 REFERENCE_PASSES = 26_800  # slice passes a volume: 536 slices, 50 steps
@@ -56,21 +58,30 @@ def brain_flops() -> dict[str, float]:
 
     Counted on meta tensors: shapes alone decide, nothing is computed.
     """
+    model = DiffEnsembler().eval().to("meta")
+    unet = DiffusionModelUNet(
+        spatial_dims=2,
+        in_channels=6,
+        out_channels=1,
+        channels=(64, 128, 256, 512),
+        attention_levels=(False,) * 4,
+        num_res_blocks=2,
+        num_head_channels=64,
+    )
+    unet.eval().to("meta")
     with torch.device("meta"):
-        model = network_on_meta()
-        x = torch.empty(1, 1, *BRAIN_SHAPE)
-        ours = count_flops(lambda: model.predict(x, x, torch.zeros(1)))
-        unet = DiffusionModelUNet(
-            2, 6, 1, (64, 128, 256, 512), (False,) * 4, num_res_blocks=2, num_head_channels=64
-        ).eval()
+        ours = 0.0
+        for plane, expert in zip(model.bank.planes, model.bank.experts, strict=True):
+            axis = plane_axis(plane)
+            height, width = (side for index, side in enumerate(BRAIN_SHAPE) if index != axis)
+            slices = torch.empty(BRAIN_SHAPE[axis], 2 + 2 * model.bank.reach, height, width)
+            ours += count_flops(partial(expert, slices, torch.zeros(BRAIN_SHAPE[axis])))
+        x, predictions = torch.empty(1, 1, *BRAIN_SHAPE), torch.empty(1, 3, *BRAIN_SHAPE)
+        present = torch.ones(1, 3, dtype=torch.bool)
+        ours += count_flops(lambda: model.calibrator(x, x, predictions, torch.zeros(1), present))
         slices = torch.empty(1, 6, 192, 192)
         one_pass = count_flops(lambda: unet(slices, torch.zeros(1)))
     return {"ours": ours, "reference_pass": one_pass, "reference": one_pass * REFERENCE_PASSES}
-
-
-def network_on_meta() -> torch.nn.Module:
-    """The shipped architecture without its weights."""
-    return DiffEnsembler().eval()
 
 
 def plot(report: dict) -> None:
