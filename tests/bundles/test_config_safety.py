@@ -4,11 +4,10 @@ import inspect
 import json
 import pydoc
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from config_parts import components
 
 CONFIGS = {
     f"{path.parents[1].name}/{path.stem}": json.loads(path.read_text(encoding="utf-8"))
@@ -17,17 +16,6 @@ CONFIGS = {
 }
 BUNDLES = sorted({name.split("/")[0] for name in CONFIGS})
 SHARED = ("network_def", "scheduler", "device", "bundle_root", "seed")
-
-
-def components(config: Any) -> Iterator[dict[str, Any]]:
-    """Every part of a config that names a `_target_`."""
-    if isinstance(config, dict):
-        if "_target_" in config:
-            yield config
-        config = list(config.values())
-    if isinstance(config, list):
-        for part in config:
-            yield from components(part)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

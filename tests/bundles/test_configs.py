@@ -19,6 +19,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from config_parts import components
 from monai.bundle import ConfigWorkflow
 from monai.data import load_net_with_metadata
 
@@ -40,17 +41,6 @@ SMALL_SIDE = 16
 
 # MONAI warns whenever it reads a config.
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
-
-
-def components(config: Any) -> Iterator[dict[str, Any]]:
-    """Every part of a config that names a `_target_`."""
-    if isinstance(config, dict):
-        if "_target_" in config:
-            yield config
-        config = list(config.values())
-    if isinstance(config, list):
-        for part in config:
-            yield from components(part)
 
 
 ALL_COMPONENTS = [(name, part) for name, config in CONFIGS.items() for part in components(config)]

@@ -4,7 +4,6 @@ import inspect
 import json
 import pydoc
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from config_parts import components
 from monai.bundle import ConfigWorkflow
 
 import monai_diffens
@@ -31,16 +31,6 @@ SCHEMA = ROOT.parent / "shared" / "schema" / "meta_schema_20240725.json"
 TINY = {"channels": [8, 8, 16], "norm_num_groups": 4, "num_head_channels": 8}
 
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
-
-
-def components(config: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(config, dict):
-        if "_target_" in config:
-            yield config
-        config = list(config.values())
-    if isinstance(config, list):
-        for part in config:
-            yield from components(part)
 
 
 PARTS = [(name, part) for name in NAMES for part in components(CONFIGS[name])]
