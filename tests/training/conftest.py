@@ -15,13 +15,11 @@ import torch
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 SHAPE = (20, 24, 20)
+CONTRASTS = ("T1w", "ce-gadolinium_T1w", "T2w", "FLAIR")
 EXPERT = {"channels": [8, 16], "norm_num_groups": 4, "num_head_channels": 8}
-STAGES = {  # of the super-resolution bundle
-    "train_planes": EXPERT,
-    "train": EXPERT | {"calibrator_channels": [8, 16]},
-}
+NETWORKS = {"train_planes": EXPERT}  # of other configs: the whole model
+MODEL = EXPERT | {"calibrator_channels": [8, 16]}
 SMALL = {
-    "train::deterministic_transforms::3::spatial_size": 16,
     "max_epochs": 3,
     "iterations": 3,
     "batch_size": 2,
@@ -37,17 +35,22 @@ SMALL_FUSION = {"plane_weights": None, "draws": 4, "refresh": 1, "train::dataset
 
 @pytest.fixture(scope="session")
 def tiny_bids(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BIDS folder of two training and one validation volume, smooth blobs that sampling can restore."""
+    """A BIDS folder of two training subjects and one for validation, smooth blobs that sampling can restore.
+
+    Of the four contrasts one is sharp enough for super-resolution.
+    """
     folder = tmp_path_factory.mktemp("bids")
-    rows = ["participant_id\tsplit\tthroughplane_sharpness"]
+    rows = ["participant_id\tsplit\tthroughplane_sharpness\tresidual_shift_mm"]
+    grid = np.stack(np.meshgrid(*(np.arange(n) for n in SHAPE), indexing="ij"))
     for number, split in enumerate(("train", "train", "val")):
-        grid = np.stack(np.meshgrid(*(np.arange(n) for n in SHAPE), indexing="ij"))
         waves = sum(np.sin(grid[axis] * (0.5 + 0.3 * number) + axis) for axis in range(3))
         subject = f"sub-0{number}"
         (folder / subject / "anat").mkdir(parents=True)
-        image = nib.Nifti1Image((100 * waves + 350).astype(np.int16), np.eye(4))
-        image.to_filename(folder / subject / "anat" / f"{subject}_T1w.nii.gz")
-        rows.append(f"{subject}\t{split}\tT1w=0.9")
+        for power, contrast in enumerate(CONTRASTS):
+            volume = 350 + 100 * waves * (-1) ** power + 10 * power
+            image = nib.Nifti1Image(volume.astype(np.int16), np.eye(4))
+            image.to_filename(folder / subject / "anat" / f"{subject}_{contrast}.nii.gz")
+        rows.append(f"{subject}\t{split}\tT1w=0.9\tFLAIR=0.1")
     (folder / "participants.tsv").write_text("\n".join(rows) + "\n")
     return folder
 
@@ -56,10 +59,20 @@ def tiny_bids(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(tiny_bids: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Function (config's name, option=value, ...) to the arguments of ``monai.bundle.run`` for a tiny run."""
 
-    def build(stage: str, overlays: tuple[str, ...] = (), **options: Any) -> dict[str, Any]:
-        configs = BUNDLES / "diffensembler_sr" / "configs"
-        small = SMALL | (SMALL_FUSION if stage == "train" else {})
-        overlay = {f"network_def::{key}": value for key, value in STAGES[stage].items()} | small
+    def build(
+        stage: str, overlays: tuple[str, ...] = (), bundle: str = "diffensembler_sr", **options: Any
+    ) -> dict[str, Any]:
+        configs = BUNDLES / bundle / "configs"
+        config = json.loads((configs / f"{stage}.json").read_text())
+        overlay: dict[str, Any] = {
+            f"network_def::{key}": value for key, value in NETWORKS.get(stage, MODEL).items()
+        }
+        if "train" in config:
+            padding = [each["_target_"] for each in config["train"]["deterministic_transforms"]]
+            place = padding.index("monai.transforms.SpatialPadd")
+            overlay |= SMALL | {f"train::deterministic_transforms::{place}::spatial_size": 16}
+        if stage == "train":
+            overlay |= SMALL_FUSION
         (tmp_path / f"{stage}_tiny.json").write_text(json.dumps(overlay))
         files = [configs / f"{name}.json" for name in (stage, *overlays)]
         return {

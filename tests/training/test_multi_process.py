@@ -1,15 +1,30 @@
-"""Two processes under torchrun take the steps that one takes on the joined batch."""
+"""Two processes under torchrun take the steps that one takes on the joined batch, and write its table."""
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from monai_diffens.engines.sweep import KEYS, read_table
+from monai_diffens.networks.diff_ensembler import DiffEnsembler
+from monai_diffens.networks.weights import save_weights
+
 ROOT = Path(__file__).parents[2]
+CONTRASTS = ["T1w", "ce-gadolinium_T1w", "T2w", "FLAIR"]
+BUNDLES = ["diffensembler_sr", "diffensembler_translate"]
+# slices with everything that is random about them, in place of what each process draws by itself
+FIXED_SLICES = (
+    "$lambda batch, device, non_blocking, **_: (batch['residual'], batch['target'], (), "
+    "{'noise': batch['noise'], 'timesteps': batch['timesteps'], 'condition': batch['image'], "
+    "'mode': 'concat', **({'class_labels': batch['group']} if 'group' in batch else {})})"
+)
 
 
 def crops(count: int) -> list[dict]:
@@ -25,43 +40,86 @@ def crops(count: int) -> list[dict]:
     ]
 
 
-@pytest.mark.slow
-def test_two_processes_equal_one_with_the_joined_batch(arguments, start, tmp_path):
-    torch.save(crops(12), tmp_path / "crops.pt")
-    fixed = {
-        "train::dataset": {"_target_": "torch.load", "f": str(tmp_path / "crops.pt"), "weights_only": True},
-        "train::checkpoint": {"network": "@model", "optimizer": "@train#optimizer"},
-        "train::handlers::4::_disabled_": True,  # the renewal of a replay buffer
-        "max_epochs": 1,
-        "val_interval": 0,
-        "warmup_steps": 1,
-    }
-    (tmp_path / "fixed.json").write_text(json.dumps(fixed))
-    shares = {
-        "train::dataloader::sampler": {
-            "_target_": "torch.utils.data.DistributedSampler",
-            "dataset": "@train#dataset",
-            "shuffle": False,
-        },
-        "batch_size": 2,
-    }
-    (tmp_path / "shares.json").write_text(json.dumps(shares))
+def slices(count: int, groups: int) -> list[dict]:
+    generator = torch.Generator().manual_seed(0)
+    names = {"residual": 1, "target": 1, "noise": 1, "image": 5}
+    return [
+        {name: torch.randn(channels, 16, 16, generator=generator) for name, channels in names.items()}
+        | {"timesteps": 80 * number + 19}
+        | ({"group": number % groups} if groups > 1 else {})
+        for number in range(count)
+    ]
 
-    one = arguments("train", output_dir=str(tmp_path / "one"), batch_size=4)
-    one["config_file"].append(str(tmp_path / "fixed.json"))
-    process = start(one)
-    two = arguments("train", overlays=("multi_gpu_train",), output_dir=str(tmp_path / "two"))
-    two["config_file"] += [str(tmp_path / "fixed.json"), str(tmp_path / "shares.json")]
-    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node", "2", "-m", "monai.bundle", "run"]
-    command += [part for name, value in two.items() for part in (f"--{name}", str(value))]
+
+def run_two(arguments: dict[str, Any], machines: int = 1) -> None:
+    """Run a config in two processes as a user does; each of two machines has a torchrun, as in SLURM."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        meeting = f"127.0.0.1:{probe.getsockname()[1]}"
+    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", f"--nnodes={machines}"]
+    command += [f"--nproc_per_node={2 // machines}", "--rdzv_id=7", "--rdzv_backend=c10d"]
+    command += [f"--rdzv_endpoint={meeting}", "-m", "monai.bundle", "run"]
+    command += [part for name, value in arguments.items() for part in (f"--{name}", str(value))]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
-    assert done.returncode == 0, done.stderr[-2000:]
-    process.join()
-    assert process.exitcode == 0
+    launched = [
+        subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(machines)
+    ]
+    for machine in launched:
+        _, errors = machine.communicate(timeout=900)
+        assert machine.returncode == 0, errors[-2000:]
 
-    single, joined = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("one", "two"))
+
+@pytest.fixture
+def one_and_two(arguments, start, tmp_path):
+    """Function (stage, items, overrides, bundle, machines) to the checkpoints of one process and of two."""
+
+    def train(
+        stage: str, items: list[dict], fixed: dict[str, Any], bundle: str = BUNDLES[0], machines: int = 1
+    ) -> list[dict]:
+        torch.save(items, tmp_path / "items.pt")
+        fixed |= {
+            "train::dataset": {
+                "_target_": "torch.load",
+                "f": str(tmp_path / "items.pt"),
+                "weights_only": True,
+            },
+            "train::checkpoint": {"network": "@model", "optimizer": "@train#optimizer"},
+            "train::dataloader::sampler": {
+                "_target_": "torch.utils.data.SequentialSampler",
+                "data_source": "@train#dataset",
+            },
+            "max_epochs": 1,
+            "val_interval": 0,
+            "warmup_steps": 1,
+        }
+        (tmp_path / "fixed.json").write_text(json.dumps(fixed))
+        shares = {
+            "train::dataloader::sampler": {
+                "_target_": "torch.utils.data.DistributedSampler",
+                "dataset": "@train#dataset",
+                "shuffle": False,
+            },
+            "batch_size": 2,
+        }
+        (tmp_path / "shares.json").write_text(json.dumps(shares))
+        one = arguments(stage, bundle=bundle, output_dir=str(tmp_path / "one"), batch_size=4)
+        one["config_file"].append(str(tmp_path / "fixed.json"))
+        process = start(one)
+        overlays = ("multi_gpu_train",)
+        two = arguments(stage, overlays=overlays, bundle=bundle, output_dir=str(tmp_path / "two"))
+        two["config_file"] += [str(tmp_path / "fixed.json"), str(tmp_path / "shares.json")]
+        run_two(two, machines)
+        process.join()
+        assert process.exitcode == 0
+        return [torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("one", "two")]
+
+    return train
+
+
+def assert_same_steps(single: dict, joined: dict) -> None:
     assert single["settings"]["processes"] == 1 and joined["settings"]["processes"] == 2
     moments = [state["optimizer"]["state"] for state in (single, joined)]
     largest = max(float(moment["exp_avg"].abs().max()) for moment in moments[0].values())
@@ -72,3 +130,76 @@ def test_two_processes_equal_one_with_the_joined_batch(arguments, start, tmp_pat
         )
     for name, value in single["network"].items():
         torch.testing.assert_close(joined["network"][name], value, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_fusion_as_one_does_on_the_joined_batch(one_and_two):
+    no_replay = {"train::handlers::4::_disabled_": True}  # the renewal of the buffer
+    assert_same_steps(*one_and_two("train", crops(12), no_replay))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("bundle", "machines"), list(zip(BUNDLES, (2, 1), strict=True)))
+def test_two_processes_train_a_plane_as_one_does_on_the_joined_batch(bundle, machines, one_and_two):
+    items = slices(12, groups=4 if "translate" in bundle else 1)
+    fixed = {"train::prepare_batch": FIXED_SLICES}
+    assert_same_steps(*one_and_two("train_planes", items, fixed, bundle, machines))
+
+
+@pytest.fixture
+def with_weights(tmp_path):
+    """Function (bundle) to a copy of its configs beside random weights of a small network."""
+
+    def copy(bundle: str) -> Path:
+        root = tmp_path / bundle
+        shutil.copytree(ROOT / "bundles" / bundle / "configs", root / "configs")
+        network = DiffEnsembler(
+            conditions=CONTRASTS if "translate" in bundle else ["image"],
+            channels=[8, 16],
+            norm_num_groups=4,
+            num_head_channels=8,
+            calibrator_channels=[8, 16],
+        )
+        with torch.no_grad():
+            for parameter in network.parameters():  # the last layers start at zero
+                parameter.add_(torch.randn_like(parameter), alpha=0.02)
+        save_weights(network.state_dict(), root / "models" / "model.pt")
+        return root
+
+    return copy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_two_processes_write_the_table_of_one(bundle, with_weights, arguments, start, tmp_path):
+    options = {"split": "train", "region": [16, 16, 16], "dial": [[2, 0.5]]}
+    options |= {"bundle": bundle, "bundle_root": str(with_weights(bundle))}
+    process = start(arguments("evaluate", output_dir=str(tmp_path / "one"), **options))
+    two = arguments("evaluate", ("multi_gpu_evaluate",), output_dir=str(tmp_path / "two"), **options)
+    run_two(two)
+    process.join()
+    assert process.exitcode == 0
+
+    one = read_table(tmp_path / "one" / "sweep.csv")
+    joined = read_table(tmp_path / "two" / "sweep.csv")
+    assert len({row["case"] for row in one}) == 2 and len(one) > 20
+    keys, figures = [], []
+    for table in (one, joined):
+        keys.append([tuple(row[key] for key in KEYS) for row in table])
+        figures.append(
+            [
+                {
+                    name: float(value)
+                    for name, value in row.items()
+                    if value and name not in (*KEYS, "seconds")
+                }
+                for row in table
+            ]
+        )
+    assert keys[0] == keys[1]
+    for a, b in zip(*figures, strict=True):
+        assert len(a) >= 7 and b == pytest.approx(a, rel=1e-3, abs=1e-4)
+    shares = [read_table(tmp_path / "two" / f"process_{number}" / "sweep.csv") for number in (0, 1)]
+    assert [len(share) for share in shares] == [len(one) / 2] * 2
+    written = {path.name for path in (tmp_path / "two").iterdir()}
+    assert written == {path.name for path in (tmp_path / "one").iterdir()} | {"process_0", "process_1"}

@@ -3,19 +3,42 @@
 import random
 import signal
 import time
+from functools import partial
 
 import pytest
 import torch
 
 RANDOM = random.Random(int(time.time()))  # a new moment in each run of the tests
+SR, TRANSLATE = "diffensembler_sr", "diffensembler_translate"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["train_planes", "train"])
-def test_killed_and_resumed_equals_uninterrupted(stage, arguments, start, assert_same, tmp_path):
+@pytest.mark.parametrize(
+    ("bundle", "stage", "dataset"),
+    [
+        (SR, "train_planes", None),
+        (SR, "train_planes", "train#dataset"),
+        (SR, "train", None),
+        (SR, "train", "train#source"),
+        (TRANSLATE, "train_planes", None),
+        (TRANSLATE, "train", None),
+    ],
+)
+def test_killed_and_resumed_equals_uninterrupted(
+    bundle, stage, dataset, arguments, start, assert_same, tmp_path
+):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    reference = start(arguments(stage, output_dir=str(whole), max_epochs=4))
-    first = start(arguments(stage, output_dir=str(killed), max_epochs=4))
+    build = partial(arguments, stage, bundle=bundle, max_epochs=4)
+    reference = start(build(output_dir=str(whole)))
+    build = partial(build, output_dir=str(killed))
+    if dataset:  # volumes cached on disk instead of in memory, as docs/training.md says
+        cached = {
+            "data": "@train#items",
+            "transform": "@train#preprocessing",
+            "cache_dir": str(tmp_path / "cache"),
+        }
+        build = partial(build, **{dataset: {"_target_": "monai.data.PersistentDataset", **cached}})
+    first = start(build())
     while not (killed / "last.pt").is_file():
         assert first.exitcode is None
         time.sleep(0.02)
@@ -26,16 +49,18 @@ def test_killed_and_resumed_equals_uninterrupted(stage, arguments, start, assert
     reached = torch.load(killed / "last.pt", weights_only=True)["epoch"]
     assert 1 <= reached < 4
 
-    refused = start(arguments(stage, output_dir=str(killed), max_epochs=4))  # it would replace the other run
-    changed = start(arguments(stage, output_dir=str(killed), max_epochs=4, resume=True, batch_size=3))
+    refused = start(build())  # it would replace the other run
+    changed = start(build(resume=True, batch_size=3))
     for process in (refused, changed):
         process.join()
         assert process.exitcode == 1
 
-    second = start(arguments(stage, output_dir=str(killed), max_epochs=4, resume=True))
+    second = start(build(resume=True))
     for process in (second, reference):
         process.join()
         assert process.exitcode == 0
+    if dataset:
+        assert len(list((tmp_path / "cache").glob("*.pt"))) == 2
     for name in ("last.pt", "model.pt"):
         states = [torch.load(folder / name, weights_only=True) for folder in (whole, killed)]
         assert_same(*states, where=name)
