@@ -15,7 +15,7 @@ from typing import Any
 import ignite.distributed as idist
 import numpy as np
 import torch
-from monai.data import Dataset, set_rnd
+from monai.data import Dataset, MetaTensor, set_rnd
 from monai.networks.schedulers import Scheduler
 from monai.transforms import Randomizable, RandSpatialCrop
 from monai.utils import convert_to_tensor
@@ -23,9 +23,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from monai_diffens.data.seeding import derived_seed
+from monai_diffens.inferers.consistency import Measurement
 from monai_diffens.inferers.residual import RESIDUAL_SCALE, target_base, to_residual
+from monai_diffens.inferers.sampling import project_prediction
 from monai_diffens.networks.expert_bank import ExpertBank
 from monai_diffens.networks.weights import save_atomically
+from monai_diffens.schedulers.strata import stratum_timesteps
+from monai_diffens.transforms.thick_slices import measurement_from_meta
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +51,10 @@ class ExpertReplay(Randomizable, Dataset):
         residual_scale: of the training.
         base: of the training, see :func:`target_base`.
         seed: of cases, timesteps and noise; crops are drawn from the dataset's random state.
+        noise_emphasis: see :func:`~monai_diffens.schedulers.strata.stratum_timesteps`.
+        measured_channel: the condition whose thick-slice sampling the meta of ``image`` records. Half the
+            draws of cases with other conditions go without it; in the rest every expert's prediction is made
+            to agree with it, as in sampling with ``project_experts``. No such condition when None.
         folder: keeps the draws in files that are mapped into memory, so that the buffer may be larger than
             memory and a resumed run need not run the experts again. In memory when None.
     """
@@ -63,6 +71,8 @@ class ExpertReplay(Randomizable, Dataset):
         residual_scale: float = RESIDUAL_SCALE,
         seed: int = 0,
         base: str = "condition",
+        noise_emphasis: float = 1.0,
+        measured_channel: int | None = None,
         folder: str | Path | None = None,
     ) -> None:
         self.slots = range(idist.get_rank(), draws, idist.get_world_size())
@@ -76,6 +86,8 @@ class ExpertReplay(Randomizable, Dataset):
         self.refresh = refresh
         self.residual_scale = residual_scale
         self.base = base
+        self.noise_emphasis = noise_emphasis
+        self.measured_channel = measured_channel
         self.seed = seed
         self.folder = None if folder is None else Path(folder)
         self.crop = RandSpatialCrop(crop_size, random_size=False)
@@ -154,10 +166,13 @@ class ExpertReplay(Randomizable, Dataset):
         device = next(self.bank.parameters()).device
         item = self.source[random.randint(len(self.source))]
         conditions, label = (_batch(item[key]).to(device) for key in ("image", "label"))
+        measurement = self.measurement(item["image"], conditions, leave_out=random.rand() < 0.5)
         residual = to_residual(label, target_base(conditions, self.base), self.residual_scale)
         noise = torch.randn(residual.shape, generator=generator).to(device)
-        timestep = int(fraction * self.scheduler.num_train_timesteps)
-        timesteps = torch.tensor([timestep], device=device)
+        timesteps = stratum_timesteps(
+            torch.tensor([fraction]), self.scheduler.num_train_timesteps, self.noise_emphasis
+        ).to(device)
+        timestep = int(timesteps)
         x_t = self.scheduler.add_noise(residual, noise, timesteps)
         target = self.scheduler.get_velocity(residual, noise, timesteps)
         present = conditions[0].flatten(1).any(dim=1)
@@ -166,6 +181,14 @@ class ExpertReplay(Randomizable, Dataset):
             predictions = self.bank(x_t, conditions, timesteps)
         else:
             predictions = self.bank(x_t, conditions, timesteps, present.repeat(len(self.bank.planes)))
+        if measurement is not None:
+            base = target_base(conditions, self.base)
+            known = to_residual(conditions[:, [self.measured_channel]], base, self.residual_scale)
+            unseen = measurement.null_space()
+            predictions = project_prediction(
+                predictions, x_t, timestep, lambda clean: known + unseen(clean - known), self.scheduler
+            )
+            predictions *= present.repeat(len(self.bank.planes))[None, :, None, None, None]
         errors = (predictions - target)[0].flatten(1)
         volumes = torch.cat([x_t, target, conditions, predictions], dim=1)[0]
         return {
@@ -174,6 +197,18 @@ class ExpertReplay(Randomizable, Dataset):
             "present": present.cpu(),
             "gram": (errors @ errors.T / errors.shape[1]).cpu(),
         }
+
+    def measurement(self, image: Tensor, conditions: Tensor, leave_out: bool) -> Measurement | None:
+        """What the measured condition's scan saw of the target, or None without that condition.
+
+        With ``leave_out`` it is set to zero in ``conditions`` (1, M, X, Y, Z) where there are others.
+        """
+        if self.measured_channel is None or not isinstance(image, MetaTensor):
+            return None
+        measured = conditions[:, self.measured_channel]
+        if leave_out and bool((conditions.sum(dim=1) != measured).any()):
+            measured.zero_()
+        return measurement_from_meta(image.shape[1:], image.meta) if bool(measured.any()) else None
 
     def state_dict(self) -> dict[str, int]:
         """How many draws were replaced: with seed and settings it says what the buffer holds."""

@@ -22,10 +22,18 @@ class FusionPrepareBatch(PrepareBatch):
     Args:
         num_conditions: M.
         held_out: subsets, each a list of the numbers of its conditions, that are never trained on.
+        measured: number of the condition that every subset keeps where a case has it: its experts'
+            predictions agree with it (``measured_channel`` of :class:`ExpertReplay`).
     """
 
-    def __init__(self, num_conditions: int = 1, held_out: Sequence[Sequence[int]] = ()) -> None:
+    def __init__(
+        self,
+        num_conditions: int = 1,
+        held_out: Sequence[Sequence[int]] = (),
+        measured: int | None = None,
+    ) -> None:
         self.num_conditions = num_conditions
+        self.measured = measured
         codes = [sum(2**number for number in subset) for subset in held_out]
         self.subsets = torch.tensor(
             [
@@ -63,6 +71,8 @@ class FusionPrepareBatch(PrepareBatch):
         rows = []
         for case in present:
             possible = self.subsets[~(self.subsets & ~case).any(dim=1)]
+            if self.measured is not None and case[self.measured]:
+                possible = possible[possible[:, self.measured]]
             rows.append(possible[int(torch.randint(len(possible), ()))])
         return torch.stack(rows)
 

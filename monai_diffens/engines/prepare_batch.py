@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from monai.networks.schedulers import Scheduler
 from torch import Tensor
 
 from monai_diffens.inferers.residual import RESIDUAL_SCALE, target_base, to_residual
+from monai_diffens.schedulers.strata import stratum_timesteps
 from monai_diffens.transforms.plane_slices import GROUP_KEY
 
 
@@ -24,9 +25,12 @@ class ResidualVelocityPrepareBatch(PrepareBatch):
     Args:
         scheduler: noise schedule, shared with the inferer.
         residual_scale: divisor that brings residuals near unit variance.
-        noise_emphasis: 1 draws timesteps uniformly, above 1 more of the noisy ones.
+        noise_emphasis: see :func:`~monai_diffens.schedulers.strata.stratum_timesteps`.
         centre_channel: channel of ``image`` that the base is taken from (2.5D: the middle slice).
         base: what the residual is taken to, see :func:`target_base`.
+        prior_stds: those of :class:`~monai_diffens.networks.plane_denoiser.PlaneDenoiser`. The target then
+            comes with the variance its prior leaves, (N,), for a loss relative to it: without, the group
+            whose condition says most would be learned least.
     """
 
     def __init__(
@@ -36,7 +40,9 @@ class ResidualVelocityPrepareBatch(PrepareBatch):
         noise_emphasis: float = 3.0,
         centre_channel: int = 2,
         base: str = "condition",
+        prior_stds: Sequence[float] | None = None,
     ) -> None:
+        self.prior_stds = prior_stds
         self.noise_emphasis = noise_emphasis
         self.scheduler = scheduler
         self.residual_scale = residual_scale
@@ -49,8 +55,8 @@ class ResidualVelocityPrepareBatch(PrepareBatch):
         device: str | torch.device | None = None,
         non_blocking: bool = False,
         **kwargs: Any,
-    ) -> tuple[Tensor, Tensor, tuple[()], dict[str, Any]]:
-        """Return residual, velocity target, no arguments, and the inferer's keyword arguments."""
+    ) -> tuple[Tensor, Tensor | tuple[Tensor, Tensor], tuple[()], dict[str, Any]]:
+        """Return residual, velocity target (with its variance), no arguments, and the inferer's arguments."""
         image = batchdata["image"].to(device, non_blocking=non_blocking)
         label = batchdata["label"].to(device, non_blocking=non_blocking)
         centre = image[:, self.centre_channel : self.centre_channel + 1]
@@ -61,14 +67,13 @@ class ResidualVelocityPrepareBatch(PrepareBatch):
         arguments = {"noise": noise, "timesteps": timesteps, "condition": image, "mode": "concat"}
         if GROUP_KEY in batchdata:  # one network serves several condition groups
             arguments["class_labels"] = torch.as_tensor(batchdata[GROUP_KEY], device=image.device)
+        if self.prior_stds is not None:
+            std = torch.tensor(self.prior_stds, device=image.device)[arguments["class_labels"]]
+            known = self.scheduler.alphas_cumprod.to(image.device)[timesteps] * (1 - std**2)
+            return residual, (target, std**2 / (1 - known)), (), arguments
         return residual, target, (), arguments
 
     def stratified_timesteps(self, batch_size: int) -> Tensor:
-        """(batch_size,) timesteps, one from each of as many strata, denser towards pure noise.
-
-        Few-step samplers work where noise dominates; at small t the sample shows the answer, and
-        v-prediction only learns to copy the noise.
-        """
+        """(batch_size,) timesteps, one from each of as many strata."""
         strata = (torch.arange(batch_size) + torch.rand(batch_size)) / batch_size
-        steps = ((1 - (1 - strata) ** self.noise_emphasis) * self.scheduler.num_train_timesteps).long()
-        return steps.clamp(max=self.scheduler.num_train_timesteps - 1)
+        return stratum_timesteps(strata, self.scheduler.num_train_timesteps, self.noise_emphasis)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,13 @@ from monai_diffens.inferers.consistency import Measurement
 from monai_diffens.inferers.maps import RunningMoments
 from monai_diffens.inferers.memory import in_step, plan_memory, run_within_memory
 from monai_diffens.inferers.residual import RESIDUAL_SCALE, from_residual, target_base, to_residual
-from monai_diffens.inferers.sampling import Denoise, SamplingScheduler, constrained, sample_with_prior
+from monai_diffens.inferers.sampling import (
+    Denoise,
+    SamplingScheduler,
+    constrained,
+    project_prediction,
+    sample_with_prior,
+)
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
@@ -50,6 +57,8 @@ class DiffEnsemblerInferer(Inferer):
         measured_channel: the condition whose thick-slice sampling ``inputs.meta`` records.
         condition_weights: factor of each condition in the fusion, see :meth:`DiffEnsembler.emphasis`.
         plane_weights: factor of each plane.
+        project_experts: make every expert agree with the scan before the fusion, as well as the result, where
+            the fusion was trained on such experts.
         spread: add a channel: the standard deviation over the samples, 0 outside of the foreground.
         spread_scale: factor on that channel, as measured by the bundle's command ``calibrate``.
         max_memory: limit in GiB beside the model; what the device has left when None.
@@ -78,6 +87,7 @@ class DiffEnsemblerInferer(Inferer):
         condition_weights: Mapping[str, float] | None = None,
         plane_weights: Mapping[str, float] | None = None,
         max_memory: float | None = None,
+        project_experts: bool = False,
     ) -> None:
         super().__init__()
         if num_samples < 1 or num_steps < 1:
@@ -111,6 +121,7 @@ class DiffEnsemblerInferer(Inferer):
         self.condition_weights = condition_weights
         self.plane_weights = plane_weights
         self.max_memory = max_memory
+        self.project_experts = project_experts
 
     def __call__(  # type: ignore[override]
         self, inputs: Tensor, network: DiffEnsembler, *args: Any, **kwargs: Any
@@ -187,11 +198,23 @@ class DiffEnsemblerInferer(Inferer):
         kind = conditions.device.type
         emphasis = network.emphasis(self.condition_weights, self.plane_weights)
 
+        project: Callable[[Tensor], Tensor] | None = None
+        if measurement is not None:
+            unseen = measurement.null_space(region)
+            scan = conditions[:, self.measured_channel : self.measured_channel + 1]
+            known = to_residual(scan, target_base(conditions, self.base), self.residual_scale)
+
+            def project(clean: Tensor) -> Tensor:
+                return known + unseen(clean - known)
+
         def denoise(x_t: Tensor, t: int, step: int) -> Tensor:
             timesteps = torch.full((x_t.shape[0],), t, device=x_t.device)
+            agree = None
+            if project is not None and self.project_experts:
+                agree = partial(project_prediction, x_t=x_t, t=t, project=project, scheduler=self.scheduler)
             with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.use_amp(kind)):
                 fused = run_within_memory(
-                    lambda: network.predict(x_t, conditions, timesteps, self.fusion, step, emphasis),
+                    lambda: network.predict(x_t, conditions, timesteps, self.fusion, step, emphasis, agree),
                     network,
                     x_t.shape[2:],
                 )
@@ -208,15 +231,8 @@ class DiffEnsemblerInferer(Inferer):
             x = noise.to(conditions.device)
             return sample_with_prior(step, x, self.scheduler, self.num_steps, self.restart, ancestral)
 
-        if measurement is None:
+        if project is None:
             return walk(denoise)
-        unseen = measurement.null_space(region)
-        scan = conditions[:, self.measured_channel : self.measured_channel + 1]
-        known = to_residual(scan, target_base(conditions, self.base), self.residual_scale)
-
-        def project(clean: Tensor) -> Tensor:
-            return known + unseen(clean - known)
-
         # again at the end: a scheduler that clips, or mixes several predictions, leaves the null space
         return project(walk(constrained(denoise, project, self.scheduler)))
 

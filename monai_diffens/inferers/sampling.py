@@ -109,9 +109,19 @@ def constrained(
     """Denoise with the predicted clean sample passed through ``project``, for every scheduler alike."""
 
     def projected(x_t: Tensor, t: int, step: int) -> Tensor:
-        alpha_cumprod = float(scheduler.alphas_cumprod[t])
-        kind = scheduler.prediction_type
-        clean = project(to_clean(denoise(x_t, t, step), x_t, alpha_cumprod, kind))
-        return from_clean(clean, x_t, alpha_cumprod, kind)
+        return project_prediction(denoise(x_t, t, step), x_t, t, project, scheduler)
 
     return projected
+
+
+def project_prediction(
+    prediction: Tensor,
+    x_t: Tensor,
+    t: int,
+    project: Callable[[Tensor], Tensor],
+    scheduler: SamplingScheduler,
+) -> Tensor:
+    """The prediction at timestep t whose clean sample is ``project`` of the given one's."""
+    alpha_cumprod = float(scheduler.alphas_cumprod[t])
+    kind = scheduler.prediction_type
+    return from_clean(project(to_clean(prediction, x_t, alpha_cumprod, kind)), x_t, alpha_cumprod, kind)

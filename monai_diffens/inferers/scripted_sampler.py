@@ -97,6 +97,7 @@ class ScriptedSampler(nn.Module):
         self.grid = PATCH_GRID
         self.base = inferer.base
         self.measured_channel = inferer.measured_channel
+        self.project_experts = inferer.project_experts
         self.emphasis = network.emphasis(inferer.condition_weights, inferer.plane_weights)
         self.threshold = FOREGROUND
 
@@ -152,8 +153,17 @@ class ScriptedSampler(nn.Module):
         for step, t in enumerate(self.timesteps):
             x_t = self.combine(self.plan[step], parts)
             timesteps = torch.full([x_t.shape[0]], t, device=x_t.device)
-            fused = self.network.predict(x_t, conditions, timesteps, self.fusion, step, self.emphasis)
-            clean = self.clean_of_x[step] * x_t + self.clean_of_prediction[step] * fused.prediction
+            experts = self.network.run_experts(x_t, conditions, timesteps, self.fusion, step, self.emphasis)
+            of_x, of_prediction = self.clean_of_x[step], self.clean_of_prediction[step]
+            if self.project_experts:
+                for index in range(experts.predictions.shape[1]):
+                    prediction = experts.predictions[:, index : index + 1]
+                    agreeing = known + self.unseen(
+                        of_x * x_t + of_prediction * prediction - known, projectors
+                    )
+                    prediction.copy_((agreeing - of_x * x_t) / of_prediction)
+            fused = self.network.fuse_experts(experts, x_t, conditions, timesteps, self.fusion)
+            clean = of_x * x_t + of_prediction * fused.prediction
             parts.append(known + self.unseen(clean - known, projectors))
         return known + self.unseen(self.combine(self.plan[-1], parts) - known, projectors)
 

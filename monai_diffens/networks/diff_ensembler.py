@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from monai_diffens.networks.calibrator import VolumeCalibrator, average_weights
 from monai_diffens.networks.expert_bank import ExpertBank
+from monai_diffens.networks.expert_selection import ExpertSelection
 from monai_diffens.networks.feature_alignment import FeatureAlignment
 from monai_diffens.networks.slicing import PLANES
 from monai_diffens.networks.windows import Box, run_in_windows
-
-FUSIONS = ("calibrated", "mean", "alternate")
 
 
 class FusedPrediction(NamedTuple):
@@ -32,7 +30,23 @@ class FusedPrediction(NamedTuple):
     bias: Tensor
 
 
-class DiffEnsembler(nn.Module):
+class ExpertOutputs(NamedTuple):
+    """What the experts of one denoising step yield.
+
+    Attributes:
+        predictions: (B, E, X, Y, Z), zero where an expert is not present.
+        present: (B, E) bool: those that ran.
+        features: each expert's decoder maps; empty where the fusion needs none.
+        factors: (B, E) factors of the user, see :func:`average_weights`; None for 1.
+    """
+
+    predictions: Tensor
+    present: Tensor
+    features: list[list[Tensor]]
+    factors: Tensor | None
+
+
+class DiffEnsembler(ExpertSelection):
     """Expert bank and calibrator behind the call that MONAI's DiffusionInferer makes (mode "concat").
 
     Source: arXiv 2501.07430. Fusion can be switched from one checkpoint: "calibrated" (the method),
@@ -59,9 +73,7 @@ class DiffEnsembler(nn.Module):
         with_features: bool = False,
         **bank: Any,
     ) -> None:
-        super().__init__()
-        self.bank = ExpertBank(planes=planes, conditions=conditions, **bank)
-        self.num_experts = len(self.bank.names)
+        super().__init__(ExpertBank(planes=planes, conditions=conditions, **bank))
         self.calibrator = VolumeCalibrator(self.num_experts, len(self.bank.conditions), calibrator_channels)
         self.alignment: FeatureAlignment | None = None
         if with_features:
@@ -73,24 +85,12 @@ class DiffEnsembler(nn.Module):
                 calibrator_channels[1:],
                 self.calibrator.level_strides[1:],
             )
-        self.expert_names = self.bank.names
-        self.expert_planes = self.bank.expert_planes
-        self.expert_conditions = [self.bank.conditions[index] for index in self.bank.expert_conditions]
-        # of a single condition the user never hears: its experts are called after their planes
-        self.named_conditions = self.bank.conditions if len(self.bank.conditions) > 1 else ()
         self.check_fusion(fusion)
         self.fusion = fusion
         # How `predict` runs, never what it gives: the most voxels that the calibrator takes at once (0 for
         # the whole volume), and whether windows keep weights and bias (else zeros of one voxel).
         self.window_voxels = 0
         self.keep_weights = True
-
-    @torch.jit.unused
-    def check_fusion(self, fusion: str) -> None:
-        """Raise ValueError, naming the choices, when ``fusion`` is none of them."""
-        choices = dict.fromkeys((*FUSIONS, *self.expert_planes, *self.named_conditions, *self.expert_names))
-        if fusion not in choices:
-            raise ValueError(f"unknown fusion '{fusion}': use one of {', '.join(choices)}")
 
     def forward(self, x: Tensor, timesteps: Tensor | None = None, context: Tensor | None = None) -> Tensor:
         """Predict from cat[x_t, conditions].
@@ -107,8 +107,11 @@ class DiffEnsembler(nn.Module):
         if timesteps is None:
             timesteps = torch.zeros(x.shape[0], device=x.device)
         timesteps = timesteps.expand(x.shape[0])  # MONAI's sample gives one for the whole batch
-        return self.predict(x[:, :1], x[:, 1:], timesteps, self.fusion, 0).prediction
+        x_t, conditions = x[:, :1], x[:, 1:]
+        experts = self.run_experts(x_t, conditions, timesteps, self.fusion, 0, None)
+        return self.fuse_experts(experts, x_t, conditions, timesteps, self.fusion).prediction
 
+    @torch.jit.unused
     def predict(
         self,
         x_t: Tensor,
@@ -117,6 +120,7 @@ class DiffEnsembler(nn.Module):
         fusion: str = "calibrated",
         step: int = 0,
         emphasis: Tensor | None = None,
+        project: Callable[[Tensor], Tensor] | None = None,
     ) -> FusedPrediction:
         """Run the experts that ``fusion`` needs and the case has, and fuse.
 
@@ -127,22 +131,47 @@ class DiffEnsembler(nn.Module):
             fusion: see the class.
             step: number of the denoising step; "alternate" takes the planes in turn by it.
             emphasis: (E,), see :meth:`emphasis`; 1 for all when None.
+            project: what each expert's prediction (B, 1, X, Y, Z) passes before the fusion.
 
         Raises:
             ValueError: when no expert is left for a case.
         """
+        experts = self.run_experts(x_t, conditions, timesteps, fusion, step, emphasis)
+        if project is not None:
+            for index in experts.present.any(dim=0).nonzero().flatten().tolist():
+                prediction = experts.predictions[:, index : index + 1]
+                prediction.copy_(project(prediction))
+        return self.fuse_experts(experts, x_t, conditions, timesteps, fusion)
+
+    def run_experts(
+        self,
+        x_t: Tensor,
+        conditions: Tensor,
+        timesteps: Tensor,
+        fusion: str,
+        step: int,
+        emphasis: Tensor | None,
+    ) -> ExpertOutputs:
+        """First half of :meth:`predict`: every slice through the experts, in all processes together."""
         present = self.active(fusion, step, emphasis).to(x_t.device) & self.present(conditions)
         if not bool(present.any(dim=1).all()):
             raise ValueError(f"a case has no condition that fusion '{fusion}' and the weights leave in")
         predictions, features = self.bank.predict_with_features(
             x_t, conditions, timesteps, present, self.alignment is not None and fusion == "calibrated"
         )
-        if not torch.jit.is_scripting():  # one process, one window in compiled code
+        if not torch.jit.is_scripting():  # one process in compiled code
             self.bank.sum_over_processes(predictions)
         factors: Tensor | None = None
         if emphasis is not None:
             factors = emphasis.to(x_t.device).unsqueeze(0).expand(x_t.shape[0], -1)
-        if not torch.jit.is_scripting():
+        return ExpertOutputs(predictions, present, features, factors)
+
+    def fuse_experts(
+        self, experts: ExpertOutputs, x_t: Tensor, conditions: Tensor, timesteps: Tensor, fusion: str
+    ) -> FusedPrediction:
+        """Second half of :meth:`predict`: the plain or the learned fusion, in windows where they are set."""
+        predictions, present, features, factors = experts
+        if not torch.jit.is_scripting():  # one window in compiled code
             if fusion == "calibrated" and self.window_voxels > 0:
                 return self._fuse_in_windows(
                     x_t, conditions, predictions, timesteps, present, features, factors
@@ -230,70 +259,3 @@ class DiffEnsembler(nn.Module):
         for output in outputs:
             self.bank.sum_over_processes(output)
         return whole
-
-    def present(self, conditions: Tensor) -> Tensor:
-        """(B, M, X, Y, Z) -> (B, E) bool: the experts whose condition a case has."""
-        if conditions.shape[1] == 1:
-            return torch.ones(
-                [conditions.shape[0], self.num_experts], dtype=torch.bool, device=conditions.device
-            )
-        has = conditions.flatten(2).abs().amax(dim=2) > 0
-        return has.repeat(1, self.num_experts // has.shape[1])
-
-    def active(self, fusion: str, step: int, emphasis: Tensor | None = None) -> Tensor:
-        """(E,) bool: the experts that ``fusion`` runs at ``step``, among those of ``emphasis`` above 0."""
-        usable = torch.ones(self.num_experts, dtype=torch.bool)
-        if emphasis is not None:
-            usable = emphasis.cpu() > 0
-        if fusion == "calibrated" or fusion == "mean":
-            return usable
-        turn = ""
-        if fusion == "alternate":
-            planes: list[str] = []
-            for index, plane in enumerate(self.expert_planes):
-                if bool(usable[index]) and plane not in planes:
-                    planes.append(plane)
-            turn = planes[step % len(planes)] if len(planes) > 0 else ""
-        chosen = torch.zeros_like(usable)
-        for index in range(self.num_experts):
-            chosen[index] = turn == self.expert_planes[index] or fusion in [
-                self.expert_names[index],
-                self.expert_planes[index],
-                self.expert_conditions[index],
-            ]
-        return chosen & usable
-
-    @torch.jit.unused
-    def emphasis(
-        self,
-        condition_weights: Mapping[str, float] | None = None,
-        plane_weights: Mapping[str, float] | None = None,
-    ) -> Tensor | None:
-        """Turn a user's weights into one factor an expert, the product of its condition's and its plane's.
-
-        Args:
-            condition_weights: factor by condition; those not named keep 1.
-            plane_weights: factor by plane, likewise. 0 leaves an expert out, as if it were absent; 1 is what
-                was trained; 2 counts its prediction twice.
-
-        Returns:
-            (E,), or None when every factor is 1.
-
-        Raises:
-            ValueError: for an unknown name, a weight that is no number of 0 or more, or no expert left.
-        """
-        given = (
-            ("condition_weights", condition_weights or {}, self.bank.conditions, self.expert_conditions),
-            ("plane_weights", plane_weights or {}, self.bank.planes, self.expert_planes),
-        )
-        factors = torch.ones(self.num_experts)
-        for option, weights, known, of_expert in given:
-            for name, weight in weights.items():
-                if name not in known:
-                    raise ValueError(f"{option}: unknown '{name}': use {', '.join(known)}")
-                if not (isinstance(weight, (int, float)) and 0 <= weight < math.inf):
-                    raise ValueError(f"{option}: '{name}' must be a number of 0 or more, got {weight!r}")
-            factors *= torch.tensor([float(weights.get(name, 1)) for name in of_expert])
-        if not factors.any():
-            raise ValueError("condition_weights and plane_weights leave no expert")
-        return None if bool((factors == 1).all()) else factors

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
@@ -27,6 +29,10 @@ class PlaneDenoiser(nn.Module):
         num_head_channels: channels a head of the middle block's self-attention.
         num_class_embeds: number of condition groups when one network serves several, else None.
         detail_gain: amplification of the condition's detail, see :meth:`stem_input`.
+        prior_stds: what is known of the clean sample before any pass, a number a condition group: 1 knows
+            nothing; below 1 the sample lies that far (standard deviation) about the condition itself, taken
+            as a residual to the brain, see :meth:`prior_mean`. 1 for every group when None.
+        prior_scale: divisor of the training's residuals, needed with ``prior_stds``.
         schedule: noise schedule it is trained for, a name in MONAI's NoiseSchedules.
         num_train_timesteps: length of the schedule.
     """
@@ -41,6 +47,8 @@ class PlaneDenoiser(nn.Module):
         num_head_channels: int = 32,
         num_class_embeds: int | None = None,
         detail_gain: float = 10.0,
+        prior_stds: Sequence[float] | None = None,
+        prior_scale: float = 1.0,
         schedule: str = "cosine",
         num_train_timesteps: int = 1000,
     ) -> None:
@@ -49,6 +57,9 @@ class PlaneDenoiser(nn.Module):
         self.register_buffer("signal_level", signal, persistent=False)
         self.stem = stem
         self.detail_gain = detail_gain
+        self.has_prior = prior_stds is not None
+        self.register_buffer("prior_stds", torch.tensor(prior_stds or [1.0]), persistent=False)
+        self.prior_scale = prior_scale
         self.divisor = stem * 2 ** (len(channels) - 1)
         self.base_channels = channels[0]
         self.feature_channels = tuple(reversed(channels))
@@ -102,6 +113,20 @@ class PlaneDenoiser(nn.Module):
         detail = F.pixel_unshuffle((condition - base) * self.detail_gain, self.stem)
         return torch.cat([F.pixel_unshuffle(x_t, self.stem), detail, 2 * mean - 1], dim=1)
 
+    def prior_mean(self, x: Tensor, stds: Tensor) -> Tensor:
+        """Clean sample to expect, (N, 1, H, W).
+
+        The middle condition slice as a residual to the brain (base "brain" of the training) where a group's
+        prior is narrow, else 0.
+
+        Args:
+            x: (N, 1 + condition_channels, H, W).
+            stds: (N, 1, 1, 1) of the priors.
+        """
+        condition = x[:, 1 + (x.shape[1] - 1) // 2].unsqueeze(1)
+        anchored = (condition - (condition > 0).to(x.dtype)) / self.prior_scale
+        return torch.where(stds < 1, anchored, torch.zeros_like(anchored))
+
     def predict_with_features(
         self, x: Tensor, timesteps: Tensor, class_labels: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor]]:
@@ -116,6 +141,18 @@ class PlaneDenoiser(nn.Module):
         height, width = x.shape[-2], x.shape[-1]
         pad_h, pad_w = -height % self.divisor, -width % self.divisor
         x = F.pad(x, (0, pad_w, 0, pad_h))
+        expected, gain = x.new_zeros(1), x.new_ones(1)
+        if self.has_prior and class_labels is not None:
+            # Karras et al., arXiv 2206.00364, about a prior mean and for v: the network predicts what is left
+            # of v, at unit variance. At std 1 and mean 0 this is v itself.
+            std = self.prior_stds[class_labels].to(x.dtype)[:, None, None, None]  # type: ignore[index]
+            alpha = self.signal_level[timesteps.long()].to(x.dtype)[:, None, None, None]  # type: ignore[index]
+            sigma, variance = (1 - alpha**2) ** 0.5, 1 - alpha**2 * (1 - std**2)
+            mean = self.prior_mean(x, std)
+            deviation = x[:, :1] - alpha * mean
+            expected = alpha * sigma * (1 - std**2) / variance * deviation - sigma * mean
+            gain = std / variance**0.5
+            x = torch.cat([deviation * std / variance, x[:, 1:]], dim=1)
         h = self.stem_input(x, timesteps)
 
         emb = self.unet.time_embed(get_timestep_embedding(timesteps, self.base_channels).to(h.dtype))
@@ -136,5 +173,5 @@ class PlaneDenoiser(nn.Module):
             h = up_block(hidden_states=h, res_hidden_states_list=skips[-count:], temb=emb, context=None)
             skips = skips[:-count]
             features.append(h)
-        prediction = F.pixel_shuffle(self.unet.out(h), self.stem)
+        prediction = expected + gain * F.pixel_shuffle(self.unet.out(h), self.stem)
         return prediction[..., :height, :width], features

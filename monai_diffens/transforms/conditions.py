@@ -14,7 +14,7 @@ from torch import Tensor
 
 from monai_diffens.transforms.intensity import SCALE_KEY
 from monai_diffens.transforms.plane_slices import GROUP_KEY
-from monai_diffens.transforms.thick_slices import SAMPLING_KEY
+from monai_diffens.transforms.thick_slices import SAMPLING_KEY, measurement_from_meta
 
 # What a restored thick-sliced scan is raised to inside the brain: its spline swings below zero at edges,
 # and a voxel above zero is what tells brain from background.
@@ -116,21 +116,23 @@ class StackConditionsd(MapTransform):
         volumes = {key: d.pop(key) for key in self.keys if key in d}
         if not volumes:
             raise ValueError(f"a case needs one of {', '.join(map(str, self.keys))}")
+        thick = volumes.get(self.thick_key)
         fine = [_plain(volume) for key, volume in volumes.items() if key != self.thick_key]
         if self.brain_key is not None:
             brain = _plain(d[self.brain_key]) > 0
         elif fine:
             brain = torch.stack([volume > 0 for volume in fine]).any(dim=0)
         else:
-            brain = measured_brain(_plain(volumes[self.thick_key]))
+            everywhere = torch.ones(thick.shape, dtype=torch.bool)
+            volumes[self.thick_key] = inside_brain(thick, everywhere, thick=True)
+            brain = measured_brain(volumes[self.thick_key])
         channels = []
         for key in self.keys:
             if key in volumes:
-                lowest = LOWEST_IN_BRAIN if key == self.thick_key else 0.0
-                channels.append(_plain(volumes[key]).clamp(min=lowest) * brain)
+                channels.append(inside_brain(volumes[key], brain, key == self.thick_key))
             elif not self.only:
                 channels.append(torch.zeros(brain.shape))
-        reference, thick = next(iter(volumes.values())), volumes.get(self.thick_key)
+        reference = next(iter(data[key] for key in self.keys if key in volumes))
         meta = dict(reference.meta) if isinstance(reference, MetaTensor) else {}
         meta.pop(SAMPLING_KEY, None)
         meta[SCALE_KEY] = OUTPUT_MEDIAN
@@ -140,12 +142,23 @@ class StackConditionsd(MapTransform):
         return d
 
 
-def measured_brain(scan: Tensor, level: float = 0.3, side: int = 5) -> Tensor:
+def inside_brain(volume: Tensor, brain: Tensor, thick: bool) -> Tensor:
+    """(1, X, Y, Z) masked to the brain; a restored thick-sliced scan still agrees with its slices then."""
+    if not thick:
+        return _plain(volume).clamp(min=0) * brain
+    meta = volume.meta if isinstance(volume, MetaTensor) else {}
+    measurement = measurement_from_meta(volume.shape[1:], meta)
+    if measurement is None:
+        return _plain(volume).clamp(min=LOWEST_IN_BRAIN) * brain
+    return measurement.restore_inside(_plain(volume).float(), brain, LOWEST_IN_BRAIN)
+
+
+def measured_brain(scan: Tensor, level: float = 0.1, side: int = 5) -> Tensor:
     """(1, X, Y, Z) bool: the brain of a restored thick-sliced scan alone, dark ventricles included.
 
     Args:
         scan: (1, X, Y, Z), 1 at the brain's median.
-        level: brightness of half a brain voxel at its edge, cerebrospinal fluid being dark there.
+        level: brightness that tells brain from the spline's swings around it.
         side: of the closing that fills what is dark inside, in voxels.
     """
     room = side // 2  # around the volume, whose border must not stop what is grown from shrinking back

@@ -6,7 +6,8 @@ from monai.inferers import DiffusionInferer
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
 
 from monai_diffens.inferers.sampling import sample
-from monai_diffens.networks.diff_ensembler import FUSIONS, DiffEnsembler
+from monai_diffens.networks.diff_ensembler import DiffEnsembler
+from monai_diffens.networks.expert_selection import FUSIONS
 from monai_diffens.networks.slicing import PLANES
 
 SIZE = (9, 14, 11)
