@@ -23,9 +23,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from monai_diffens.data.seeding import derived_seed
+from monai_diffens.inferers.agreement import ScanAgreement
 from monai_diffens.inferers.consistency import Measurement
 from monai_diffens.inferers.residual import RESIDUAL_SCALE, target_base, to_residual
-from monai_diffens.inferers.sampling import project_prediction
 from monai_diffens.networks.expert_bank import ExpertBank
 from monai_diffens.networks.weights import save_atomically
 from monai_diffens.schedulers.strata import stratum_timesteps
@@ -182,12 +182,9 @@ class ExpertReplay(Randomizable, Dataset):
         else:
             predictions = self.bank(x_t, conditions, timesteps, present.repeat(len(self.bank.planes)))
         if measurement is not None:
-            base = target_base(conditions, self.base)
-            known = to_residual(conditions[:, [self.measured_channel]], base, self.residual_scale)
-            unseen = measurement.null_space()
-            predictions = project_prediction(
-                predictions, x_t, timestep, lambda clean: known + unseen(clean - known), self.scheduler
-            )
+            scan, base = conditions[:, [self.measured_channel]], target_base(conditions, self.base)
+            agreement = ScanAgreement(measurement, scan, base, self.residual_scale)
+            predictions = agreement.of_prediction(predictions, x_t, timestep, self.scheduler)
             predictions *= present.repeat(len(self.bank.planes))[None, :, None, None, None]
         errors = (predictions - target)[0].flatten(1)
         volumes = torch.cat([x_t, target, conditions, predictions], dim=1)[0]

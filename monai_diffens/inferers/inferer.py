@@ -5,35 +5,33 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
-from monai.transforms.utils import generate_spatial_bounding_box
 from torch import Tensor
 from tqdm import tqdm
 
 from monai_diffens.data.writer import case_name
+from monai_diffens.inferers.agreement import ScanAgreement
 from monai_diffens.inferers.consistency import Measurement
 from monai_diffens.inferers.maps import RunningMoments
 from monai_diffens.inferers.memory import in_step, plan_memory, run_within_memory
-from monai_diffens.inferers.residual import RESIDUAL_SCALE, from_residual, target_base, to_residual
+from monai_diffens.inferers.region import foreground_box
+from monai_diffens.inferers.residual import RESIDUAL_SCALE, from_residual, target_base
 from monai_diffens.inferers.sampling import (
     Denoise,
     SamplingScheduler,
     constrained,
-    project_prediction,
     sample_with_prior,
 )
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
 logger = logging.getLogger(__name__)
-
-PATCH_GRID = 8  # voxels; a multiple of the experts' patch and of pooling by 2, 4 or 8
 
 
 class DiffEnsemblerInferer(Inferer):
@@ -59,6 +57,8 @@ class DiffEnsemblerInferer(Inferer):
         plane_weights: factor of each plane.
         project_experts: make every expert agree with the scan before the fusion, as well as the result, where
             the fusion was trained on such experts.
+        non_negative: cut the result off at 0, and give what is lost back where the scan saw it, see
+            :func:`~monai_diffens.inferers.consistency.fit_inside`.
         spread: add a channel: the standard deviation over the samples, 0 outside of the foreground.
         spread_scale: factor on that channel, as measured by the bundle's command ``calibrate``.
         max_memory: limit in GiB beside the model; what the device has left when None.
@@ -88,6 +88,7 @@ class DiffEnsemblerInferer(Inferer):
         plane_weights: Mapping[str, float] | None = None,
         max_memory: float | None = None,
         project_experts: bool = False,
+        non_negative: bool = False,
     ) -> None:
         super().__init__()
         if num_samples < 1 or num_steps < 1:
@@ -122,6 +123,7 @@ class DiffEnsemblerInferer(Inferer):
         self.plane_weights = plane_weights
         self.max_memory = max_memory
         self.project_experts = project_experts
+        self.non_negative = non_negative
 
     def __call__(  # type: ignore[override]
         self, inputs: Tensor, network: DiffEnsembler, *args: Any, **kwargs: Any
@@ -135,8 +137,8 @@ class DiffEnsemblerInferer(Inferer):
             **kwargs: unused, likewise.
 
         Returns:
-            (B, 1, X, Y, Z) on the conditions' scale and grid; behind it the channels of ``spread`` and
-            ``weights``, named by :func:`~monai_diffens.inferers.maps.map_names`.
+            (B, 1, X, Y, Z) on the conditions' scale and grid; behind it the channels of ``spread``
+            and ``weights``, named by :func:`~monai_diffens.inferers.maps.map_names`.
         """
         network.check_fusion(self.fusion)
         with in_step(network):
@@ -153,7 +155,7 @@ class DiffEnsemblerInferer(Inferer):
         conditions = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         conditions = conditions.float()
         measurement = measurement_from_meta(conditions.shape[2:], meta) if self.consistency else None
-        region = self.foreground(conditions)
+        region = foreground_box(conditions, self.margin)
         cropped = conditions[(..., *region)]
         base = target_base(conditions, self.base)
         case = case_of(meta)
@@ -174,7 +176,12 @@ class DiffEnsemblerInferer(Inferer):
             return volume
 
         restored = from_residual(whole(samples.mean), base, self.residual_scale)
-        result = [restored * base if self.base == "brain" else restored]
+        support = base > 0 if self.base == "brain" else torch.ones_like(base, dtype=torch.bool)
+        cut = (restored.clamp(min=0) if self.non_negative else restored) * support
+        if self.non_negative and measurement is not None:
+            here = (..., *region)
+            cut[here] = measurement.null_space(region).fit_inside(restored[here], support[here])
+        result = [cut]
         if self.spread:
             result.append(whole(samples.std() * (self.residual_scale * self.spread_scale)))
         if weights is not None:
@@ -198,23 +205,20 @@ class DiffEnsemblerInferer(Inferer):
         kind = conditions.device.type
         emphasis = network.emphasis(self.condition_weights, self.plane_weights)
 
-        project: Callable[[Tensor], Tensor] | None = None
+        agreement: ScanAgreement | None = None
         if measurement is not None:
-            unseen = measurement.null_space(region)
             scan = conditions[:, self.measured_channel : self.measured_channel + 1]
-            known = to_residual(scan, target_base(conditions, self.base), self.residual_scale)
-
-            def project(clean: Tensor) -> Tensor:
-                return known + unseen(clean - known)
+            base = target_base(conditions, self.base)
+            agreement = ScanAgreement(measurement, scan, base, self.residual_scale, region)
 
         def denoise(x_t: Tensor, t: int, step: int) -> Tensor:
             timesteps = torch.full((x_t.shape[0],), t, device=x_t.device)
-            agree = None
-            if project is not None and self.project_experts:
-                agree = partial(project_prediction, x_t=x_t, t=t, project=project, scheduler=self.scheduler)
+            project = None
+            if agreement is not None and self.project_experts:
+                project = partial(agreement.of_prediction, x_t=x_t, t=t, scheduler=self.scheduler)
             with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.use_amp(kind)):
                 fused = run_within_memory(
-                    lambda: network.predict(x_t, conditions, timesteps, self.fusion, step, emphasis, agree),
+                    lambda: network.predict(x_t, conditions, timesteps, self.fusion, step, emphasis, project),
                     network,
                     x_t.shape[2:],
                 )
@@ -231,10 +235,10 @@ class DiffEnsemblerInferer(Inferer):
             x = noise.to(conditions.device)
             return sample_with_prior(step, x, self.scheduler, self.num_steps, self.restart, ancestral)
 
-        if project is None:
+        if agreement is None:
             return walk(denoise)
         # again at the end: a scheduler that clips, or mixes several predictions, leaves the null space
-        return project(walk(constrained(denoise, project, self.scheduler)))
+        return agreement(walk(constrained(denoise, agreement, self.scheduler)))
 
     def plan(self, network: DiffEnsembler, cropped: Tensor, conditions: Tensor, case: str) -> None:
         """Fit the networks' passes over the region to the memory, and log the estimate."""
@@ -251,23 +255,6 @@ class DiffEnsemblerInferer(Inferer):
         )
         plan.apply(network, self.weights)
         logger.info("%s: %s", case, plan)
-
-    def foreground(self, conditions: Tensor) -> tuple[slice, slice, slice]:
-        """Box of the voxels above zero, with a margin: empty space costs nothing.
-
-        It begins at a multiple of ``PATCH_GRID``: pooled slices then lie in the experts' patches as they did
-        in training, where every crop begins with a whole slice. Two voxels off, x4 pooling loses two thirds
-        of what the experts explain of the residual (measured on the val subject).
-        """
-        start, stop = generate_spatial_bounding_box(
-            conditions[0], select_fn=lambda x: x > 1e-3, margin=self.margin, allow_smaller=False
-        )
-        sizes = conditions.shape[2:]
-        x, y, z = (
-            slice(max(0, int(low)) // PATCH_GRID * PATCH_GRID, min(size, int(high)))
-            for low, high, size in zip(start, stop, sizes, strict=True)
-        )
-        return x, y, z
 
     def seed_of(self, case: str, number: int) -> int:
         """Seed that depends on the inferer's seed, the case's name and the sample's number alone."""

@@ -9,14 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from monai_diffens.inferers.consistency import PROFILES, measurement_matrix
-from monai_diffens.inferers.inferer import PATCH_GRID, DiffEnsemblerInferer, case_of
+from monai_diffens.inferers.consistency import FIT_ITERATIONS, PROFILES, measurement_matrix
+from monai_diffens.inferers.inferer import DiffEnsemblerInferer, case_of
+from monai_diffens.inferers.region import FOREGROUND, PATCH_GRID
 from monai_diffens.inferers.residual import target_base, to_residual
 from monai_diffens.inferers.sampling import SamplingScheduler, sample_with_prior
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.schedulers.prediction import from_clean, to_clean
-
-FOREGROUND = 1e-3  # as the inferer's
 
 
 def sampling_plan(
@@ -98,8 +97,10 @@ class ScriptedSampler(nn.Module):
         self.base = inferer.base
         self.measured_channel = inferer.measured_channel
         self.project_experts = inferer.project_experts
+        self.non_negative = inferer.non_negative
         self.emphasis = network.emphasis(inferer.condition_weights, inferer.plane_weights)
         self.threshold = FOREGROUND
+        self.fit_iterations = FIT_ITERATIONS
 
     def forward(self, conditions: Tensor) -> Tensor:
         """Sample one volume a case.
@@ -132,13 +133,35 @@ class ScriptedSampler(nn.Module):
             self.projector(size[3], y, y_end, self.factors[1], conditions.device),
             self.projector(size[4], z, z_end, self.factors[2], conditions.device),
         ]
+        scan = inside[:, self.measured_channel : self.measured_channel + 1]
+        if not bool((scan > self.threshold).any()):  # the case lacks the contrast that was measured
+            projectors = [matrix[:0] for matrix in projectors]
         total = torch.zeros_like(inside[:, :1])
         for seed in self.seeds:
             total = total + self.sample_residual(seed, inside, projectors)
         residual = self.residual_scale * total / len(self.seeds)
-        result = base.clone()
-        result[:, :, x:x_end, y:y_end, z:z_end] += residual
-        return result * base if self.base == "brain" else result
+        support = base > 0 if self.base == "brain" else torch.ones_like(base, dtype=torch.bool)
+        restored = base.clone()
+        restored[:, :, x:x_end, y:y_end, z:z_end] += residual
+        if not self.non_negative:
+            return restored * support
+        result = restored.clamp(min=0.0) * support
+        result[:, :, x:x_end, y:y_end, z:z_end] = self.fit_inside(
+            restored[:, :, x:x_end, y:y_end, z:z_end],
+            projectors,
+            support[:, :, x:x_end, y:y_end, z:z_end],
+        )
+        return result
+
+    def fit_inside(self, volume: Tensor, projectors: list[Tensor], support: Tensor) -> Tensor:
+        """As :func:`~monai_diffens.inferers.consistency.fit_inside`."""
+        fitted = volume.clamp(min=0.0) * support
+        if projectors[0].numel() + projectors[1].numel() + projectors[2].numel() == 0:
+            return fitted
+        for _ in range(self.fit_iterations):
+            difference = volume - fitted
+            fitted = (fitted + difference - self.unseen(difference, projectors)).clamp(min=0.0) * support
+        return fitted
 
     def sample_residual(self, seed: int, conditions: Tensor, projectors: list[Tensor]) -> Tensor:
         """One sample of the scaled residual."""
@@ -147,8 +170,6 @@ class ScriptedSampler(nn.Module):
         noise = torch.randn(conditions[:, :1].shape, generator=generator)
         scan = conditions[:, self.measured_channel : self.measured_channel + 1]
         known = to_residual(scan, target_base(conditions, self.base), self.residual_scale)
-        if not bool((scan > self.threshold).any()):  # the case lacks the contrast that was measured
-            projectors = [matrix[:0] for matrix in projectors]
         parts: list[Tensor] = [noise.to(conditions.device)]
         for step, t in enumerate(self.timesteps):
             x_t = self.combine(self.plan[step], parts)
@@ -198,7 +219,7 @@ class ScriptedSampler(nn.Module):
         return (torch.linalg.pinv(matrix, rtol=1e-6) @ matrix).float().to(device)
 
     def extent(self, foreground: Tensor) -> tuple[int, int]:
-        """Begin and end of the region along an axis, as :meth:`DiffEnsemblerInferer.foreground` has it."""
+        """Begin and end of the region along an axis, as :func:`foreground_box` has it."""
         places = foreground.nonzero()
         begin = max(0, int(places.min().item()) - self.margin) // self.grid * self.grid
         return begin, min(foreground.shape[0], int(places.max().item()) + 1 + self.margin)

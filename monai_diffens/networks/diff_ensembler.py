@@ -37,13 +37,13 @@ class ExpertOutputs(NamedTuple):
         predictions: (B, E, X, Y, Z), zero where an expert is not present.
         present: (B, E) bool: those that ran.
         features: each expert's decoder maps; empty where the fusion needs none.
-        factors: (B, E) factors of the user, see :func:`average_weights`; None for 1.
+        factors: (B, E) factors of the user, see :func:`average_weights`.
     """
 
     predictions: Tensor
     present: Tensor
     features: list[list[Tensor]]
-    factors: Tensor | None
+    factors: Tensor
 
 
 class DiffEnsembler(ExpertSelection):
@@ -161,9 +161,8 @@ class DiffEnsembler(ExpertSelection):
         )
         if not torch.jit.is_scripting():  # one process in compiled code
             self.bank.sum_over_processes(predictions)
-        factors: Tensor | None = None
-        if emphasis is not None:
-            factors = emphasis.to(x_t.device).unsqueeze(0).expand(x_t.shape[0], -1)
+        factors = torch.ones(self.num_experts) if emphasis is None else emphasis
+        factors = factors.to(x_t.device).unsqueeze(0).expand(x_t.shape[0], -1)
         return ExpertOutputs(predictions, present, features, factors)
 
     def fuse_experts(

@@ -8,7 +8,8 @@ from monai.engines import SupervisedEvaluator
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler, PNDMScheduler
 from monai.transforms import Lambdad
 
-from monai_diffens.inferers.inferer import PATCH_GRID, DiffEnsemblerInferer
+from monai_diffens.inferers.inferer import DiffEnsemblerInferer
+from monai_diffens.inferers.region import PATCH_GRID
 from monai_diffens.networks.diff_ensembler import DiffEnsembler, FusedPrediction
 from monai_diffens.schedulers.prediction import from_clean
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
@@ -33,7 +34,7 @@ class Oracle:
     def emphasis(self, condition_weights, plane_weights) -> None:
         assert condition_weights is plane_weights is None
 
-    def predict(self, x_t, conditions, timesteps, fusion, step, emphasis) -> FusedPrediction:
+    def predict(self, x_t, conditions, timesteps, fusion, step, emphasis, project=None) -> FusedPrediction:
         self.calls.append((x_t.shape, fusion, step, torch.is_autocast_enabled("cpu")))
         level = float(self.scheduler.alphas_cumprod[int(timesteps[0])])
         clean = self.clean(x_t, conditions)
@@ -317,3 +318,15 @@ def test_network_gets_no_gradient(tiny_ensembler):
     result = infer()(torch.ones(1, 1, 12, 12, 12), network)
     assert not result.requires_grad
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_a_result_is_not_negative_and_agrees_better_than_one_cut_off(tiny_ensembler):
+    inputs = collate(head("a"))
+    measurement = measurement_from_meta(SIZE, inputs[0].meta)
+    scan = measurement(inputs[0].as_tensor())
+    plain, fitted = (
+        infer(non_negative=wanted)(inputs, tiny_ensembler())[0].as_tensor() for wanted in (False, True)
+    )
+    assert plain.min() < -0.01 and fitted.min() >= 0
+    lost = (measurement(plain.clamp(min=0)) - scan).abs().mean()
+    assert (measurement(fitted) - scan).abs().mean() < 0.3 * lost

@@ -9,6 +9,7 @@ from monai.data import MetaTensor, list_data_collate
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.inferers.maps import RunningMoments, map_names
+from monai_diffens.inferers.region import foreground_box
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 from monai_diffens.transforms.thick_slices import measurement_from_meta, thick_slice
 
@@ -31,7 +32,7 @@ def scan() -> MetaTensor:
 
 def foreground(scan: MetaTensor) -> torch.Tensor:
     inside = torch.zeros(SHAPE, dtype=torch.bool)
-    inside[infer().foreground(scan.as_tensor())] = True
+    inside[foreground_box(scan.as_tensor(), infer().margin)] = True
     return inside
 
 

@@ -65,6 +65,8 @@ TRANSLATION = {
     "condition_weights": {"T2w": 2.0},
     "plane_weights": {"coronal": 0.0},
     "num_steps": 2,
+    "project_experts": True,
+    "non_negative": True,
 }
 
 

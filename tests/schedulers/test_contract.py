@@ -8,6 +8,7 @@ from monai.networks.schedulers import DDIMScheduler, DDPMScheduler, PNDMSchedule
 from tqdm import tqdm
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
+from monai_diffens.inferers.region import foreground_box
 from monai_diffens.inferers.sampling import sample, sample_with_prior
 from monai_diffens.schedulers.dpm_solver import DPMSolverPlusPlusScheduler
 from monai_diffens.schedulers.prediction import from_clean
@@ -135,7 +136,7 @@ def test_the_inferer_s_result_shows_the_scan_nothing_new(tiny_ensembler, name, r
     measurement = measurement_for((12, 12, 12), (1, 1, 4))
     condition = torch.rand(1, 1, 12, 12, 12) + 0.1
     inferer = DiffEnsemblerInferer(build(), num_steps, restart=restart, progress=False, amp=False)
-    region = inferer.foreground(condition)
+    region = foreground_box(condition, inferer.margin)
     with torch.no_grad(), tqdm(disable=True) as bar:
         residual = inferer.sample_residual(3, condition, tiny_ensembler(), measurement, region, bar)
     assert residual.std() > 0.05

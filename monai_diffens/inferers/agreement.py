@@ -1,0 +1,42 @@
+"""Agreement of residual samples with the thick-sliced scan that the case was measured by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from monai_diffens.inferers.consistency import Measurement
+from monai_diffens.inferers.residual import RESIDUAL_SCALE, to_residual
+from monai_diffens.inferers.sampling import SamplingScheduler, project_prediction
+
+
+class ScanAgreement:
+    """Clean residual in, the nearest residual out whose volume, thick-sliced, is the scan.
+
+    Args:
+        measurement: how the scan was sliced.
+        scan: (B, 1, X, Y, Z), restored so that it agrees with the slices; the part inside ``region``.
+        base: of that shape, see :func:`~monai_diffens.inferers.residual.target_base`.
+        residual_scale: of the training.
+        region: box outside which the residual is zero; the whole grid when None.
+    """
+
+    def __init__(
+        self,
+        measurement: Measurement,
+        scan: Tensor,
+        base: Tensor,
+        residual_scale: float = RESIDUAL_SCALE,
+        region: Sequence[slice] | None = None,
+    ) -> None:
+        self.unseen = measurement.null_space(region)
+        self.known = to_residual(scan, base, residual_scale)
+
+    def __call__(self, clean: Tensor) -> Tensor:
+        """Clean residuals (B, n, X, Y, Z) -> the same shape."""
+        return self.known + self.unseen(clean - self.known)
+
+    def of_prediction(self, prediction: Tensor, x_t: Tensor, t: int, scheduler: SamplingScheduler) -> Tensor:
+        """The prediction (B, n, X, Y, Z) at timestep t, its clean residual made to agree."""
+        return project_prediction(prediction, x_t, t, self, scheduler)
