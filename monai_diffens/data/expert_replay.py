@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ignite.distributed as idist
 import numpy as np
@@ -26,6 +26,7 @@ from monai_diffens.data.seeding import derived_seed
 from monai_diffens.inferers.agreement import ScanAgreement
 from monai_diffens.inferers.consistency import Measurement
 from monai_diffens.inferers.residual import RESIDUAL_SCALE, target_base, to_residual
+from monai_diffens.inferers.sampling import SamplingScheduler
 from monai_diffens.networks.expert_bank import ExpertBank
 from monai_diffens.networks.weights import save_atomically
 from monai_diffens.schedulers.strata import stratum_timesteps
@@ -184,7 +185,8 @@ class ExpertReplay(Randomizable, Dataset):
         if measurement is not None:
             scan, base = conditions[:, [self.measured_channel]], target_base(conditions, self.base)
             agreement = ScanAgreement(measurement, scan, base, self.residual_scale)
-            predictions = agreement.of_prediction(predictions, x_t, timestep, self.scheduler)
+            walks = cast(SamplingScheduler, self.scheduler)  # MONAI's base class lacks what all have
+            predictions = agreement.of_prediction(predictions, x_t, timestep, walks)
             predictions *= present.repeat(len(self.bank.planes))[None, :, None, None, None]
         errors = (predictions - target)[0].flatten(1)
         volumes = torch.cat([x_t, target, conditions, predictions], dim=1)[0]

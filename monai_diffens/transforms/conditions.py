@@ -123,8 +123,9 @@ class StackConditionsd(MapTransform):
         elif fine:
             brain = torch.stack([volume > 0 for volume in fine]).any(dim=0)
         else:
-            everywhere = torch.ones(thick.shape, dtype=torch.bool)
-            volumes[self.thick_key] = inside_brain(thick, everywhere, thick=True)
+            alone = volumes[self.thick_key]
+            everywhere = torch.ones(alone.shape, dtype=torch.bool)
+            volumes[self.thick_key] = inside_brain(alone, everywhere, thick=True)
             brain = measured_brain(volumes[self.thick_key])
         channels = []
         for key in self.keys:
