@@ -1,5 +1,7 @@
 """The replay buffer: what it holds is what the experts say, and training sees nothing else."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,9 @@ from monai_diffens.data.expert_replay import ExpertReplay
 from monai_diffens.data.seeding import derived_seed
 from monai_diffens.engines.fusion import FusionPrepareBatch, FusionStep, RelativeSquaredError
 from monai_diffens.inferers.residual import RESIDUAL_SCALE
+from monai_diffens.schedulers.prediction import to_clean
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.transforms.thick_slices import measurement_for, record_sampling
 
 SIZE = (20, 24, 28)
 SCHEDULERS = [TrailingDDIMScheduler(), DDPMScheduler(400, schedule="scaled_linear_beta")]
@@ -187,3 +191,35 @@ def test_the_plain_mean_of_a_whole_draw_has_a_relative_error_of_one(replay, tiny
             prediction = FusionStep(network)(x_t, *arguments, **keywords)
         losses.append(float(RelativeSquaredError()(prediction, target)))
     assert losses == pytest.approx([1, 1], rel=5e-3)
+
+
+def test_predictions_agree_with_the_measured_condition_or_go_without_it(replay):
+    source = cases(conditions=2)
+    measurement = measurement_for(SIZE, (1, 1, 4))
+    for item in source:
+        item["image"][1] = measurement.restore(measurement(item["label"].as_tensor()))[0]
+        record_sampling(item["image"], measurement)
+    buffer = replay(conditions=2, source=source, draws=24, measured_channel=1, noise_emphasis=2.0)
+    counts = Counter()
+    for entry in buffer.entries:
+        with_it = bool(entry["present"][1])
+        counts[with_it] += 1
+        x_t, target, *conditions = entry["volumes"][:4].float()
+        predictions = entry["volumes"][4:].float()
+        assert bool(conditions[1].any()) is with_it and bool(entry["present"][0])
+        level = float(SCHEDULERS[0].alphas_cumprod[entry["timestep"]])
+        clean = to_clean(predictions, x_t, level, "v_prediction")
+        seen = measurement(clean - to_clean(target, x_t, level, "v_prediction")).abs()
+        of_measured = [index for index, name in enumerate(buffer.bank.names) if "t1ce" in name]
+        if with_it:
+            assert seen.max() < 0.1
+        else:
+            assert seen.mean() > 0.1 and not predictions[of_measured].any()
+    assert min(counts.values()) >= 6
+
+
+def test_more_draws_are_noisy_on_demand(replay):
+    even, noisy = (replay(draws=8, noise_emphasis=emphasis).entries for emphasis in (1.0, 3.0))
+    for plain, emphasised in zip(even, noisy, strict=True):
+        fraction = (plain["timestep"] + 0.5) / 1000
+        assert emphasised["timestep"] == pytest.approx(1000 * (1 - (1 - fraction) ** 3), abs=3)

@@ -140,3 +140,11 @@ def test_training_finds_the_expert_that_is_right(tiny_ensembler):
         fused = network.fuse(x_t, **keywords)
     assert fused.weights.mean(dim=(0, 2, 3, 4))[1] > 0.7
     assert (fused.prediction - target).square().mean() < 0.2
+
+
+def test_a_measured_condition_is_kept_where_a_case_has_it():
+    prepare = FusionPrepareBatch(3, measured=2)
+    present = torch.tensor([[True, True, True], [True, True, False]]).repeat(100, 1)
+    rows = prepare.random_subsets(present)
+    assert rows[::2, 2].all() and not rows[1::2, 2].any()
+    assert len(set(map(tuple, rows[::2].tolist()))) == 4 and len(set(map(tuple, rows[1::2].tolist()))) == 3

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from monai.data import MetaTensor
 
 from monai_diffens.inferers.consistency import FWHM_TO_SIGMA, PROFILES, AxisSampling, Measurement
+from monai_diffens.transforms.thick_slices import measurement_for
 
 FACTORS = (2, 2.5, 5, 6.3)
 # slice thickness over slice spacing: gaps, contiguous, overlap
@@ -297,3 +298,21 @@ def test_volume_of_another_size_is_refused():
 def test_integer_volume_is_refused_instead_of_measured_as_zero(dtype):
     with pytest.raises(TypeError, match="floating point"):
         along(0, 5)(torch.ones(SHAPE, dtype=dtype))
+
+
+@pytest.mark.parametrize("factors", [(1, 1, 5), (4, 4, 4)], ids=str)
+def test_a_scan_restored_inside_its_support_agrees_and_is_nearer_to_the_truth(factors):
+    shape = (24, 24, 40)
+    grid = torch.meshgrid(*(torch.linspace(-1.2, 1.2, n) for n in shape), indexing="ij")
+    support = sum(axis**2 for axis in grid) < 1
+    truth = (support * (1 + 0.3 * torch.sin(5 * grid[0]) * torch.cos(4 * grid[2]))).float()
+    measurement = measurement_for(shape, factors)
+    low = measurement(truth)
+    restored = measurement.restore(low)
+    cut = restored.clamp(min=0) * support
+    fitted = measurement.restore_inside(restored, support)
+    assert fitted.min() >= 0 and not fitted[~support].any()
+    assert (measurement(fitted) - low).abs().mean() < 0.2 * (measurement(cut) - low).abs().mean()
+    assert (fitted - truth).square().mean() < 0.8 * (cut - truth).square().mean()
+    fine = measurement_for(shape, (1, 1, 1))
+    assert torch.equal(fine.restore_inside(truth, support), truth)
