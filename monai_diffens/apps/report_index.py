@@ -9,7 +9,7 @@ from typing import Any
 
 from monai_diffens.apps.report import NOTICE
 from monai_diffens.apps.report_page import page, table
-from monai_diffens.data.cases import CaseFolder
+from monai_diffens.data.case_list import CaseList
 from monai_diffens.data.output_folder import whole_or_absent
 
 SIDECAR_KEYS = (
@@ -23,7 +23,7 @@ SIDECAR_KEYS = (
 )
 
 
-def write_index(cases: CaseFolder) -> Path | None:
+def write_index(cases: CaseList) -> Path | None:
     """Write ``index.html`` and ``index.json`` into the folder of the results.
 
     Results of earlier runs that lie there are listed too, from their JSON files.

@@ -14,9 +14,9 @@ import nibabel as nib
 import numpy as np
 
 from monai_diffens.data.bids import CONTRASTS
-from monai_diffens.data.cases import CaseFolder, Spacing
+from monai_diffens.data.case_list import CaseList, Spacing
 from monai_diffens.data.contrasts import ContrastFiles, find_contrasts
-from monai_diffens.transforms.input_gate import CheckedVolume, InputRejected, check_volume
+from monai_diffens.transforms.input_gate import CheckedVolume, InputRejected
 from monai_diffens.transforms.messages import say
 from monai_diffens.transforms.target_grid import check_factors, spacing_factors
 
@@ -25,11 +25,12 @@ __all__ = ["ContrastCases"]
 SMALLEST_OVERLAP = 0.5
 
 
-class ContrastCases(CaseFolder):
+class ContrastCases(CaseList):
     """Cases with a file for each contrast they have, found by :func:`find_contrasts`.
 
     A missing contrast is simply absent. A case is rejected when it has none, when one of its files is bad,
-    when its files do not lie on each other, or when it lacks the one that ``fusion`` names.
+    when its files do not lie on each other, or when it lacks the one that ``fusion`` names. A mask in a
+    folder of masks is named ``<case>.nii.gz``; it serves all contrasts of the case.
     """
 
     def __init__(
@@ -40,6 +41,9 @@ class ContrastCases(CaseFolder):
         force: bool = False,
         overwrite: bool = False,
         target_spacing: float | Sequence[float] = 1.0,
+        volume: int | None = None,
+        fill_nan: bool = False,
+        mask: str | PathLike[str] | None = None,
         fusion: str = "calibrated",
         condition_weights: Mapping[str, float] | None = None,
         maps: Sequence[str] = (),
@@ -49,11 +53,14 @@ class ContrastCases(CaseFolder):
 
         Args:
             input: folder of case folders, one case folder, or data list (JSON).
-            output_dir: as :class:`CaseFolder`, like the next three.
+            output_dir: as of :class:`CaseList`, like all that follow but two.
             suffix: of the results' names.
             force: accept values that do not look like MR.
             overwrite: work on cases again whose result is already there.
             target_spacing: of the results in mm.
+            volume: which volume of 4D files to take.
+            fill_nan: accept voxels that are not finite.
+            mask: a brain mask, or a folder of them.
             fusion: a case that lacks the contrast it names, if any, is rejected.
             condition_weights: contrasts of weight 0 are left out, as if absent.
             maps: names of further results of each case.
@@ -66,6 +73,9 @@ class ContrastCases(CaseFolder):
             force=force,
             overwrite=overwrite,
             target_spacing=target_spacing,
+            volume=volume,
+            fill_nan=fill_nan,
+            mask=mask,
             maps=maps,
             share=share,
         )
@@ -79,25 +89,29 @@ class ContrastCases(CaseFolder):
             case.folder / f"{number}": case for number, case in enumerate(find_contrasts(self.input), start=1)
         }
 
-    def _find(self) -> list[Path]:
+    def find(self) -> list[Path]:
+        """A path for each case, which no file need have."""
         return list(self._contrasts)
 
-    def _is_single(self, paths: Sequence[Path]) -> bool:
+    def is_single(self, paths: Sequence[Path]) -> bool:
+        """One case in the folder or list."""
         return len(paths) == 1
 
-    def _case_of(self, path: Path) -> str:
-        return self._contrasts[path].case
+    def names(self, path: Path) -> tuple[str, str]:
+        """Name of a case, twice."""
+        case = self._contrasts[path].case
+        return case, case
 
-    def _check_place(self, path: Path, sharing: int, result: Path) -> None:
+    def check_place(self, path: Path) -> None:
+        """Raise InputRejected for a link out of the folder; a data list may name files anywhere."""
         if Path(str(self.input)).is_dir():
             root = Path(str(self.input)).resolve()
             for file in self._contrasts[path].files.values():
                 if not file.resolve().is_relative_to(root):
                     raise InputRejected(say("outside", name=file.name))
-        if sharing > 1:
-            raise InputRejected(say("same_name", name=self._case_of(path), count=sharing, result=result.name))
 
-    def _examine(self, path: Path, spacing: Spacing | None) -> tuple[dict[str, Any] | None, float]:
+    def examine(self, path: Path, spacing: Spacing | None) -> tuple[dict[str, Any], float]:
+        """Check one case: a path for each contrast, ``sources`` (file names), and with a mask ``mask``."""
         case = self._contrasts[path]
         if case.problem:
             raise InputRejected(case.problem)
@@ -109,11 +123,13 @@ class ContrastCases(CaseFolder):
                 say("no_contrast", name=case.case, found=", ".join(case.files), expected=expected)
             )
         warnings = [say("contrast_ignored", file=name) for name in case.unknown]
-        checked = {name: check_volume(case.files[name], force=self.force) for name in names}
-        for name, volume in checked.items():
-            told = list(volume.warnings)
+        images, checked = {}, {}
+        for name in names:
+            images[name], checked[name] = self.check_scan(case.files[name])
+            told = list(checked[name].warnings)
             if spacing is not None:
-                told += check_factors(spacing_factors(volume.affine, spacing), spacing, volume.path.name)
+                factors = spacing_factors(checked[name].affine, spacing)
+                told += check_factors(factors, spacing, checked[name].path.name)
             warnings += [f"{name}: {line}" for line in told]
         first = checked[names[0]]
         for name in names[1:]:
@@ -121,14 +137,13 @@ class ContrastCases(CaseFolder):
             if overlap < SMALLEST_OVERLAP:
                 seen = {"one": names[0], "other": name, "percent": 100 * overlap}
                 raise InputRejected(say("no_overlap", name=case.case, **seen))
-        item: dict[str, Any] = {name: str(case.files[name]) for name in names}
-        item |= {
-            "case": case.case,
-            "warnings": warnings,
-            "sources": [case.files[name].name for name in names],
-        }
-        factors = 1.0 if spacing is None else np.maximum(spacing_factors(first.affine, spacing), 1).prod()
-        return item, math.prod(first.shape) * float(factors)
+        sources = [checked[name].path.name for name in names]
+        item: dict[str, Any] = {**images, "case": case.case, "warnings": warnings, "sources": sources}
+        mask = self.mask_of(f"{case.case}.nii.gz", case.case, len(self._contrasts) == 1)
+        if mask is not None:
+            item["mask"] = str(mask)
+        finer = 1.0 if spacing is None else np.maximum(spacing_factors(first.affine, spacing), 1).prod()
+        return item, math.prod(first.shape) * float(finer)
 
 
 def box_overlap(one: CheckedVolume, other: CheckedVolume) -> float:

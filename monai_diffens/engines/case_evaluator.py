@@ -15,7 +15,7 @@ from monai.data import DataLoader
 from monai.engines import SupervisedEvaluator
 from monai.inferers import Inferer
 
-from monai_diffens.data.cases import CaseFolder
+from monai_diffens.data.case_list import CaseList
 from monai_diffens.inferers.memory import is_out_of_memory
 from monai_diffens.transforms.input_gate import InputRejected
 from monai_diffens.transforms.messages import say
@@ -41,7 +41,7 @@ class CaseEvaluator(SupervisedEvaluator):
         device: torch.device,
         val_data_loader: DataLoader,
         network: torch.nn.Module,
-        cases: CaseFolder,
+        cases: CaseList,
         inferer: Inferer | None = None,
         postprocessing: Callable[[Any], Any] | None = None,
         val_handlers: Sequence[Any] | None = None,

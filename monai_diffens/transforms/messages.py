@@ -196,21 +196,6 @@ DICOM = {
     "--slice_thickness {thickness:.3g}, or the result is restored for slices as thick as they are apart",
 }
 
-_SIGNATURES = (
-    (0, b"\x89PNG", "a PNG image"),
-    (0, b"\xff\xd8\xff", "a JPEG image"),
-    (0, b"GIF8", "a GIF image"),
-    (0, b"II*\0", "a TIFF image"),
-    (0, b"MM\0*", "a TIFF image"),
-    (0, b"%PDF", "a PDF document"),
-    (0, b"PK\x03\x04", "a zip archive"),
-    (0, b"\x89HDF", "an HDF5 file"),
-    (0, b"CDF", "a MINC or NetCDF file"),
-    (0, b"NRRD", "an NRRD file"),
-    (128, b"DICM", "a DICOM file"),
-    (0, b"\x1f\x8b", "a gzip archive"),
-)
-
 TRAINING = {
     "not_at_target": "{name}: voxels of {spacing} mm, {target:g} mm is needed for ground truth; leave it "
     "out, or resample it if it was acquired that fine",
@@ -237,12 +222,3 @@ def warn(data: dict[Any, Any], line: str) -> None:
     """Log a warning on a case, and add it to ``data["warnings"]``, which the sidecar of its result holds."""
     log.warning("%s: %s", data.get("case", "input"), line)
     data["warnings"] = [*(data.get("warnings") or ()), line]
-
-
-def file_kind(head: bytes) -> str:
-    """Say what a file is by its first bytes (540 are enough), for a user who took it for a volume."""
-    for offset, magic, kind in _SIGNATURES:
-        if head[offset : offset + len(magic)] == magic:
-            return kind
-    text = all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
-    return "a text file" if text else "a file of unknown type"

@@ -1,0 +1,241 @@
+"""The cases of one run, whatever a case consists of: found, checked one by one, named after their results.
+
+Nothing is read before :attr:`CaseList.items` is asked for. A bad case never stops the others: it is logged
+as one line, listed again at the end, and the exit status is then 1. Paths only; no shapes, no units.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any, NoReturn
+
+from monai_diffens.data.dicom_gate import check_series
+from monai_diffens.data.dicom_series import DicomSeries
+from monai_diffens.data.output_folder import check_output_folder, check_room, remove_leftovers
+from monai_diffens.data.run_outcome import Rejected, RunOutcome
+from monai_diffens.data.writer import output_path
+from monai_diffens.transforms.input_gate import CheckedVolume, InputRejected, check_volume
+from monai_diffens.transforms.messages import say
+from monai_diffens.transforms.target_grid import as_spacing
+
+__all__ = ["CaseList", "Spacing"]
+
+log = logging.getLogger("monai_diffens")
+
+Spacing = tuple[float, float, float]
+VOXEL_BYTES = 4  # of a result, before compression
+
+
+class CaseList(ABC):
+    """The cases of one run and what became of them; a subclass says what a case is and how it is checked.
+
+    A case is known by a path and has a name; its result is ``<output_dir>/<case>_<suffix>.nii.gz``. Inputs
+    that would share a result are all rejected, so that its name never depends on what else was given.
+    """
+
+    def __init__(
+        self,
+        input: str | PathLike[str],
+        output_dir: str | PathLike[str],
+        suffix: str = "sr",
+        force: bool = False,
+        overwrite: bool = False,
+        target_spacing: float | Sequence[float] | None = None,
+        volume: int | None = None,
+        fill_nan: bool = False,
+        mask: str | PathLike[str] | None = None,
+        maps: Sequence[str] = (),
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        """Remember what is asked for; nothing is read or written yet.
+
+        Args:
+            input: what the user gave; the subclass says what it may be.
+            output_dir: where results go; need not exist.
+            suffix: of the results' names: letters, digits, ``-`` and ``_``.
+            force: accept values that do not look like MR.
+            overwrite: work on cases again whose result is already there.
+            target_spacing: of the results in mm, one number or one for the right, front and head axes each;
+                spacings are not looked at when None.
+            volume: which volume of a 4D file to take, counted from 0.
+            fill_nan: accept NaN and infinite voxels, which are to be taken as 0.
+            mask: a brain mask (NIfTI) for a single case, or a folder with one for every case.
+            maps: names of the maps that a finished case has beside its result, as ``std`` for
+                ``<case>_<suffix>_std.nii.gz``; where one is missing, the case is worked on again.
+            share: rank and number of processes that share the cases: this one takes every such case.
+        """
+        self.input, self.output_dir = input, Path(str(output_dir))
+        self.suffix, self.force, self.overwrite = str(suffix), force, overwrite
+        self.target_spacing = target_spacing
+        self.volume, self.fill_nan, self.mask = volume, fill_nan, mask
+        self.maps, self.share = tuple(maps), share
+        self.problems: list[str] = []  # what could not even become a case
+        self.failures: dict[str, str] = {}
+
+    @abstractmethod
+    def find(self) -> list[Path]:
+        """Paths of the cases, in a fixed order; raises InputRejected where there is none."""
+
+    @abstractmethod
+    def is_single(self, paths: Sequence[Path]) -> bool:
+        """Whether one case was named, so that its rejection ends the run at once."""
+
+    @abstractmethod
+    def names(self, path: Path) -> tuple[str, str]:
+        """Name of a case, and what a message calls its input."""
+
+    @abstractmethod
+    def check_place(self, path: Path) -> None:
+        """Raise InputRejected for a case of a folder that a link leads out of it."""
+
+    @abstractmethod
+    def examine(self, path: Path, spacing: Spacing | None) -> tuple[dict[str, Any], float] | None:
+        """Check one case.
+
+        Returns:
+            Its item, with ``case`` and ``warnings``, and the number of voxels of its result; None where
+            nothing is to do.
+
+        Raises:
+            InputRejected: the case cannot be worked on.
+        """
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        """Cases to work on, as :meth:`examine` describes them; checked once.
+
+        Raises:
+            SystemExit: status 1, after one line on stderr: nothing at the input, its only case was rejected,
+                or the output folder cannot be written.
+        """
+        return self._outcome.items
+
+    @property
+    def rejected(self) -> list[Rejected]:
+        """Inputs that were turned down; as :attr:`items`."""
+        return self._outcome.rejected
+
+    @property
+    def skipped(self) -> list[Path]:
+        """Results that were already there; as :attr:`items`."""
+        return self._outcome.skipped
+
+    @property
+    def fine(self) -> list[Path]:
+        """Inputs for which nothing is to do; as :attr:`items`."""
+        return self._outcome.fine
+
+    def fail(self, case: str, reason: str) -> None:
+        """Note why a case has no result; ``reason`` is one line that starts with the case's name."""
+        self.failures[case] = reason
+
+    def finish(self) -> int:
+        """Print what became of the cases; call it after the last one. See :meth:`RunOutcome.finish`."""
+        return self._outcome.finish(self.failures, self.share)
+
+    def check_scan(self, scan: Path | DicomSeries) -> tuple[str | list[str], CheckedVolume]:
+        """Check one scan with the run's options.
+
+        Returns:
+            What a loader is given, the path or a series' files in the order of their positions, and what the
+            gate found.
+
+        Raises:
+            InputRejected: it cannot be worked on.
+        """
+        if isinstance(scan, DicomSeries):
+            files, checked = check_series(scan, force=self.force)
+            return [str(file) for file in files], checked
+        return str(scan), check_volume(scan, force=self.force, fill_nan=self.fill_nan, volume=self.volume)
+
+    def mask_of(self, name: str, masked: str, single: bool) -> Path | None:
+        """Return the checked mask of a case; None where no masks were given.
+
+        Args:
+            name: of its file in a folder of masks.
+            masked: what it is the mask of, for the message.
+            single: whether one mask does, since the run has one case.
+
+        Raises:
+            InputRejected: there is none, or it is no volume.
+        """
+        if self.mask is None:
+            return None
+        given = Path(str(self.mask))
+        mask = given / name if given.is_dir() else given
+        if not mask.is_file() or not (single or given.is_dir()):
+            raise InputRejected(say("no_mask", name=masked))
+        check_volume(mask, mask=True)
+        return mask
+
+    @cached_property
+    def _outcome(self) -> RunOutcome:
+        outcome = RunOutcome()
+        try:
+            self._result("probe")
+            spacing = None if self.target_spacing is None else as_spacing(self.target_spacing)
+            if self.volume is not None and (not isinstance(self.volume, int) or self.volume < 0):
+                raise InputRejected(say("bad_volume", value=repr(self.volume)))
+            paths = self.find()
+            check_output_folder(self.output_dir)
+            remove_leftovers(self.output_dir)
+        except InputRejected as error:
+            _stop(str(error))
+        for line in self.problems:
+            log.error("rejected: %s", line)
+            outcome.rejected.append(Rejected(Path(str(self.input)), line))
+        single = self.is_single(paths)
+        sharing = Counter(self.names(path)[0].casefold() for path in paths)
+        sizes = []
+        rank, world_size = self.share  # by place in the list, which finished cases do not change
+        for path in paths[rank::world_size]:
+            case, told = self.names(path)
+            result = self._result(case)
+            try:
+                if not single:
+                    self.check_place(path)
+                    if (count := sharing[case.casefold()]) > 1:
+                        raise InputRejected(say("same_name", name=told, count=count, result=result.name))
+                if not self.overwrite and result.is_file() and all(map(Path.is_file, self._maps(case))):
+                    outcome.skipped.append(result)
+                    continue
+                found = self.examine(path, spacing)
+            except InputRejected as error:
+                if single:
+                    _stop(str(error))
+                log.error("rejected: %s", error)
+                outcome.rejected.append(Rejected(path, str(error)))
+                continue
+            if found is None:
+                outcome.fine.append(path)
+                continue
+            item, voxels = found
+            for warning in item["warnings"]:
+                log.warning("%s: %s", case, warning)
+            sizes.append(int(voxels * VOXEL_BYTES * (1 + len(self.maps))))
+            outcome.work_on(item, result)
+        try:
+            notes = check_room(self.output_dir, sizes)
+        except InputRejected as error:
+            _stop(str(error))
+        for line in notes:
+            log.warning(line)
+        return outcome
+
+    def _result(self, case: str) -> Path:
+        return output_path(self.output_dir, case, self.suffix)
+
+    def _maps(self, case: str) -> list[Path]:
+        return [output_path(self.output_dir, case, f"{self.suffix}_{name}") for name in self.maps]
+
+
+def _stop(line: str) -> NoReturn:
+    print(line, file=sys.stderr, flush=True)
+    raise SystemExit(1)
