@@ -11,13 +11,15 @@ from monai_diffens.apps.sweep_report import markdown_row
 from monai_diffens.engines.sweep import read_table
 
 SPREAD_COLUMNS = {
+    "raw_within_1": "raw within 1",
     "within_1": "within 1",
+    "raw_within_2": "raw within 2",
     "within_2": "within 2",
+    "raw_within_3": "raw within 3",
     "within_3": "within 3",
-    "scaled_1": "scaled 1",
-    "scaled_2": "scaled 2",
-    "scaled_3": "scaled 3",
+    "raw_correlation": "raw correlation",
     "correlation": "correlation",
+    "raw_ause": "raw AUSE",
     "ause": "AUSE",
     "ause_random": "AUSE of chance",
     "rmse": "RMSE",
@@ -44,27 +46,28 @@ def write_spread_report(table: str | Path, note: str = "") -> Path:
     if not test:
         raise ValueError(f"{table} holds no row of test volumes")
     keys = ("setting", "num_steps", "restart", "num_samples")
-    heads = ("setting", "passes", "restart", "samples", "scale", *SPREAD_COLUMNS.values())
+    heads = ("setting", "passes", "restart", "samples", "floor", *SPREAD_COLUMNS.values())
     lines = [
         "# Does the spread cover the error?",
         "",
-        f"Weights {test[0]['weights']}. Test volumes: {_names(test)}; the scale is fitted on the val volumes "
+        f"Weights {test[0]['weights']}. Test volumes: {_names(test)}; the floor is fitted on the val volumes "
         f"{_names(row for row in rows if row['split'] == 'val')}. {note}".strip(),
         "",
-        "Within k: share of the brain's voxels whose error is at most k standard deviations of the "
-        "samples; a normal distribution has 0.683, 0.954, 0.997. Scaled k: the same after multiplying"
-        " the spread with the scale, which brings the val volumes' within 1 to 0.683; above 1 the raw"
-        " spread is over-confident. Correlation: Spearman's, of spread and absolute error. AUSE: area"
-        " between the sparsification curves of spread and error, 0 is best, against that of a random "
-        "order. Errors and spread are relative to the truth's 99.5th foreground percentile. Give the "
-        "scale of your setting to `--spread_scale`.",
+        "Raw: of the samples' standard deviation alone; the other columns: of the spread with its floor, "
+        "sqrt(s^2 + (floor x d)^2), d being the result's standard deviation over 5 x 5 x 5 voxels times the "
+        "root of the number of thick axes. The floor brings the val volumes' within 1 to 0.683. Within k: "
+        "share of the brain's voxels whose error is at most k spreads; a normal distribution has 0.683, "
+        "0.954, 0.997. Correlation: Spearman's, of spread and absolute error. AUSE: area between the "
+        "sparsification curves of spread and error, 0 is best, against that of a random order. Errors and "
+        "spread are relative to the truth's 99.5th foreground percentile. `--spread_floor` takes the floor "
+        "of your setting.",
         "",
         markdown_row(heads),
         markdown_row(["---"] * len(heads)),
     ]
     for group, found in _groups(test, keys).items():
         val = [row for row in rows if row["split"] == "val" and tuple(row[k] for k in keys) == group]
-        figures = [_mean(val, "scale"), *(_mean(found, name) for name in SPREAD_COLUMNS)]
+        figures = [_mean(val, "floor"), *(_mean(found, name) for name in SPREAD_COLUMNS)]
         setting, steps, restart, samples = group
         lines.append(
             markdown_row((setting, steps, restart or "-", samples, *(f"{value:.3f}" for value in figures)))

@@ -1,4 +1,4 @@
-"""Does the spread cover the error? Measured on volumes whose truth is known, scaled by others."""
+"""Does the spread cover the error? Measured on volumes whose truth is known, its floor fitted on others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from torch import Tensor
 
 from monai_diffens.engines.sweep import append_row, load_truth, read_table
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.metrics.uncertainty import spread_metrics
+from monai_diffens.metrics.uncertainty import fitted_floor, spread_metrics
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
+from monai_diffens.transforms.spread_floor import unseen_detail
 from monai_diffens.transforms.thick_slices import thick_slice
 
 logger = logging.getLogger(__name__)
@@ -27,13 +28,13 @@ KEYS = ("weights", "split", "setting", "case", "num_steps", "restart", "num_samp
 class SpreadCalibration:
     """Sample degraded volumes several times, and compare spread and error inside the brain.
 
-    The volumes of ``fit_items`` come first: the factor that brings the share of their errors within one
-    spread to 68.3 % is what scales the spread of ``items``. Rows of other weights are dropped from the
-    table; rows of these weights are not computed again.
+    The volumes of ``fit_items`` come first: the floor that brings the share of their errors within one
+    spread to 68.3 % (:func:`fitted_floor`) is what raises the spread of ``items``. Rows of other weights are
+    dropped from the table; rows of these weights are not computed again.
 
     Args:
         items: volumes that are reported on, with ``label`` (path) and ``case`` (split "test").
-        fit_items: volumes that the scale is fitted on (split "val").
+        fit_items: volumes that the floor is fitted on (split "val").
         preprocessing: loads an item and scales its ``label`` to [0, about 1].
         network: the model, on ``device``.
         inferer: its scheduler, seed and fusion are used.
@@ -65,7 +66,7 @@ class SpreadCalibration:
         device: str | torch.device = "cpu",
     ) -> None:
         if not fit_items or num_samples < 2:
-            raise ValueError("volumes to fit the scale on and two samples or more are needed")
+            raise ValueError("volumes to fit the floor on and two samples or more are needed")
         self.splits = {"val": fit_items, "test": items}
         self.preprocessing = preprocessing
         self.network = network.eval()
@@ -80,7 +81,7 @@ class SpreadCalibration:
 
     def run(self) -> Path:
         """Compute what is missing in the table, and return its path."""
-        weights = start_table(self.table, self.weights_file)
+        weights = start_table(self.table, self.weights_file, "floor")
         for split, items in self.splits.items():
             for item in items:
                 truth = load_truth(self.preprocessing, item, self.region)
@@ -93,46 +94,52 @@ class SpreadCalibration:
                         rows = read_table(self.table)
                         if any(all(row[k] == key[k] for k in KEYS) for row in rows):
                             continue
-                        scale = None if split == "val" else fitted_scale(rows, key)
-                        error, spread = self.sample(case, truth, setting, steps, restart)
-                        figures = spread_metrics(error, spread, 1.0 if scale is None else scale)
-                        append_row(self.table, key | figures)
+                        error, spread, detail = self.sample(case, truth, setting, steps, restart)
+                        own = fitted_floor(error, spread, detail)
+                        floor = own if split == "val" else mean_floor(rows, key)
+                        figures = {f"raw_{k}": v for k, v in spread_metrics(error, spread).items()}
+                        figures |= spread_metrics(error, np.hypot(spread, floor * detail))
+                        append_row(self.table, key | {"floor": floor, "own_floor": own} | figures)
                         logger.info("%s: %s", " ".join(values[1:]), figures)
         return self.table
 
     def sample(
         self, case: str, truth: Tensor, setting: Mapping[str, Any], steps: int, restart: float | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Error and spread (N,) of the voxels of a truth (1, X, Y, Z) that are above zero."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Error, spread and unseen detail (N,) of the voxels of a truth (1, X, Y, Z) that are above zero."""
         self.inferer.num_steps, self.inferer.restart = steps, restart
         named = MetaTensor(truth, meta={"case": case})
-        inputs = thick_slice(named, setting["factors"], setting.get("profile", "box"))[None]
-        mean, spread = torch.as_tensor(self.inferer(inputs.to(self.device), self.network)[0]).cpu()
+        scan = thick_slice(named, setting["factors"], setting.get("profile", "box"))
+        mean, spread = torch.as_tensor(self.inferer(scan[None].to(self.device), self.network)[0]).cpu()
         inside = truth[0] > 0
         error = truth[0][inside] - mean.clamp(min=0)[inside]
-        return error.numpy(), spread[inside].numpy()
+        detail = unseen_detail(mean[None], cast(MetaTensor, scan).meta)[0]
+        return error.numpy(), spread[inside].numpy(), detail[inside].numpy()
 
 
-def fitted_scale(rows: Sequence[Mapping[str, str]], key: Mapping[str, str]) -> float:
-    """Mean scale of the ``val`` rows of a setting and dial.
+def mean_floor(rows: Sequence[Mapping[str, str]], key: Mapping[str, str]) -> float:
+    """Mean floor of the ``val`` rows of a setting and dial.
 
     Raises:
         ValueError: there is none.
     """
     same = [k for k in KEYS if k not in ("split", "case")]
-    scales = [
-        float(row["scale"]) for row in rows if row["split"] == "val" and all(row[k] == key[k] for k in same)
+    floors = [
+        float(row["floor"]) for row in rows if row["split"] == "val" and all(row[k] == key[k] for k in same)
     ]
-    if not scales:
-        raise ValueError(f"no val row of {', '.join(key[k] for k in same)}: the scale cannot be fitted")
-    return float(np.mean(scales))
+    if not floors:
+        raise ValueError(f"no val row of {', '.join(key[k] for k in same)}: the floor cannot be fitted")
+    return float(np.mean(floors))
 
 
-def start_table(table: Path, weights_file: str | Path) -> str:
-    """Make the folder, drop a table of other weights, and return the mark of these, 12 digits of SHA-256."""
+def start_table(table: Path, weights_file: str | Path, column: str = "weights") -> str:
+    """Make the folder, drop a table of other weights, and return the mark of these, 12 digits of SHA-256.
+
+    A table without ``column``, of an earlier version, is dropped too.
+    """
     weights = Path(f"{weights_file}.sha256").read_text(encoding="utf-8")[:12]
     table.parent.mkdir(parents=True, exist_ok=True)
-    if any(row["weights"] != weights for row in read_table(table)):
-        logger.warning("%s holds figures of other weights: begun anew", table.name)
+    if any(row["weights"] != weights or column not in row for row in read_table(table)):
+        logger.warning("%s holds other figures or those of other weights: begun anew", table.name)
         table.unlink()
     return weights

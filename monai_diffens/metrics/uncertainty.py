@@ -11,22 +11,18 @@ FRACTIONS = np.linspace(0, 0.95, 20)
 SMALLEST = 1e-6  # of a spread, on volumes whose range is 1
 
 
-def spread_metrics(
-    error: NDArray[np.floating], spread: NDArray[np.floating], scale: float | None = None
-) -> dict[str, float]:
+def spread_metrics(error: NDArray[np.floating], spread: NDArray[np.floating]) -> dict[str, float]:
     """Figures of a spread against the error it should foretell.
 
     Args:
         error: (N,) truth minus mean of the samples.
-        spread: (N,) standard deviation of the samples, in the error's unit.
-        scale: factor fitted on other data; with it, coverage is given for ``scale * spread`` too.
+        spread: (N,) what is told of its size, in the error's unit.
 
     Returns:
         ``within_1`` to ``within_3``: share of the errors within k spreads (normal: 0.683, 0.954, 0.997);
-        ``scaled_1`` to ``scaled_3`` the same with the scale; ``scale``: factor that would bring ``within_1``
-        to 0.683; ``correlation``: Spearman's, of spread and absolute error; ``ause``: area between the
-        sparsification curves of spread and error (0 is best), ``ause_random`` that of a random order;
-        ``rmse`` and ``mean_spread``.
+        ``correlation``: Spearman's, of spread and absolute error; ``ause``: area between the sparsification
+        curves of spread and error (0 is best), ``ause_random`` that of a random order; ``rmse`` and
+        ``mean_spread``.
 
     Raises:
         ValueError: shapes differ, or there are fewer than two values.
@@ -38,17 +34,32 @@ def spread_metrics(
         )
     ratio = size / np.maximum(sigma, SMALLEST)
     figures = {f"within_{k}": float((ratio <= k).mean()) for k in (1, 2, 3)}
-    if scale is not None:
-        figures |= {f"scaled_{k}": float((ratio <= k * scale).mean()) for k in (1, 2, 3)}
     best, told = sparsification(size, size), sparsification(size, sigma)
     return figures | {
-        "scale": float(np.quantile(ratio, ONE_SIGMA)),
         "correlation": float(spearmanr(sigma, size).statistic) if np.ptp(sigma) > 0 < np.ptp(size) else 0.0,
         "ause": float(np.mean(told - best)),
         "ause_random": float(np.mean(1 - best)),
         "rmse": float(np.sqrt(np.mean(size**2))),
         "mean_spread": float(sigma.mean()),
     }
+
+
+def fitted_floor(
+    error: NDArray[np.floating], spread: NDArray[np.floating], detail: NDArray[np.floating]
+) -> float:
+    """Factor with which sqrt(spread^2 + (factor * detail)^2) covers 68.3 % of the errors.
+
+    Args:
+        error: (N,) truth minus mean of the samples.
+        spread: (N,) standard deviation of the samples.
+        detail: (N,) of :func:`~monai_diffens.transforms.spread_floor.unseen_detail`.
+
+    Returns:
+        The factor; 0 where the spread alone covers as many or more.
+    """
+    missing = np.square(error, dtype=np.float64) - np.square(spread, dtype=np.float64)
+    squared = missing / np.square(np.maximum(detail, SMALLEST), dtype=np.float64)
+    return float(np.sqrt(max(0.0, np.quantile(squared, ONE_SIGMA))))
 
 
 def sparsification(error: NDArray[np.floating], order: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -8,7 +8,7 @@ from monai.data import MetaTensor
 from monai_diffens.apps.trust_report import write_lesion_report, write_spread_report
 from monai_diffens.data.bids import label_path, labelled_volumes
 from monai_diffens.engines.lesion_check import LesionCheck, recovered
-from monai_diffens.engines.spread_calibration import SpreadCalibration, fitted_scale
+from monai_diffens.engines.spread_calibration import SpreadCalibration, mean_floor
 from monai_diffens.engines.sweep import read_table
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
@@ -52,18 +52,20 @@ def calibration(parts, **options) -> SpreadCalibration:
     )
 
 
-def test_the_scale_is_fitted_on_val_and_applied_to_test(parts):
+def test_the_floor_is_fitted_on_val_and_applied_to_test(parts):
     table = calibration(parts).run()
     val, test = rows = read_table(table)
     assert [row["split"] for row in rows] == ["val", "test"] and {r["weights"] for r in rows} == {
         "0123456789ab"
     }
-    assert float(val["scale"]) > 0 and 0 <= float(test["within_1"]) <= 1
+    assert float(val["floor"]) == float(val["own_floor"]) == float(test["floor"]) > 0
+    assert float(val["within_1"]) == pytest.approx(0.683, abs=0.01) and float(val["raw_within_1"]) < 0.68
     # the same brain with other noise: what brings val to 0.683 brings test close to it
-    assert float(test["scaled_1"]) == pytest.approx(0.683, abs=0.1)
+    assert float(test["within_1"]) == pytest.approx(0.683, abs=0.1)
     text = write_spread_report(table, "Note.").read_text()
     assert "Weights 0123456789ab. Test volumes: test-1;" in text and "val volumes val-1. Note." in text
-    assert f"| 4 mm axial | 1 | - | 3 | {float(val['scale']):.3f} | {float(test['within_1']):.3f} |" in text
+    cells = (float(test[name]) for name in ("floor", "raw_within_1", "within_1"))
+    assert f"| 4 mm axial | 1 | - | 3 | {' | '.join(f'{cell:.3f}' for cell in cells)} |" in text
 
 
 def test_rows_are_kept_for_these_weights_and_dropped_for_others(parts, monkeypatch):
@@ -71,18 +73,18 @@ def test_rows_are_kept_for_these_weights_and_dropped_for_others(parts, monkeypat
     before = table.read_bytes()
     monkeypatch.setattr(SpreadCalibration, "sample", lambda *_: pytest.fail("computed again"))
     assert calibration(parts).run().read_bytes() == before
-    monkeypatch.setattr(SpreadCalibration, "sample", lambda *_: (np.arange(9.0), np.ones(9)))
+    monkeypatch.setattr(SpreadCalibration, "sample", lambda *_: (np.arange(9.0), np.ones(9), np.ones(9)))
     parts["weights_file"].with_name("model.pt.sha256").write_text("fedcba9876543210  model.pt\n")
     assert {row["weights"] for row in read_table(calibration(parts).run())} == {"fedcba987654"}
 
 
 def test_what_cannot_be_fitted(parts, tmp_path):
     for options in ({"fit_items": []}, {"num_samples": 1}):
-        with pytest.raises(ValueError, match="volumes to fit the scale on and two samples"):
+        with pytest.raises(ValueError, match="volumes to fit the floor on and two samples"):
             calibration(parts, **options)
     key = {name: "x" for name in ("weights", "setting", "num_steps", "restart", "num_samples")}
     with pytest.raises(ValueError, match="no val row"):
-        fitted_scale([], key)
+        mean_floor([], key)
     with pytest.raises(ValueError, match="no row of test volumes"):
         write_spread_report(tmp_path / "none.csv")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from monai_diffens.metrics.uncertainty import FRACTIONS, sparsification, spread_metrics
+from monai_diffens.metrics.uncertainty import FRACTIONS, fitted_floor, sparsification, spread_metrics
 
 
 @pytest.fixture
@@ -18,19 +18,24 @@ def test_a_true_spread_covers_as_a_normal_distribution_does(normal):
     figures = spread_metrics(*normal)
     for k, share in ((1, 0.683), (2, 0.954), (3, 0.997)):
         assert figures[f"within_{k}"] == pytest.approx(share, abs=0.005)
-    assert figures["scale"] == pytest.approx(1, abs=0.02)
     assert 0.3 < figures["correlation"] < 0.8
     assert 0 < figures["ause"] < 0.6 * figures["ause_random"]
 
 
-def test_an_over_confident_spread_is_told_and_mended_by_its_scale(normal):
+def test_an_over_confident_spread_is_told_and_mended_by_its_floor(normal):
     error, spread = normal
     raw = spread_metrics(error, spread / 4)
-    assert raw["within_1"] < 0.25 and raw["scale"] == pytest.approx(4, rel=0.02)
-    mended = spread_metrics(error, spread / 4, scale=raw["scale"])
-    assert mended["scaled_1"] == pytest.approx(0.683, abs=0.001) and mended["within_1"] == raw["within_1"]
-    whole = spread_metrics(error, spread)
-    assert raw["ause"] == pytest.approx(whole["ause"]) and "scaled_1" not in raw
+    assert raw["within_1"] < 0.25
+    floor = fitted_floor(error, spread / 4, spread)
+    assert floor == pytest.approx(np.sqrt(1 - 1 / 16), rel=0.02)  # what is missing of the variance
+    mended = spread_metrics(error, np.hypot(spread / 4, floor * spread))
+    assert mended["within_1"] == pytest.approx(0.683, abs=0.001)
+    assert mended["within_2"] == pytest.approx(0.954, abs=0.005)
+
+
+def test_a_spread_that_covers_needs_no_floor(normal):
+    error, spread = normal
+    assert fitted_floor(error, 1.1 * spread, np.ones_like(spread)) == 0
 
 
 def test_spread_that_is_the_error_and_spread_that_knows_nothing(normal):
