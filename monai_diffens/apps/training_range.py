@@ -2,30 +2,54 @@
 
     python -m monai_diffens.apps.training_range --dataset_dir BIDS_FOLDER
 
-reads every contrast of every ``train`` subject, writes ranges and averages of a few numbers a volume to
-``monai_diffens/transforms/training_range.json``, and prints how far each training subject lies outside of the
-range of the others, and each ``val`` subject outside of all: margins are chosen from that.
+reads every contrast of every ``train`` subject and writes ranges and averages of a few numbers a volume
+beside ``monai_diffens/transforms/training_range.py``: of all contrasts together, scaled as for
+super-resolution, and of each by itself, scaled by its median as for translation, the FLAIR also as its
+low-resolution scan shows it. It prints how far each training subject lies outside of the range of the others,
+and each ``val`` subject outside of all: margins are chosen from that.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
+from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged, Orientationd
 
 from monai_diffens.data.bids import CONTRASTS, contrast_path, participants
-from monai_diffens.transforms.training_range import REFERENCE, ScanTraits, TrainingRange
+from monai_diffens.transforms.scan_traits import BRIGHT_PERCENTILE, ScanTraits
+from monai_diffens.transforms.thick_slices import thick_slice
+from monai_diffens.transforms.training_range import (
+    CONTRAST_REFERENCE,
+    MEDIAN,
+    REFERENCE,
+    TrainingRange,
+    save_ranges,
+)
 
 __all__ = ["measure"]
 
+LOW_RESOLUTION = {
+    "FLAIR": ((4, 4, 4), (1, 1, 5))
+}  # contrast -> slice spacings in mm that it is also given in
 
-def measure(dataset_dir: Path, split: str) -> dict[str, list[ScanTraits]]:
+Traits = dict[str, list[ScanTraits]]  # of the volumes of each subject
+
+
+def measure(
+    dataset_dir: Path, split: str, contrasts: Sequence[str] = CONTRASTS, scaled_by: float = BRIGHT_PERCENTILE
+) -> Traits:
     """Traits of every volume of a split, by subject.
 
     Args:
         dataset_dir: BIDS folder with a participants.tsv.
         split: value of column ``split``.
+        contrasts: contrasts to read.
+        scaled_by: percentile that the model's scaling makes 1; with the median, as for translation, volumes
+            are also measured in the low resolutions that it is given.
     """
     load = Compose(
         [
@@ -33,31 +57,42 @@ def measure(dataset_dir: Path, split: str) -> dict[str, list[ScanTraits]]:
             Orientationd("image", axcodes="RAS", labels=None),
         ]
     )
-    found: dict[str, list[ScanTraits]] = {}
+    found: Traits = {}
     for row in participants(dataset_dir):
-        paths = [contrast_path(dataset_dir, row["participant_id"], contrast) for contrast in CONTRASTS]
-        if row["split"] == split:
-            found[row["participant_id"]] = [
-                ScanTraits.of(load({"image": path})["image"]) for path in paths if path.is_file()
-            ]
+        paths = {each: contrast_path(dataset_dir, row["participant_id"], each) for each in contrasts}
+        if row["split"] != split:
+            continue
+        found[row["participant_id"]] = []
+        for contrast, path in paths.items():
+            if not path.is_file():
+                continue
+            volume: MetaTensor = load({"image": path})["image"]
+            low = LOW_RESOLUTION.get(contrast, ()) if scaled_by == MEDIAN else ()
+            shown = [volume, *(cast(MetaTensor, thick_slice(volume, factors)) for factors in low)]
+            found[row["participant_id"]] += [ScanTraits.of(each, scaled_by) for each in shown]
     return found
 
 
 def main() -> None:
-    """Write the reference and print the margins' grounds."""
+    """Write the references and print the margins' grounds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--dataset_dir", type=Path, required=True)
-    parser.add_argument("--output", type=Path, default=REFERENCE)
     asked = parser.parse_args()
-    train, val = measure(asked.dataset_dir, "train"), measure(asked.dataset_dir, "val")
-    everyone = [scan for scans in train.values() for scan in scans]
-    reference = TrainingRange.over(everyone)
-    reference.save(asked.output)
+    together = {"any": examine(asked.dataset_dir, "all contrasts", CONTRASTS, BRIGHT_PERCENTILE)}
+    save_ranges(together, REFERENCE)
+    each = {one: examine(asked.dataset_dir, one, [one], MEDIAN) for one in CONTRASTS}
+    save_ranges(each, CONTRAST_REFERENCE)
+
+
+def examine(dataset_dir: Path, title: str, contrasts: Sequence[str], scaled_by: float) -> TrainingRange:
+    """Range of the training volumes; prints how far left out and ``val`` subjects are from it."""
+    train, val = (measure(dataset_dir, split, contrasts, scaled_by) for split in ("train", "val"))
     for subject, scans in train.items():
-        others = [scan for other, theirs in train.items() if other != subject for scan in theirs]
-        report(f"{subject} (left out)", TrainingRange.over(others), scans)
+        report(f"{title}, {subject} (left out)", _over(train, scaled_by, without=subject), scans)
+    reference = _over(train, scaled_by)
     for subject, scans in val.items():
-        report(f"{subject} (val)", reference, scans)
+        report(f"{title}, {subject} (val)", reference, scans)
+    return reference
 
 
 def report(name: str, reference: TrainingRange, scans: list[ScanTraits]) -> None:
@@ -67,6 +102,11 @@ def report(name: str, reference: TrainingRange, scans: list[ScanTraits]) -> None
     size = max(max((low / scan.extent).max(), (scan.extent / high).max()) for scan in scans) - 1
     turned = [reference.turned(scan) for scan in scans]
     print(f"{name}: intensities {excess:+.3f}, extent {size:+.1%}, turned {turned}")
+
+
+def _over(traits: Mapping[str, list[ScanTraits]], scaled_by: float, without: str = "") -> TrainingRange:
+    scans = [scan for subject, theirs in traits.items() if subject != without for scan in theirs]
+    return TrainingRange.over(scans, scaled_by)
 
 
 if __name__ == "__main__":

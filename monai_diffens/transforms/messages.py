@@ -69,7 +69,7 @@ WARN = {
     "thick": "slices {mm:.3g} mm apart are {factor:.3g} target voxels, beyond the trained 2 to {trained:g}: "
     "expect less detail than the model card tells",
     "unlike_intensities": "intensities are unlike the training scans: their {percentile}th percentile is "
-    "{value:.0f} % of the bright end, {low:.0f} to {high:.0f} % in training (another modality, or a skull?)",
+    "{value:.0f} % of the {unit}, {low:.0f} to {high:.0f} % in training (another modality, or a skull?)",
     "unlike_extent": "the brain spans {extent} mm, {low} to {high} mm in training (cut off, or a skull?)",
     "unlike_orientation": "by its shape the head lies {codes}, not RAS as the header says: check the file's "
     "orientation",
@@ -106,7 +106,7 @@ CASES = {
     "MASTER_ADDR and MASTER_PORT to a machine and a free port of the run",
     "out_of_step": "a process failed ({why}) and the others cannot go on without it; finished cases are "
     "kept, run again with fewer processes or a smaller --max_memory",
-    "needs_memory": "{name}: needs about {need:.1f} GiB of memory and has {limit:.1f}; raise --max_memory, "
+    "needs_memory": "{name}: needs about {need:.2g} GiB of memory and has {limit:.2g}; raise --max_memory, "
     "use a larger machine or ask for a coarser target_spacing",
     "out_of_memory": "{name}: not enough memory; close other programs, use a larger machine or ask for a "
     "coarser target_spacing",
@@ -202,6 +202,9 @@ TRAINING = {
     "blurred": "left out: sharpness {value:.2f} along one axis, below {least:g}: thick slices",
     "two_splits": "{name}: in the splits {splits}; a subject belongs to one",
     "same_file": "the same file under several names: {names}; keep one",
+    "no_target": "left out: {target} and one contrast more are needed",
+    "shifted": "{contrast} left out: {mm:g} mm off, more than {limit:g}",
+    "other_grid": "{name}: on another grid than {target}; register it to that and resample it",
     "nothing_to_train": "no volume serves for training: see prepare.csv",
 }
 

@@ -1,8 +1,9 @@
 """Is this scan like those that the model was trained on? Warnings, never rejections.
 
 Four things are compared with the training volumes: intensities, size of the brain, voxel size, and which way
-the head lies. The reference is ``training_range.json`` beside this file, ranges and averages of a few numbers
-written by ``python -m monai_diffens.apps.training_range``; no part of any scan is in it.
+the head lies. The references are files beside this one, ranges and averages of a few numbers written by
+``python -m monai_diffens.apps.training_range``; no part of any scan is in them. ``training_range.json`` is of
+all contrasts together, ``training_range_contrasts.json`` of each by itself.
 """
 
 from __future__ import annotations
@@ -15,28 +16,32 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from monai.config import KeysCollection
-from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from numpy.typing import NDArray
 
-from monai_diffens.transforms.intensity import foreground_percentile
 from monai_diffens.transforms.messages import say, warn
+from monai_diffens.transforms.scan_traits import BRIGHT_PERCENTILE, PERCENTILES, ScanTraits
 
-__all__ = ["PERCENTILES", "FlagUnlikeTrainingd", "ScanTraits", "TrainingRange"]
+__all__ = [
+    "CONTRAST_REFERENCE",
+    "REFERENCE",
+    "FlagUnlikeTrainingd",
+    "TrainingRange",
+    "load_ranges",
+    "save_ranges",
+]
 
+MEDIAN = 50.0
 REFERENCE = Path(__file__).with_name("training_range.json")
-PERCENTILES = (2, 10, 25, 50, 75, 90, 98)
-BRIGHT_PERCENTILE = 99.5  # of the voxels above zero; intensities are told as fractions of it
-FOREGROUND = 0.02  # of that value: what is darker is background, for the shape
-AIR = 0.005  # of that value: what is darker is 0 with the ripples of interpolation
-INTENSITY_MARGIN = 0.2  # of that value, beyond the training range; training subjects left out lie within
+CONTRAST_REFERENCE = Path(__file__).with_name("training_range_contrasts.json")
+# Beyond the training range, by what is 1 in the intensities. Training subjects left out lie within: of one
+# contrast, with a dozen volumes to tell its range, 0.33 outside at most.
+INTENSITY_MARGINS = {BRIGHT_PERCENTILE: 0.2, MEDIAN: 0.5}
 SIZE_MARGIN = 0.15  # of the training range's ends
 SPACING_MARGIN = 0.25
 TURN_FACTOR = 1.5  # another orientation must fit this much better before it is told
-STRIDE = 2  # of voxels, for the shape
 
 # every order and direction of three axes
 TURNS = [
@@ -48,50 +53,11 @@ MIRROR = np.array([-1.0, 1, 1])  # heads look alike from both sides: left and ri
 
 
 @dataclass(frozen=True)
-class ScanTraits:
-    """What is compared: a few numbers of one scan.
-
-    Attributes:
-        intensities: (7,) percentiles of what is not 0, as fractions of its 99.5th.
-        extent: (3,) of the foreground, right-left, front-back and head-foot, mm.
-        spacing: (3,) of the voxels along the same axes, mm.
-        covariance: (3, 3) of foreground positions in mm, scaled to a trace of 3.
-        skewness: (3, 3, 3) third central moments of the same positions.
-    """
-
-    intensities: NDArray[np.floating]
-    extent: NDArray[np.floating]
-    spacing: NDArray[np.floating]
-    covariance: NDArray[np.floating]
-    skewness: NDArray[np.floating]
-
-    @classmethod
-    def of(cls, scan: MetaTensor) -> ScanTraits:
-        """Measure a scan (1, X, Y, Z) in RAS order with an affine in mm."""
-        values = scan.as_tensor()[0].float().cpu()
-        bright = foreground_percentile(values, BRIGHT_PERCENTILE)
-        volume = values.numpy() / bright
-        foreground = volume > FOREGROUND
-        spacing = nib.affines.voxel_sizes(np.asarray(scan.affine, dtype=float))
-        sides = [
-            np.flatnonzero(foreground.any(axis=tuple(other for other in range(3) if other != axis)))
-            for axis in range(3)
-        ]
-        extent = np.array([side[-1] - side[0] + 1 for side in sides]) * spacing
-        places = np.argwhere(foreground[::STRIDE, ::STRIDE, ::STRIDE]) * spacing
-        places = places - places.mean(axis=0)
-        places /= max(np.sqrt(np.square(places).sum(axis=1).mean() / 3), 1e-6)
-        covariance = places.T @ places / len(places)
-        skewness = np.einsum("ni,nj,nk->ijk", places, places, places, optimize=True) / len(places)
-        intensities = np.percentile(volume[volume > AIR], PERCENTILES)
-        return cls(intensities, extent, spacing, covariance, skewness)
-
-
-@dataclass(frozen=True)
 class TrainingRange:
     """Lowest, highest and average traits of the training volumes; fields as of :class:`ScanTraits`."""
 
     volumes: int
+    scaled_by: float
     intensities: tuple[NDArray[np.floating], NDArray[np.floating]]
     extent: tuple[NDArray[np.floating], NDArray[np.floating]]
     spacing: tuple[NDArray[np.floating], NDArray[np.floating]]
@@ -99,8 +65,8 @@ class TrainingRange:
     skewness: NDArray[np.floating]
 
     @classmethod
-    def over(cls, scans: list[ScanTraits]) -> TrainingRange:
-        """Summarise scans."""
+    def over(cls, scans: list[ScanTraits], scaled_by: float = BRIGHT_PERCENTILE) -> TrainingRange:
+        """Summarise scans that were measured with this ``scaled_by``."""
 
         def ends(name: str) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
             stacked = np.stack([getattr(scan, name) for scan in scans])
@@ -108,33 +74,37 @@ class TrainingRange:
 
         covariance = np.mean([scan.covariance for scan in scans], axis=0)
         skewness = np.mean([scan.skewness for scan in scans], axis=0)
-        return cls(len(scans), ends("intensities"), ends("extent"), ends("spacing"), covariance, skewness)
+        found = (ends("intensities"), ends("extent"), ends("spacing"))
+        return cls(len(scans), scaled_by, *found, covariance, skewness)
 
     @classmethod
-    def load(cls, path: str | PathLike[str] = REFERENCE) -> TrainingRange:
-        """Read what :meth:`save` wrote."""
-        read = json.loads(Path(path).read_text(encoding="utf-8"))
+    def from_plain(cls, plain: Mapping[str, Any]) -> TrainingRange:
+        """The inverse of :meth:`plain`."""
 
         def ends(name: str) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-            low, high = read[name]
+            low, high = plain[name]
             return np.array(low), np.array(high)
 
         return cls(
-            read["volumes"],
+            plain["volumes"],
+            plain["scaled_by"],
             ends("intensities"),
             ends("extent"),
             ends("spacing"),
-            np.array(read["covariance"]),
-            np.array(read["skewness"]),
+            np.array(plain["covariance"]),
+            np.array(plain["skewness"]),
         )
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write as JSON, rounded to what the margins need."""
-        plain = {
-            name: value if name == "volumes" else np.round(np.array(value), 3).tolist()
+    def plain(self) -> dict[str, Any]:
+        """Numbers and lists for JSON, rounded to what the margins need."""
+        return {
+            name: value if isinstance(value, int | float) else np.round(np.array(value), 3).tolist()
             for name, value in asdict(self).items()
         }
-        Path(path).write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+
+    def measure(self, scan: Any) -> ScanTraits:
+        """Traits of a scan (1, X, Y, Z), to be compared with this range."""
+        return ScanTraits.of(scan, self.scaled_by)
 
     def intensity_excess(self, scan: ScanTraits) -> tuple[float, int]:
         """How far the farthest percentile lies outside of the range, and which it is (an index)."""
@@ -168,58 +138,76 @@ class TrainingRange:
             codes[axis] = ends[0] if row[axis] > 0 else ends[1]
         return "".join(codes)
 
-    def complaints(self, scan: ScanTraits) -> list[str]:
-        """Lines on what is unlike the training volumes."""
-        lines = []
+    def complaints(self, scan: ScanTraits) -> dict[str, str]:
+        """Lines on what is unlike the training volumes, by the key of their message."""
+        lines: dict[str, dict[str, Any]] = {}
         excess, which = self.intensity_excess(scan)
-        if excess > INTENSITY_MARGIN:
+        if excess > INTENSITY_MARGINS[self.scaled_by]:
             low, high = (100 * end[which] for end in self.intensities)
-            lines.append(
-                say(
-                    "unlike_intensities",
-                    percentile=PERCENTILES[which],
-                    value=100 * scan.intensities[which],
-                    low=low,
-                    high=high,
-                )
-            )
+            seen = {"percentile": PERCENTILES[which], "value": 100 * scan.intensities[which]}
+            unit = "bright end" if self.scaled_by == BRIGHT_PERCENTILE else "median"
+            lines["unlike_intensities"] = {**seen, "unit": unit, "low": low, "high": high}
         codes = self.turned(scan)
         if codes is not None:
-            lines.append(say("unlike_orientation", codes=codes))
+            lines["unlike_orientation"] = {"codes": codes}
         elif not self.fits(scan.extent):
             sizes = [" x ".join(f"{side:.0f}" for side in sides) for sides in (scan.extent, *self.extent)]
-            lines.append(say("unlike_extent", extent=sizes[0], low=sizes[1], high=sizes[2]))
+            lines["unlike_extent"] = {"extent": sizes[0], "low": sizes[1], "high": sizes[2]}
         low, high = self.spacing[0] * (1 - SPACING_MARGIN), self.spacing[1] * (1 + SPACING_MARGIN)
         if ((scan.spacing < low) | (scan.spacing > high)).any():
             spacing = " x ".join(f"{side:.3g}" for side in scan.spacing)
             trained = " x ".join(f"{side:.3g}" for side in self.spacing[0])
-            lines.append(say("unlike_spacing", spacing=spacing, trained=trained))
-        return lines
+            lines["unlike_spacing"] = {"spacing": spacing, "trained": trained}
+        return {key: say(key, **values) for key, values in lines.items()}
+
+
+def load_ranges(path: str | PathLike[str] = REFERENCE) -> dict[str, TrainingRange]:
+    """Ranges of a reference file, by name."""
+    read = json.loads(Path(path).read_text(encoding="utf-8"))
+    return {name: TrainingRange.from_plain(plain) for name, plain in read.items()}
+
+
+def save_ranges(ranges: Mapping[str, TrainingRange], path: str | PathLike[str]) -> None:
+    """Write a reference file, a range a line."""
+    lines = [f" {json.dumps(name)}: {json.dumps(found.plain())}" for name, found in ranges.items()]
+    Path(path).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 class FlagUnlikeTrainingd(MapTransform):
     """Add warnings on what is unlike the training volumes to ``data["warnings"]``, and log them.
 
+    Of several keys each is named in its warnings, and what is said of the first about size, orientation or
+    voxels is not said again of the others: they lie on it.
+
     Args:
         keys: scans (1, X, Y, Z) on the grid that the network sees, in RAS order, MetaTensors with an affine
             in mm; they pass unchanged.
-        reference: file of :meth:`TrainingRange.save`.
+        percentile: that the model's scaling makes 1: 99.5, compared with all contrasts together, or 50,
+            compared with the volumes of the key's own contrast.
         allow_missing_keys: skip absent keys.
     """
 
     def __init__(
         self,
         keys: KeysCollection,
-        reference: str | PathLike[str] = REFERENCE,
+        percentile: float = BRIGHT_PERCENTILE,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.reference = TrainingRange.load(reference)
+        if percentile == BRIGHT_PERCENTILE:
+            self.ranges = dict.fromkeys(self.keys, load_ranges()["any"])
+        else:
+            ranges = load_ranges(CONTRAST_REFERENCE)
+            self.ranges = {key: ranges[str(key)] for key in self.keys}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Look at every key."""
-        d = dict(data)
+        d, told = dict(data), set[str]()
         for key in self.key_iterator(d):
-            for line in self.reference.complaints(ScanTraits.of(d[key])):
-                warn(d, line)
+            reference = self.ranges[key]
+            for kind, line in reference.complaints(reference.measure(d[key])).items():
+                if kind in told and kind != "unlike_intensities":
+                    continue
+                told.add(kind)
+                warn(d, line if len(self.keys) == 1 else f"{key}: {line}")
         return d

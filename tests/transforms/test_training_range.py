@@ -12,13 +12,16 @@ from monai.transforms import Compose, LoadImaged, Orientationd
 from monai_diffens.apps.demo import load_truth
 from monai_diffens.apps.training_range import measure
 from monai_diffens.data.bids import CONTRASTS, contrast_path
+from monai_diffens.transforms.scan_traits import PERCENTILES, ScanTraits
 from monai_diffens.transforms.target_grid import RestoreToSpacingd
+from monai_diffens.transforms.thick_slices import thick_slice
 from monai_diffens.transforms.training_range import (
-    PERCENTILES,
+    CONTRAST_REFERENCE,
     REFERENCE,
     FlagUnlikeTrainingd,
-    ScanTraits,
     TrainingRange,
+    load_ranges,
+    save_ranges,
 )
 
 LOAD = Compose(
@@ -93,6 +96,14 @@ def test_computed_tomography(brain, offset):
     assert any("intensities are unlike the training scans" in line for line in told)
 
 
+def test_computed_tomography_in_place_of_a_contrast(brain):
+    inside = brain.numpy() > 0
+    ct = np.where(inside, 1044 + 30 * brain.numpy() / brain.numpy().max(), 24).astype(np.float32)
+    for name in CONTRASTS:
+        told = several(**{name: ct})
+        assert len(told) == 2 and told[0].startswith(f"{name}: intensities are unlike the training scans")
+
+
 def test_a_part_of_a_head(brain):
     told = flags(brain.numpy()[..., 60:100])
     assert len(told) == 1 and told[0].startswith("the brain spans") and "cut off" in told[0]
@@ -111,22 +122,45 @@ def test_warnings_are_added(brain):
     assert flagged["image"] is scan and item["warnings"] == ["before"]
 
 
-def test_the_reference_holds_no_scan():
-    assert REFERENCE.stat().st_size < 4096
-    reference = TrainingRange.load()
-    assert reference.intensities[0].shape == (len(PERCENTILES),)
-    assert (reference.intensities[0] < reference.intensities[1]).all()
+@pytest.mark.parametrize("path", [REFERENCE, CONTRAST_REFERENCE], ids=["together", "contrasts"])
+def test_the_references_hold_no_scan(path):
+    assert path.stat().st_size < 4096
+    for reference in load_ranges(path).values():
+        low, high = reference.intensities
+        assert low.shape == (len(PERCENTILES),)
+        assert ((low < high) | (low == 1)).all()  # all are 1 at the percentile that they are scaled by
 
 
 def test_saved_and_loaded(tmp_path, brain):
     one = ScanTraits.of(brain)
     made = TrainingRange.over([one, ScanTraits.of(MetaTensor(brain.as_tensor() ** 2, affine=brain.affine))])
-    made.save(tmp_path / "range.json")
-    read = TrainingRange.load(tmp_path / "range.json")
-    assert read.volumes == 2
+    save_ranges({"T1w": made}, tmp_path / "range.json")
+    read = load_ranges(tmp_path / "range.json")["T1w"]
+    assert read.volumes == 2 and read.scaled_by == made.scaled_by == 99.5
     np.testing.assert_allclose(read.extent, made.extent, atol=1e-3)
     np.testing.assert_allclose(read.skewness, made.skewness, atol=1e-3)
-    assert read.complaints(one) == []
+    assert read.complaints(one) == {}
+
+
+def several(**volumes) -> list[str]:
+    """Warnings on a case of several contrasts, each with its own reference."""
+    scans = {key: MetaTensor(torch.as_tensor(v), affine=np.eye(4)) for key, v in volumes.items()}
+    flag = FlagUnlikeTrainingd(CONTRASTS, percentile=50, allow_missing_keys=True)
+    return flag({**scans, "case": "a"}).get("warnings", [])
+
+
+def test_of_several_contrasts_each_has_its_own_range(brain):
+    volume = brain.as_tensor()
+    assert several(T1w=volume) == several(T1w=100 * volume) == []
+    bright = torch.where(volume > volume[volume > 0].median(), 9 * volume, volume)
+    (line,) = several(T1w=volume, T2w=bright)
+    assert line.startswith("T2w: intensities are unlike the training scans") and "% of the median" in line
+
+
+def test_what_is_said_of_the_first_contrast_is_not_said_again(brain):
+    half = brain.as_tensor()[..., 60:100]
+    told = several(T1w=half, FLAIR=half**0.5)
+    assert [line.split(" spans")[0] for line in told] == ["T1w: the brain"]
 
 
 @pytest.mark.slow
@@ -135,9 +169,13 @@ def test_no_warning_on_test_subjects(data_dir):
         subjects = [r["participant_id"] for r in csv.DictReader(file, delimiter="\t") if r["split"] == "test"]
     paths = [contrast_path(data_dir, subject, contrast) for subject in subjects for contrast in CONTRASTS]
     assert len(paths) == 12
-    reference = TrainingRange.load()
-    for path in paths:
-        assert reference.complaints(ScanTraits.of(LOAD({"image": path})["image"])) == [], path.name
+    (together,), each = load_ranges().values(), load_ranges(CONTRAST_REFERENCE)
+    for path, contrast in zip(paths, CONTRASTS * len(subjects), strict=True):
+        volume = LOAD({"image": path})["image"]
+        assert together.complaints(together.measure(volume)) == {}, path.name
+        shown = [volume] if contrast != "FLAIR" else [thick_slice(volume, f) for f in ((4, 4, 4), (1, 1, 5))]
+        for one in shown:  # a FLAIR is given in low resolution
+            assert each[contrast].complaints(each[contrast].measure(one)) == {}, path.name
 
 
 @pytest.mark.slow
@@ -150,5 +188,5 @@ def test_the_reference_comes_from_training_subjects_alone(data_dir, tmp_path):
     (tmp_path / one["participant_id"]).symlink_to(data_dir / one["participant_id"])
     measured = measure(Path(tmp_path), "train")
     assert list(measured) == [one["participant_id"]] and len(measured[one["participant_id"]]) == 4
-    reference = TrainingRange.load()
+    (reference,) = load_ranges().values()
     assert all(reference.intensity_excess(scan)[0] <= 1e-3 for scan in measured[one["participant_id"]])
