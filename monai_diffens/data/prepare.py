@@ -6,7 +6,7 @@ import csv
 import json
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,11 @@ from monai_diffens.data.bids import participants
 from monai_diffens.data.inputs import BIDS_CONTRASTS
 from monai_diffens.data.training_volumes import SECTIONS, training_volumes
 from monai_diffens.data.writer import case_name
-from monai_diffens.transforms.input_gate import InputRejected, check_volume
+from monai_diffens.transforms.input_gate import CheckedVolume, InputRejected, check_volume
 from monai_diffens.transforms.messages import say
 
 VALIDATION_SHARE = 5  # every fifth subject, where no splits are given
 SPACING_TOLERANCE = 0.05
-COLUMNS = ("case", "subject", "split", "shape", "spacing_mm", "sharpness", "verdict")
 
 
 def prepare_volumes(
@@ -57,10 +56,11 @@ def prepare_volumes(
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
     items = _items(dataset_dir, data_list)
-    errors = _leaks(items)
+    errors = leaks((split, item, [item["label"]]) for split, item in items)
     rows, lists = [], {section: list[dict[str, str]]() for section in SECTIONS.values()}
     for split, item in items:
         row: dict[str, Any] = {key: item[key] for key in ("case", "subject")} | {"split": split}
+        row |= dict.fromkeys(("shape", "spacing_mm", "sharpness"), "")
         try:
             row |= _look_at(Path(item["label"]), spacing)
             served = row["sharpness"] >= min_sharpness
@@ -73,8 +73,31 @@ def prepare_volumes(
         rows.append(row)
         if served:
             lists[SECTIONS[split]].append({**item, "label": os.path.relpath(item["label"], output)})
+    return write_lists(output, rows, lists, errors)
+
+
+def write_lists(
+    output: Path,
+    rows: Sequence[Mapping[str, Any]],
+    lists: Mapping[str, Sequence[Mapping[str, str]]],
+    errors: list[str],
+) -> Path:
+    """Write ``prepare.csv`` and ``data_list.json``, and print the summary.
+
+    Args:
+        output: folder for both.
+        rows: what was found, each with ``case``, ``split`` and ``verdict``; columns are those of the first.
+        lists: section -> items that serve.
+        errors: lines on what is wrong.
+
+    Returns:
+        Path of the data list.
+
+    Raises:
+        SystemExit: status 1, when there are errors or nothing serves for training.
+    """
     with (output / "prepare.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(rows)
     path = output / "data_list.json"
@@ -83,7 +106,7 @@ def prepare_volumes(
         print(f"{row['case']} ({row['split']}): {row['verdict']}")
     print(", ".join(f"{section}: {len(listed)}" for section, listed in lists.items()) + f"; list: {path}")
     if not lists["training"]:
-        errors.append(say("nothing_to_train"))
+        errors = [*errors, say("nothing_to_train")]
     if errors:
         raise SystemExit("\n".join(errors))
     return path
@@ -120,7 +143,7 @@ def _items(dataset_dir: str | Path, data_list: str | Path | None) -> list[tuple[
         by_subject[path.relative_to(dataset_dir).parts[0]].append(path)
     if not found:
         raise SystemExit(say("no_cases", name=Path(dataset_dir).name))
-    splits_of = _splits(dataset_dir, list(by_subject))
+    splits_of = subject_splits(dataset_dir, list(by_subject))
     return [
         (splits_of[subject], {"label": str(path), "case": case_name(path), "subject": subject})
         for subject, paths in by_subject.items()
@@ -129,7 +152,8 @@ def _items(dataset_dir: str | Path, data_list: str | Path | None) -> list[tuple[
     ]
 
 
-def _splits(dataset_dir: str | Path, subjects: Sequence[str]) -> dict[str, str]:
+def subject_splits(dataset_dir: str | Path, subjects: Sequence[str]) -> dict[str, str]:
+    """Split of each subject: of participants.tsv, else every fifth is for validation."""
     if (Path(dataset_dir) / "participants.tsv").is_file():
         rows = participants(dataset_dir)
         if all("split" in row for row in rows):
@@ -138,12 +162,18 @@ def _splits(dataset_dir: str | Path, subjects: Sequence[str]) -> dict[str, str]:
     return {subject: "val" if subject in chosen else "train" for subject in subjects}
 
 
-def _leaks(items: Sequence[tuple[str, Mapping[str, str]]]) -> list[str]:
+def leaks(items: Iterable[tuple[str, Mapping[str, str], Sequence[str]]]) -> list[str]:
+    """Lines on subjects in two splits and on files that are there twice.
+
+    Args:
+        items: split, item with ``case`` and ``subject``, and its files.
+    """
     subjects: dict[str, set[str]] = defaultdict(set)
     files: dict[str, list[str]] = defaultdict(list)
-    for split, item in items:
+    for split, item, paths in items:
         subjects[item["subject"]].add(split)
-        files[sha256_of(item["label"])].append(item["case"])
+        for path in paths:
+            files[sha256_of(path)].append(item["case"])
     lines = [
         say("two_splits", name=subject, splits=" and ".join(sorted(splits)))
         for subject, splits in subjects.items()
@@ -152,11 +182,21 @@ def _leaks(items: Sequence[tuple[str, Mapping[str, str]]]) -> list[str]:
     return lines + [say("same_file", names=", ".join(names)) for names in files.values() if len(names) > 1]
 
 
-def _look_at(path: Path, spacing: float) -> dict[str, Any]:
+def check_target(path: Path, spacing: float) -> CheckedVolume:
+    """Check a volume with the input gate and its voxels against the target's.
+
+    Raises:
+        InputRejected: it cannot be ground truth.
+    """
     checked = check_volume(path)
     if any(abs(zoom / spacing - 1) > SPACING_TOLERANCE for zoom in checked.zooms):
         mm = " x ".join(f"{zoom:.3g}" for zoom in checked.zooms)
         raise InputRejected(say("not_at_target", name=path.name, spacing=mm, target=spacing))
+    return checked
+
+
+def _look_at(path: Path, spacing: float) -> dict[str, Any]:
+    checked = check_target(path, spacing)
     image: Any = nib.load(path)
     volume = np.asarray(image.dataobj, dtype=np.float32).reshape(checked.shape)
     return {

@@ -1,4 +1,4 @@
-"""What to train on: a BIDS folder, or a data list in JSON."""
+"""What to train on: a BIDS folder, or a data list in JSON; single volumes, or contrasts of one head."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monai_diffens.data.bids import sharp_volumes
+from monai_diffens.data.bids import CONTRASTS, aligned_subjects, sharp_volumes
 from monai_diffens.data.writer import case_name
 
 SECTIONS = {"train": "training", "val": "validation", "test": "test"}  # as MONAI names them
@@ -35,6 +35,40 @@ def training_volumes(
     """
     if data_list is None:
         return sharp_volumes(dataset_dir, split, min_sharpness=min_sharpness)
+    return listed_items(data_list, split, "label")
+
+
+def training_cases(
+    dataset_dir: str | Path, split: str, data_list: str | Path | None = None, target: str = "FLAIR"
+) -> list[dict[str, str]]:
+    """Cases of several contrasts, from the data list where there is one, else from the BIDS folder.
+
+    Args:
+        dataset_dir: BIDS folder, see :func:`~monai_diffens.data.bids.aligned_subjects`.
+        split: train, val or test.
+        data_list: JSON of lists "training", "validation" and "test" of items of contrast to path (relative to
+            the JSON's folder or absolute), the target among them; optionally ``case``.
+        target: contrast to synthesise.
+
+    Returns:
+        Items with a path for each contrast, and ``case``.
+
+    Raises:
+        SystemExit: as :func:`training_volumes`.
+        ValueError: the BIDS folder has no case that serves.
+    """
+    if data_list is None:
+        return aligned_subjects(dataset_dir, split, target)
+    items = listed_items(data_list, split, target)
+    return [{key: value for key, value in item.items() if key in (*CONTRASTS, "case")} for item in items]
+
+
+def listed_items(data_list: str | Path, split: str, needed: str) -> list[dict[str, str]]:
+    """Items of a split of a data list; each has the key ``needed``, a path, and gets a case and a subject.
+
+    Raises:
+        SystemExit: as :func:`training_volumes`.
+    """
     path, section = Path(data_list), SECTIONS[split]
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -42,15 +76,15 @@ def training_volumes(
         raise SystemExit(f"{path}: not a data list ({type(error).__name__})") from error
     if not isinstance(content, Mapping) or not content.get(section):
         raise SystemExit(f"{path}: no volumes under '{section}'")
-    return [_resolved(item, path, section, number) for number, item in enumerate(content[section])]
+    return [_resolved(item, needed, path, section, number) for number, item in enumerate(content[section])]
 
 
-def _resolved(item: Any, path: Path, section: str, number: int) -> dict[str, str]:
-    if not isinstance(item, Mapping) or "label" not in item:
-        raise SystemExit(f"{path}: '{section}' {number} is no item with a 'label'")
+def _resolved(item: Any, needed: str, path: Path, section: str, number: int) -> dict[str, str]:
+    if not isinstance(item, Mapping) or needed not in item:
+        raise SystemExit(f"{path}: '{section}' {number} is no item with a '{needed}'")
     found = {key: str(value if key in TEXT_KEYS else path.parent / str(value)) for key, value in item.items()}
     for key, value in found.items():
         if key not in TEXT_KEYS and not Path(value).is_file():
             raise SystemExit(f"{path}: '{section}' {number}: no file {Path(value).name}")
-    name = case_name(found["label"])
+    name = case_name(found[needed])
     return {"case": name, "subject": name} | found
