@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -123,7 +124,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     command.add_argument("--slice_profile", default="box", help="box or gaussian")
     command.set_defaults(command=_export)
 
-    return parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        near = difflib.get_close_matches(
+            unknown[0].split("=")[0], [f"--{name}" for name in vars(options)], n=1
+        )
+        parser.error(f"unknown argument {unknown[0]}" + (f"; did you mean {near[0]}?" if near else ""))
+    return options
 
 
 if __name__ == "__main__":

@@ -31,11 +31,17 @@ from monai_diffens.transforms.intensity import SCALE_KEY
 
 NOTICE = "Synthetic - not for primary diagnosis. Research use only."
 SPREAD_NOTE = (
-    "Spread is the standard deviation of the samples. It does not see errors that all samples share: a wrong "
-    "slice profile, motion, anatomy unlike the training's."
+    "Spread is the standard deviation of the samples, raised to the floor that the parameters name, if any. "
+    "It does not see a wrong slice profile, motion, or anatomy unlike the training's."
 )
 WEIGHTS_NOTE = "Weight of each expert, averaged over all passes and samples; the weights of a voxel sum to 1."
+ABREAST = 4  # weight maps in a row of the page
 SATURATION = 99.5  # percentile of a map's values that gets the last colour
+# What is 1 in a model's scaling: how figures name it, and what it is.
+SCALES = {
+    "range": ("the range", "the scan's range, the 99.5th percentile of its foreground"),
+    "median": ("the brain's median", "the median of the brain"),
+}
 
 
 class WriteReportd(MapTransform):
@@ -48,10 +54,13 @@ class WriteReportd(MapTransform):
         keys: the result (1, X, Y, Z), a MetaTensor.
         output_dir: folder of the results.
         suffix: of the results.
-        source_key: conditions (M, X, Y, Z), shown where there is no scan on its own slices.
-        scan_key: the scan on its own slices (1, x, y, z).
+        source_key: conditions (M, X, Y, Z), 0 where a case lacks one; those it has are shown where there is
+            no scan on its own slices.
+        scan_key: the scan on its own slices (1, x, y, z); None to show the conditions always.
         maps: names of the maps at ``<key>_<name>``.
         conditions: names of the conditions.
+        scale: what is 1 in the volumes, a key of ``SCALES``.
+        white: value of the brightest grey.
         allow_missing_keys: skip absent keys.
     """
 
@@ -62,15 +71,18 @@ class WriteReportd(MapTransform):
         output_dir: str | Path,
         suffix: str = "sr",
         source_key: str = "image",
-        scan_key: str = "scan",
+        scan_key: str | None = "scan",
         maps: Sequence[str] = (),
         conditions: Sequence[str] = (),
+        scale: str = "range",
+        white: float = 1.0,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.output_dir, self.suffix = Path(str(output_dir)), suffix
         self.source_key, self.scan_key = source_key, scan_key
         self.maps, self.conditions = tuple(maps), tuple(conditions)
+        self.scale, self.white = scale, white
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the page; ``data`` is returned unchanged."""
@@ -92,24 +104,31 @@ class WriteReportd(MapTransform):
         maps = {name: data[f"{key}_{name}"] for name in self.maps}
         unit = float(data[self.source_key].meta.get(SCALE_KEY, 1.0))
         place = nib.affines.apply_affine(np.asarray(result.affine, dtype=float), centre)
-        columns = [*self.sources(data, place), _grey("result", result, place)]
+        of, what = SCALES[self.scale]
+        columns = [
+            _column(name, volume, place, "gray", 0.0, self.white)
+            for name, volume in (*self.sources(data), ("result", result))
+        ]
         parts = [warning_list(data.get("warnings") or []), "<h2>Before and after</h2>"]
         bars = []
         if SPREAD in maps:
             spread = _array(maps[SPREAD])
             high = max(float(np.percentile(spread[inside], SATURATION)) if inside.any() else 0.0, 1e-6)
             columns.append(_column("spread", maps[SPREAD], place, "inferno", 0.0, high))
-            bars.append(colour_bar("inferno", "spread 0", f"{high * unit:.4g} ({high:.2%} of the range)"))
+            bars.append(colour_bar("inferno", "spread 0", f"{high * unit:.4g} ({high:.2%} of {of})"))
             bars.append(f"<p><small>{SPREAD_NOTE}</small></p>")
         parts += [planes_grid(columns), *bars]
         where = ", ".join(f"{value:.1f}" for value in place)
         parts.append(
             f"<p><small>Planes through ({where}) mm (right, front, head positive), all at one scale. "
-            f"{CONVENTION} Grey: 0 to {unit:.4g}, the scan's range (99.5th percentile of its foreground)."
-            "</small></p>"
+            f"{CONVENTION} Grey: 0 to {unit * self.white:.4g}, {self.white:g} times {what}.</small></p>"
         )
-        parts += ["<h2>Figures</h2>", table(figure_rows(facts, unit))]
-        weights = {n.removeprefix(WEIGHT): volume for n, volume in maps.items() if n.startswith(WEIGHT)}
+        parts += ["<h2>Figures</h2>", table(figure_rows(facts, unit, of))]
+        weights = {
+            name.removeprefix(WEIGHT): volume
+            for name, volume in maps.items()
+            if name.startswith(WEIGHT) and _array(volume).any()  # those of absent conditions are 0
+        }
         if weights:
             parts += ["<h2>Weights</h2>", *_weights(weights, place, inside)]
         parts += ["<h2>Grids</h2>", table(self.grids(data, key), ("", "voxels", "spacing / mm"))]
@@ -118,29 +137,32 @@ class WriteReportd(MapTransform):
         made["weights (SHA-256)"] = facts.get("WeightsSHA256", "unknown")
         return [*parts, "<h2>Made with</h2>", table(plain_rows(made))]
 
-    def sources(self, data: Mapping[Hashable, Any], place: NDArray[np.floating]) -> list[Column]:
-        """What the model was given: the scan on its own slices, else every condition."""
-        if self.scan_key in data:
-            return [_grey("scan", data[self.scan_key], place)]
+    def sources(self, data: Mapping[Hashable, Any]) -> list[tuple[str, MetaTensor]]:
+        """What the model was given, by name: the scan on its own slices, else every condition it has."""
+        if self.scan_key is not None and self.scan_key in data:
+            return [("scan", data[self.scan_key])]
         image = data[self.source_key]
         names = self.conditions or [f"condition {number + 1}" for number in range(image.shape[0])]
-        return [_grey(name, image[i : i + 1], place) for i, name in enumerate(names)]
+        volumes = [(name, image[i : i + 1]) for i, name in enumerate(names)]
+        return [(name, volume) for name, volume in volumes if volume.any()]
 
     def grids(self, data: Mapping[Hashable, Any], key: Hashable) -> list[tuple[str, str, str]]:
         """Rows: name, shape and spacing of what went in and what came out, axes right, front, head."""
-        volumes = {"scan": data.get(self.scan_key, data[self.source_key]), "result": data[key]}
         return [
             (name, _times(volume.shape[1:], "d"), _times(_spacing(volume), ".3g"))
-            for name, volume in volumes.items()
+            for name, volume in (*self.sources(data), ("result", data[key]))
         ]
 
 
-def figure_rows(facts: Mapping[str, Any], unit: float | None = None) -> list[tuple[str, str]]:
+def figure_rows(
+    facts: Mapping[str, Any], unit: float | None = None, of: str = SCALES["range"][0]
+) -> list[tuple[str, str]]:
     """Rows of what was measured on a result.
 
     Args:
         facts: of :class:`~monai_diffens.transforms.describe.DescribeResultd`.
-        unit: range in the input's units, to give the spread in them too.
+        unit: what is 1 there in the input's units, to give the spread in them too.
+        of: what that is called.
     """
     rows = []
     if agreement := facts.get("Consistency"):
@@ -148,13 +170,12 @@ def figure_rows(facts: Mapping[str, Any], unit: float | None = None) -> list[tup
         rows.append(
             (
                 "agreement with the scan",
-                f"|result sliced thick again - scan|: {mean:.4%} of the range on average, "
-                f"{largest:.3%} at most",
+                f"|result sliced thick again - scan|: {mean:.4%} of {of} on average, {largest:.3%} at most",
             )
         )
     if spread := facts.get("Spread"):
         mean, most = spread["Mean"], spread["Percentile95"]
-        text = f"{mean:.3%} of the range on average, 95 % of the voxels below {most:.3%}"
+        text = f"{mean:.3%} of {of} on average, 95 % of the voxels below {most:.3%}"
         if unit is not None:
             text += f" ({mean * unit:.4g} and {most * unit:.4g} in the input's units)"
         rows.append(("spread", text))
@@ -175,11 +196,8 @@ def _weights(
         for name, volume in volumes.items()
     ]
     bar = colour_bar("coolwarm", f"{equal - reach:.3f}", f"{equal + reach:.3f}")
-    return [planes_grid(columns), bar, f"<p><small>{WEIGHTS_NOTE} White: {equal:.3f} each.</small></p>"]
-
-
-def _grey(title: str, volume: MetaTensor, place: NDArray[np.floating]) -> Column:
-    return _column(title, volume, place, "gray", 0.0, 1.0)
+    rows = [planes_grid(columns[first : first + ABREAST]) for first in range(0, len(columns), ABREAST)]
+    return [*rows, bar, f"<p><small>{WEIGHTS_NOTE} White: {equal:.3f} each.</small></p>"]
 
 
 def _column(

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from monai_diffens.apps.report import NOTICE
+from monai_diffens.apps.report import NOTICE, SCALES
 from monai_diffens.apps.report_page import page, table
 from monai_diffens.data.case_list import CaseList
 from monai_diffens.data.output_folder import whole_or_absent
@@ -23,13 +23,14 @@ SIDECAR_KEYS = (
 )
 
 
-def write_index(cases: CaseList) -> Path | None:
+def write_index(cases: CaseList, scale: str = "range") -> Path | None:
     """Write ``index.html`` and ``index.json`` into the folder of the results.
 
     Results of earlier runs that lie there are listed too, from their JSON files.
 
     Args:
         cases: of the run, after its last case.
+        scale: what figures are relative to, a key of :data:`~monai_diffens.apps.report.SCALES`.
 
     Returns:
         Path of the page; None, and nothing written, where the folder holds no result.
@@ -53,7 +54,7 @@ def write_index(cases: CaseList) -> Path | None:
             folder / "index.json",
             json.dumps({"Synthetic": True, "Cases": entries, **without}, indent=1) + "\n",
         ),
-        (path, _page(entries, without)),
+        (path, _page(entries, without, SCALES[scale][1])),
     ):
         with whole_or_absent(file_path) as file:
             file.write(text.encode())
@@ -76,7 +77,7 @@ def _entry(sidecar: Path, suffix: str) -> dict[str, Any] | None:
     }
 
 
-def _page(entries: list[dict[str, Any]], without: dict[str, list[str]]) -> str:
+def _page(entries: list[dict[str, Any]], without: dict[str, list[str]], scale: str) -> str:
     heads = ("case", "agreement", "spread", "weights", "version", "warnings")
     lines = ["<tr>" + "".join(f"<th>{head}</th>" for head in heads) + "</tr>"]
     for entry in entries:
@@ -94,9 +95,8 @@ def _page(entries: list[dict[str, Any]], without: dict[str, list[str]]) -> str:
         lines.append(f"<tr><td>{link}</td>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     body = [
         f"<p>{len(entries)} results.</p><table>" + "\n".join(lines) + "</table>",
-        "<p><small>Agreement: mean |result sliced thick again - scan|; spread: mean standard deviation of "
-        "the samples; both relative to the scan's range. Version: of the software, and start of the weights' "
-        "SHA-256.</small></p>",
+        "<p><small>Agreement: mean |result sliced thick again - scan|; spread: mean of the spread map; both "
+        f"relative to {scale}. Version: of the software, and start of the weights' SHA-256.</small></p>",
     ]
     for title, reasons in zip(("Rejected", "Failed", "Nothing to do"), without.values(), strict=True):
         if reasons:

@@ -16,6 +16,7 @@ import numpy as np
 from monai_diffens.data.bids import CONTRASTS
 from monai_diffens.data.case_list import CaseList, Spacing
 from monai_diffens.data.contrasts import ContrastFiles, find_contrasts
+from monai_diffens.data.dicom_series import DicomSeries
 from monai_diffens.transforms.input_gate import CheckedVolume, InputRejected
 from monai_diffens.transforms.messages import say
 from monai_diffens.transforms.target_grid import check_factors, spacing_factors
@@ -106,9 +107,10 @@ class ContrastCases(CaseList):
         """Raise InputRejected for a link out of the folder; a data list may name files anywhere."""
         if Path(str(self.input)).is_dir():
             root = Path(str(self.input)).resolve()
-            for file in self._contrasts[path].files.values():
-                if not file.resolve().is_relative_to(root):
-                    raise InputRejected(say("outside", name=file.name))
+            for scan in self._contrasts[path].files.values():
+                files = scan.files if isinstance(scan, DicomSeries) else [scan]
+                if not all(file.resolve().is_relative_to(root) for file in files):
+                    raise InputRejected(say("outside", name=scan.name))
 
     def examine(self, path: Path, spacing: Spacing | None) -> tuple[dict[str, Any], float]:
         """Check one case: a path for each contrast, ``sources`` (file names), and with a mask ``mask``."""

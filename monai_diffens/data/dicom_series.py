@@ -26,7 +26,9 @@ __all__ = [
     "MODEL_NAME",
     "DicomSeries",
     "find_series",
+    "holds_dicom",
     "is_dicom",
+    "only_series",
     "quiet_pydicom",
     "read_header",
     "series_name",
@@ -120,6 +122,20 @@ def find_series(folder: Path, leave_out: Path | None = None) -> tuple[list[Dicom
     return sorted(series, key=lambda one: one.name), [say(k, count=n) for k, n in counts.items() if n]
 
 
+def only_series(folder: Path) -> DicomSeries:
+    """The one DICOM series in a folder and below.
+
+    Raises:
+        InputRejected: there is none, or several, or a file that cannot be taken.
+    """
+    series, problems = find_series(folder)
+    if problems:
+        raise InputRejected(problems[0])
+    if len(series) != 1:
+        raise InputRejected(say("dicom_several", count=len(series)))
+    return series[0]
+
+
 def series_name(uid: str) -> str:
     """Name of the series with this UID: always the same, and neither the UID nor the patient shows."""
     return f"series-{sha256(uid.encode()).hexdigest()[:12]}"
@@ -129,6 +145,11 @@ def is_dicom(file: Path) -> bool:
     """Whether a file starts as DICOM files do."""
     with file.open("rb") as opened:
         return opened.read(132)[128:] == b"DICM"
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Whether a DICOM file lies directly in a folder."""
+    return any(is_dicom(file) for file in folder.iterdir() if file.is_file() and file.name[0] != ".")
 
 
 @contextmanager

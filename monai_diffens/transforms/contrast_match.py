@@ -73,8 +73,11 @@ class WarnSwappedd(MapTransform):
     """Warn where two contrasts look as if their names were swapped.
 
     Fluid is what is brightest in T2w and darkest elsewhere: of a case's contrasts, T2w has the longest upper
-    tail beside its lower one. Contrast agent adds bright vessels to a T1w and takes nothing away. Both hold
-    for every training subject; a tumour may break them, so this is a warning.
+    tail beside its lower one. Contrast agent adds bright vessels to a T1w and takes nothing away. Neither is
+    sure, so this is a warning. Measured on the 13 subjects of ``train`` and ``val``: under their right names
+    2 are warned of all the same (one FLAIR, one T1w without much agent in the other); of T1w and T2w, FLAIR
+    and T2w, T1w and contrast-enhanced T1w, swapped in each subject, 37 of 39 are told. Other swaps, such as
+    T1w and FLAIR, are not looked for.
 
     Args:
         keys: contrasts (1, X, Y, Z), 1 at the brain's median; a case may lack some.

@@ -17,15 +17,16 @@ from monai_diffens.inferers.maps import SPREAD, WEIGHT
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
 VERSIONS = ("monai", "torch", "numpy", "nibabel")
+WHOLLY = 0.999  # share of a thick voxel; slice profiles sum to 1 within rounding
 
 
 class DescribeResultd(MapTransform):
     """Put the facts of a result into ``data["facts"]``, a plain dict that goes into its JSON file and report.
 
     It holds ``Sampling`` (the parameters), ``Versions``, ``WeightsSHA256``, and where they apply
-    ``Consistency``, ``Spread`` and ``PlaneWeights``. Differences and spread are relative to the range, the
-    percentile that :class:`~monai_diffens.transforms.intensity.ScaleForegroundPercentiled` made 1. Nothing in
-    it depends on the time or the place of the run.
+    ``Consistency``, ``Spread`` and ``PlaneWeights``. Differences and spread are relative to the percentile
+    that :class:`~monai_diffens.transforms.intensity.ScaleForegroundPercentiled` made 1. Nothing in it depends
+    on the time or the place of the run.
 
     Args:
         keys: the result (1, X, Y, Z), scaled, on the source's grid and axes.
@@ -34,6 +35,8 @@ class DescribeResultd(MapTransform):
         maps: names of the maps at ``<key>_<name>``.
         parameters: options of the run.
         weights_file: ``<weights_file>.sha256`` beside it holds the hash of the weights.
+        inside_only: compare only where the scan saw nothing but the result's foreground, for models whose
+            result is 0 outside of a brain whatever the scan shows there.
         allow_missing_keys: skip absent keys.
     """
 
@@ -45,6 +48,7 @@ class DescribeResultd(MapTransform):
         maps: Sequence[str] = (),
         parameters: Mapping[str, Any] | None = None,
         weights_file: str | Path | None = None,
+        inside_only: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -52,6 +56,7 @@ class DescribeResultd(MapTransform):
         self.maps = tuple(maps)
         self.parameters = dict(parameters or {})
         self.weights_file = weights_file
+        self.inside_only = inside_only
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Describe the last key's result."""
@@ -63,9 +68,10 @@ class DescribeResultd(MapTransform):
                 record = Path(f"{self.weights_file}.sha256")
                 facts["WeightsSHA256"] = record.read_text(encoding="utf-8").split()[0]
             measurement = measurement_from_meta(result.shape[1:], source.meta)
-            if measurement is not None and self.scan_key in d:
-                facts["Consistency"] = consistency(measurement(result), _plain(d[self.scan_key]))
             inside = result > 0
+            if measurement is not None and self.scan_key in d:
+                seen = measurement(inside.float()) > WHOLLY if self.inside_only else None
+                facts["Consistency"] = consistency(measurement(result), _plain(d[self.scan_key]), seen)
             if SPREAD in self.maps:
                 facts["Spread"] = spread_summary(_plain(d[f"{key}_{SPREAD}"]), inside)
             names = [name for name in self.maps if name.startswith(WEIGHT)]
@@ -76,16 +82,17 @@ class DescribeResultd(MapTransform):
         return d
 
 
-def consistency(again: Tensor, scan: Tensor) -> dict[str, float]:
+def consistency(again: Tensor, scan: Tensor, where: Tensor | None = None) -> dict[str, float]:
     """Mean and largest absolute difference of a result, sliced thick again, to the scan.
 
     Args:
         again: (1, x, y, z), the result as the scanner would have seen it, scaled.
         scan: (1, x, y, z), what it saw.
+        where: bool, the voxels that are compared; None for those where either is above zero, so that empty
+            space does not dilute it.
 
     Returns:
-        ``MeanAbsoluteDifference`` over the voxels where either is above zero, so that empty space does not
-        dilute it, and ``MaximumAbsoluteDifference``.
+        ``MeanAbsoluteDifference`` and ``MaximumAbsoluteDifference`` over these voxels.
 
     Raises:
         ValueError: shapes differ.
@@ -94,7 +101,7 @@ def consistency(again: Tensor, scan: Tensor) -> dict[str, float]:
         raise ValueError(
             f"the thick-sliced result has shape {tuple(again.shape)}, the scan {tuple(scan.shape)}"
         )
-    difference = (again - scan).abs()[(again > 1e-6) | (scan > 0)]
+    difference = (again - scan).abs()[(again > 1e-6) | (scan > 0) if where is None else where]
     largest = float(difference.max()) if difference.numel() else 0.0
     return {"MeanAbsoluteDifference": _mean(difference), "MaximumAbsoluteDifference": round(largest, 7)}
 

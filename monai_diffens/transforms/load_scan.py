@@ -17,8 +17,7 @@ from monai.utils import ensure_tuple
 
 from monai_diffens.data.dicom_gate import check_series
 from monai_diffens.data.dicom_reader import DicomStackReader
-from monai_diffens.data.dicom_series import find_series, is_dicom, read_header, series_name
-from monai_diffens.transforms.messages import InputRejected, say
+from monai_diffens.data.dicom_series import is_dicom, only_series, read_header, series_name
 
 __all__ = ["DICOM_FILES", "LoadScan", "LoadScand"]
 
@@ -61,12 +60,7 @@ class LoadScan(LoadImage):
         """
         files = [Path(str(file)) for file in ensure_tuple(filename)]
         if len(files) == 1 and files[0].is_dir():
-            series, problems = find_series(files[0])
-            if problems:
-                raise InputRejected(problems[0])
-            if len(series) != 1:
-                raise InputRejected(say("dicom_several", count=len(series)))
-            files = check_series(series[0])[0]
+            files = check_series(only_series(files[0]))[0]
         elif not is_dicom(files[0]):
             return super().__call__(filename, reader)
         volume: MetaTensor = super().__call__([str(file) for file in files], DicomStackReader())

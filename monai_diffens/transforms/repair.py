@@ -85,13 +85,17 @@ class ApplyBrainMaskd(MapTransform):
             mask = loaded
             if not on_one_grid(mask, d[key]):
                 mask = self.resample(mask, d[key])
-                warn(d, say("mask_resampled"))
+                warn(d, self.told(key, "mask_resampled"))
             inside = mask.as_tensor() > 0
             if bool((inside & (d[key].as_tensor() > 0)).any()):
                 d[key] = d[key] * inside
             else:
-                warn(d, say("mask_empty"))
+                warn(d, self.told(key, "mask_empty"))
         return d
+
+    def told(self, key: Hashable, message: str) -> str:
+        """A message, of several scans with the name of the one it is about."""
+        return say(message) if len(self.keys) == 1 else f"{key}: {say(message)}"
 
 
 def on_one_grid(one: MetaTensor, other: MetaTensor) -> bool:

@@ -93,7 +93,8 @@ class RestoreToSpacingd(MapTransform):
         spacing: target spacing in mm, one number or one an axis.
         profile: slice profile of the thick axes, "box" or "gaussian".
         slice_thickness: of the axis with the widest spacing, in mm; that spacing when None.
-        scan_key: where to keep the scan on its own slices, for a single key; not kept when None.
+        scan_key: where to keep the scan on its own slices; not kept when None.
+        scan_of: which of several keys' scan that is.
         allow_missing_keys: skip absent keys.
 
     Raises:
@@ -107,12 +108,13 @@ class RestoreToSpacingd(MapTransform):
         profile: str = "box",
         slice_thickness: float | None = None,
         scan_key: str | None = None,
+        scan_of: str | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        if scan_key is not None and len(self.keys) > 1:
-            raise ValueError(f"scan_key keeps one scan, got {len(self.keys)} keys")
-        self.scan_key = scan_key
+        if scan_key is not None and scan_of is None and len(self.keys) > 1:
+            raise ValueError(f"scan_key keeps one scan, got {len(self.keys)} keys: name one by scan_of")
+        self.scan_key, self.scan_of = scan_key, self.keys[0] if scan_of is None else scan_of
         self.spacing = as_spacing(spacing)
         self.profile = profile
         self.slice_thickness = slice_thickness
@@ -127,7 +129,7 @@ class RestoreToSpacingd(MapTransform):
                 if line not in (d.get("warnings") or ()):  # else CaseFolder has told it
                     logger.warning("%s: %s", name, line)
             d[key], scan = self.restore(d[key])
-            if self.scan_key is not None:
+            if self.scan_key is not None and key == self.scan_of:
                 d[self.scan_key] = scan
         return d
 
