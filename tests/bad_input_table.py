@@ -1,6 +1,7 @@
 """The table at the end of a test run: for every row of docs/bad_inputs.md, what is wanted and what came.
 
-A test of a row carries ``@pytest.mark.bad_input(NUMBER)`` and may note what a user saw with ``got(line)``.
+A test of a row runs the real command on real files, carries ``@pytest.mark.bad_input(NUMBER)`` and may note
+what a user saw with ``got(line)``; tests of the functions behind it carry no mark.
 """
 
 import re

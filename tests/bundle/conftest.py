@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import monai_diffens
+from monai_diffens.bundle.archive import pack
 
 CONFIG = {
     "imports": ["$import torch", "$import monai_diffens.bundle.check as bundle_check"],
@@ -50,3 +51,16 @@ def source(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     return root
+
+
+@pytest.fixture
+def archive(source, tmp_path) -> Path:
+    return pack(source, tmp_path / "dist")
+
+
+@pytest.fixture
+def place(tmp_path) -> Path:
+    """An empty folder to unpack into; what it holds afterwards is all that may have been written."""
+    folder = tmp_path / "place" / "bundles"
+    folder.mkdir(parents=True)
+    return folder

@@ -75,7 +75,6 @@ def run(configs: Path, *arguments: str, files: str = "inference.json") -> subpro
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
-@pytest.mark.bad_input(30)
 @pytest.mark.parametrize("stage", ["initialize", "run"])
 def test_command_line(configs, stage):
     (configs / "inference.json").write_text(

@@ -9,6 +9,7 @@ from monai_diffens.apps.demo import load_truth
 
 FACTOR = 5  # slices of 5 mm
 SIZE = (40, 44, 8 * FACTOR)
+TURNED = {"r17_flipped": "LPI", "r17_permuted": "AIR", "r19_first_axis": "SRA"}  # in RAS it lies straight
 
 
 def real_scan(data_dir: Path | None) -> nib.Nifti1Image:
@@ -36,6 +37,12 @@ def image(values: np.ndarray, affine: np.ndarray, sform: int = 1, qform: int = 1
     return made
 
 
+def turned(scan: nib.Nifti1Image, codes: str) -> nib.Nifti1Image:
+    """The same anatomy in the same place, stored with other axes."""
+    ends = (nib.orientations.axcodes2ornt(each) for each in (nib.aff2axcodes(scan.affine), codes))
+    return scan.as_reoriented(nib.orientations.ornt_transform(*ends))
+
+
 def write_all(folder: Path, scan: nib.Nifti1Image) -> None:
     """Write every file of one run over a folder with the default options."""
     voxels, affine = np.asanyarray(scan.dataobj), scan.affine
@@ -56,9 +63,11 @@ def write_all(folder: Path, scan: nib.Nifti1Image) -> None:
     (folder / "r08_picture.nii.gz").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(5000))
     (folder / "r08_named_wrong.nii").write_bytes(whole)
 
+    tilted = affine.copy()
+    tilted[:3, :3] = nib.eulerangles.euler2mat(z=0.2, x=0.35) @ affine[:3, :3]
+    save("r11_oblique.nii.gz", image(voxels, tilted))
     sheared = affine.copy()
     sheared[:3, 1] += 0.2 * affine[:3, 0]
-    save("r12_sheared.nii.gz", image(voxels, affine))
     made = nib.Nifti1Image(voxels, sheared)
     made.set_qform(None, 0)
     made.header.set_xyzt_units("mm")
@@ -79,8 +88,11 @@ def write_all(folder: Path, scan: nib.Nifti1Image) -> None:
     micron[:3] *= 1000
     save("r16_micron.nii.gz", image(voxels, micron, unit="micron"))
     save("r16_unknown.nii.gz", image(voxels, affine, unit="unknown"))
+    for name, codes in TURNED.items():
+        save(f"{name}.nii.gz", turned(scan, codes))
     for mm in (7, 11):
         save(f"r18_{mm}mm.nii.gz", image(voxels, affine @ np.diag([1, 1, mm / FACTOR, 1])))
+    save("r20_fine.nii.gz", image(voxels.repeat(FACTOR, -1), affine @ np.diag([1, 1, 1 / FACTOR, 1])))
     save("r21_ct.nii.gz", image((voxels.astype(np.int32) * 4 - 1000).astype(np.int16), affine))
     scaled = image(real * np.float32(0.0037), affine)
     scaled.set_data_dtype(np.int16)

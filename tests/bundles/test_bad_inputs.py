@@ -3,46 +3,13 @@
 Many rows share one run over a folder: each is a file in it, and the run must tell of each by itself.
 """
 
-import json
-from pathlib import Path
-from typing import NamedTuple
-
 import nibabel as nib
 import numpy as np
 import pytest
 from bad_files import FACTOR, SIZE, real_scan, write_all, write_for_options
+from runs import Run, assert_in_place
 
 pytestmark = pytest.mark.slow
-
-THICK_MM = 0.05
-
-
-class Run(NamedTuple):
-    """A finished run over a folder."""
-
-    scans: Path
-    out: Path
-    stdout: str
-    stderr: str
-    returncode: int
-
-    def reason(self, name: str) -> str:
-        """The one line with which a file was rejected."""
-        lines = [line for line in self.stdout.splitlines() if line.startswith(f"rejected: {name}.")]
-        assert len(lines) == 1, self.stdout
-        assert not list(self.out.glob(f"{name}_*")), "a result was written"
-        return lines[0].removeprefix("rejected: ")
-
-    def result(self, name: str) -> nib.Nifti1Image:
-        return nib.load(self.out / f"{name}_sr.nii.gz")
-
-    def warning(self, name: str, word: str) -> str:
-        """The one warning with this word, in the sidecar and in the log alike."""
-        facts = json.loads((self.out / f"{name}_sr.json").read_text())
-        found = [line for line in facts["Warnings"] if word in line]
-        assert len(found) == 1, facts["Warnings"]
-        assert f"WARNING {name}: {found[0]}" in self.stdout
-        return found[0]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +26,7 @@ def plain(bundle, scan, run_inference, tmp_path_factory) -> Run:
     done = run_inference(
         bundle, base, input=base / "in", output_dir=base / "out", fusion="axial", report=False
     )
-    return Run(base / "in", base / "out", done.stdout, done.stderr, done.returncode)
+    return Run.of(done, base / "in", base / "out", "sr")
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +45,7 @@ def with_options(bundle, scan, run_inference, tmp_path_factory) -> Run:
         "report": False,
     }
     done = run_inference(bundle, base, input=base / "in", output_dir=base / "out", **asked)
-    return Run(base / "in", base / "out", done.stdout, done.stderr, done.returncode)
+    return Run.of(done, base / "in", base / "out", "sr")
 
 
 @pytest.mark.parametrize(
@@ -141,6 +108,30 @@ def test_a_mask_on_another_grid(with_options, got):
     assert left_half(result).max() == 0 and result.get_fdata().max() > 0
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.bad_input(int(name[1:3])))
+        for name in ("r11_oblique", "r17_flipped", "r17_permuted", "r19_first_axis")
+    ],
+)
+def test_same_anatomy_and_axes_however_it_is_stored(plain, got, name):
+    given, result = nib.load(plain.scans / f"{name}.nii.gz"), plain.result(name)
+    assert nib.aff2axcodes(result.affine) == nib.aff2axcodes(given.affine)
+    directions = [each.affine[:3, :3] / nib.affines.voxel_sizes(each.affine) for each in (given, result)]
+    np.testing.assert_allclose(*directions, atol=1e-5)
+    np.testing.assert_allclose(nib.affines.voxel_sizes(result.affine), 1, atol=1e-4)
+    assert_in_place(result, given)
+    for code in ("sform_code", "qform_code"):
+        assert result.header[code] == given.header[code]
+    axis, values = int(np.argmax(given.header.get_zooms())), given.get_fdata()
+    slices = np.moveaxis(result.get_fdata(), axis, -1)
+    again = np.moveaxis(slices.reshape(*slices.shape[:2], -1, FACTOR).mean(-1), -1, axis)
+    assert np.abs(again - values).mean() < 0.01 * np.ptp(values)
+    axes = "".join(nib.aff2axcodes(result.affine))
+    got(f"axes {axes} and place kept, {given.shape} to {result.shape}; sliced thick again it is the input")
+
+
 @pytest.mark.bad_input(12)
 def test_sheared(plain, got):
     got(plain.warning("r12_sheared", "sheared"))
@@ -175,6 +166,15 @@ def test_thicker_than_trained(plain, got):
     assert plain.result("r18_7mm").shape[2] == 7 * SIZE[2] // FACTOR
 
 
+@pytest.mark.bad_input(20)
+def test_nothing_to_do(plain, got):
+    (line,) = [line for line in plain.stdout.splitlines() if "r20_fine.nii.gz: nothing to do" in line]
+    got(line[line.index("r20") :])
+    assert "already reaches the target of 1 x 1 x 1 mm" in line
+    assert "1 with nothing to do (already at the target spacing)" in plain.stdout
+    assert not list(plain.out.glob("r20*"))
+
+
 @pytest.mark.bad_input(21)
 def test_force(with_options, got):
     got(with_options.warning("r21_ct", "accepted because of force"))
@@ -193,21 +193,12 @@ def test_scaled_integers(plain, got):
 
 
 def test_the_run_tells_the_truth_and_nothing_else(plain):
+    plain.tells_the_truth(done=12, rejected=13)
+    assert 12 + 13 + 1 == len(list(plain.scans.iterdir()))
     told = plain.stdout + plain.stderr
-    rejected = [line for line in plain.stdout.splitlines() if line.startswith("rejected: ")]
-    assert f"{8} done, 0 skipped (result already there), {len(rejected)} rejected, 0 failed" in plain.stdout
-    assert len(rejected) + 8 == len(list(plain.scans.iterdir()))
-    assert "Traceback" not in told
     assert "patient_doe" not in told and "patient_x" not in told  # folders' names may be patients'
-    assert not list(plain.out.glob(".*"))
 
 
 def left_half(image: nib.Nifti1Image) -> np.ndarray:
     """What lies well inside of the half that the masks leave out: the model works on a margin of 4 voxels."""
     return image.get_fdata()[: SIZE[0] // 2 - 6]
-
-
-def assert_in_place(result: nib.Nifti1Image, scan: nib.Nifti1Image) -> None:
-    """The centres of both lie at one place in mm."""
-    centres = [nib.affines.apply_affine(i.affine, (np.array(i.shape) - 1) / 2) for i in (result, scan)]
-    np.testing.assert_allclose(*centres, atol=THICK_MM)

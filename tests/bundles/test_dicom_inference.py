@@ -1,4 +1,4 @@
-"""The inference command on DICOM series made of a real scan: one good, one with a gap."""
+"""The inference command on DICOM series made of a real scan: one good, others that are no whole stack."""
 
 import os
 import shutil
@@ -11,23 +11,35 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from monai.data import MetaTensor
+from bad_files import FACTOR, real_scan
 
 from monai_diffens.data.dicom_series import series_name
-from monai_diffens.transforms.thick_slices import measurement_for
-
-FACTOR = 5
 
 
 @pytest.fixture
-def thick(crop_path) -> nib.Nifti1Image:
+def thick(data_dir_or_none) -> nib.Nifti1Image:
     """A real scan with 5 mm slices, lying askew."""
-    crop = nib.load(crop_path)
-    voxels = measurement_for(crop.shape, (1, 1, FACTOR))(MetaTensor(crop.get_fdata(dtype=np.float32)[None]))
     affine = np.eye(4)
     affine[:3, :3] = nib.eulerangles.euler2mat(z=0.2, x=0.35) * [1, 1, FACTOR]
     affine[:3, 3] = (-21, 14, 33)
-    return nib.Nifti1Image(np.asarray(voxels[0]).clip(0).round(), affine)
+    return nib.Nifti1Image(np.asanyarray(real_scan(data_dir_or_none).dataobj), affine)
+
+
+def bad_series(thick: nib.Nifti1Image) -> dict[str, list[pydicom.Dataset]]:
+    """A series with a gap, one with two slices twice, one of two kinds; by what is said of it."""
+    gap, twice, mixed = (mr_series.series(thick) for _ in range(3))
+    del gap[4]
+    again = mr_series.series(thick)
+    for one in again:
+        for attribute in ("SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"):
+            setattr(one, attribute, twice[0][attribute].value)
+    for one in mixed[2:4]:
+        one.EchoTime = 90
+    return {
+        "slices are missing or unevenly spaced, from": gap,
+        "2 slices lie where another does, at": [*twice, again[1], again[3]],
+        "mixed series, 2 of 8 slices differ from the others in EchoTime, at": mixed,
+    }
 
 
 @pytest.mark.slow
@@ -36,14 +48,16 @@ def test_series_in_and_derived_series_out(bundle, thick, run_inference, tmp_path
     patient = tmp_path / "in" / mr_series.PATIENT_NAME
     good = mr_series.series(thick)
     mr_series.write(good, patient / "good")
-    gap = mr_series.series(thick)
-    mr_series.write(gap[:4] + gap[5:], patient / "gap")
+    bad = bad_series(thick)
+    for number, one in enumerate(bad.values()):
+        mr_series.write(one, patient / f"bad{number}")
     out = tmp_path / "out"
     done = run_inference(bundle, tmp_path, input=tmp_path / "in", output_dir=out)
     told = done.stdout + done.stderr
     assert done.returncode == 1 and "Traceback" not in told, told
-    assert "1 done, 0 skipped (result already there), 1 rejected, 0 failed" in done.stdout
-    assert f"rejected: {series_name(gap[0].SeriesInstanceUID)}: slices are missing or" in done.stdout
+    assert "1 done, 0 skipped (result already there), 3 rejected, 0 failed" in done.stdout
+    for words, one in bad.items():
+        assert f"rejected: {series_name(one[0].SeriesInstanceUID)}: {words}" in done.stdout
     got(next(line for line in done.stdout.splitlines() if line.startswith("rejected: "))[10:])
 
     case = series_name(good[0].SeriesInstanceUID)

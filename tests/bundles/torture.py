@@ -2,7 +2,7 @@
 
     python tests/bundles/torture.py --kills 20 --seed 0
 
-Real processes, real SIGKILL, tiny made-up scans and a copy of the bundle with untrained weights.
+Real processes, real SIGKILL, pieces of the template brain and a copy of the bundle with untrained weights.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import nibabel as nib
-import numpy as np
+from bad_files import real_scan
+from bundle_copies import copy_bundle
 
 ROOT = Path(__file__).parents[2]
-SHAPE = (20, 22, 5)  # becomes (20, 22, 20)
+SHAPE = (20, 22, 5)  # becomes (20, 22, 25)
 LONGEST_S = 600
 FILES_A_KILL = 4  # at most so many files appear between two kills
 
@@ -51,15 +51,14 @@ class Proof(NamedTuple):
 
 
 def make_scans(folder: Path, count: int) -> None:
-    """Write tiny scans of 4 mm slices."""
+    """Write tiny pieces of a scan with 5 mm slices."""
     folder.mkdir(parents=True)
-    grid = np.meshgrid(*(np.linspace(-1.2, 1.2, n) for n in SHAPE), indexing="ij")
+    scan = real_scan(None)
     for number in range(count):
-        texture = np.random.default_rng(number).integers(100, 400, SHAPE)
-        voxels = np.where(sum(axis**2 for axis in grid) < 1, texture, 0).astype(np.int16)
-        image = nib.Nifti1Image(voxels, np.diag([1, 1, 4, 1.0]))
-        image.header.set_xyzt_units("mm")
-        image.to_filename(folder / f"case{number:02d}.nii.gz")
+        x, y, z = number % 5 * 4, number % 3 * 7, number % 4
+        scan.slicer[x : x + SHAPE[0], y : y + SHAPE[1], z : z + SHAPE[2]].to_filename(
+            folder / f"case{number:02d}.nii.gz"
+        )
 
 
 def start(bundle: Path, scans: Path, out: Path, options: Sequence[str] = ()) -> subprocess.Popen[str]:
@@ -154,8 +153,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cases", type=int, default=12)
     asked = parser.parse_args()
-    from conftest import copy_bundle  # beside this file
-
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         proof = torture(copy_bundle(work / "bundle"), work, asked.kills, asked.seed, asked.cases)

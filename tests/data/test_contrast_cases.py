@@ -103,7 +103,6 @@ def test_bad_data_lists(tmp_path, capsys, content, line):
     assert line in err and len(err.splitlines()) == 1
 
 
-@pytest.mark.bad_input(23)
 @pytest.mark.parametrize(
     ("files", "options", "line"),
     [

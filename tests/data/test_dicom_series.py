@@ -59,13 +59,11 @@ def test_geometry_and_order_of_the_files(affine, tmp_path):
     np.testing.assert_allclose(checked.zooms, nib.affines.voxel_sizes(affine), atol=1e-6)
 
 
-@pytest.mark.bad_input(27)
 def test_row_27_a_gap(slices, tmp_path):
     line = refused(slices[:3] + slices[4:], tmp_path)
     assert "missing or unevenly spaced, from 10 to 20 mm along the slice axis (5 mm apart elsewhere)" in line
 
 
-@pytest.mark.bad_input(27)
 def test_row_27_uneven_slices(slices, tmp_path):
     slices[5].ImagePositionPatient[2] = 26.0
     assert "from 20 to 26, 26 to 30 mm along" in refused(slices, tmp_path)
@@ -78,7 +76,6 @@ def test_positions_rounded_by_the_scanner_are_no_gap(slices, tmp_path):
     assert check_series(found)[1].zooms[2] == pytest.approx(5, abs=0.01)
 
 
-@pytest.mark.bad_input(27)
 def test_row_27_duplicates(slices, tmp_path):
     again = mr_series.series(mr_series.thick_head(), SeriesInstanceUID=slices[0].SeriesInstanceUID)
     for one in again:  # a second time point, then all of the same study
@@ -94,7 +91,6 @@ def test_row_27_duplicates(slices, tmp_path):
     )
 
 
-@pytest.mark.bad_input(27)
 @pytest.mark.parametrize(
     ("attribute", "value"),
     [

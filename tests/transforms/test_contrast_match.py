@@ -44,7 +44,6 @@ def test_another_grid_is_resampled_to_the_first_and_told():
     ]
 
 
-@pytest.mark.bad_input(24)
 def test_brains_that_do_not_overlap_are_rejected():
     with pytest.raises(InputRejected, match="a: T1w and FLAIR share .* of the smaller one; they are not of"):
         MatchContrastsd(KEYS)({"T1w": head(-3), "FLAIR": head(6), "case": "a"})
@@ -68,7 +67,6 @@ def test_usual_contrasts_are_not_warned_of():
     assert WarnSwappedd(KEYS)({"T2w": tails(0.2, 1.1)}).get("warnings") is None  # nothing to compare with
 
 
-@pytest.mark.bad_input(22)
 @pytest.mark.parametrize(
     ("swapped", "line"),
     [

@@ -1,0 +1,78 @@
+"""The translation bundle's configs agree with each other and with its documents."""
+
+import inspect
+import json
+import pydoc
+import re
+
+import jsonschema
+import pytest
+from bundle_copies import BUNDLE as SUPER_RESOLUTION
+from bundle_copies import ROOT
+from bundle_copies import TRANSLATION as BUNDLE
+from config_parts import components
+
+import monai_diffens
+from monai_diffens.data.bids import CONTRASTS
+
+NAMES = ("inference", "train_planes", "train", "evaluate")
+CONFIGS = {name: json.loads((BUNDLE / "configs" / f"{name}.json").read_text()) for name in NAMES}
+METADATA = json.loads((BUNDLE / "configs" / "metadata.json").read_text())
+SCHEMA = ROOT.parent / "shared" / "schema" / "meta_schema_20240725.json"
+
+PARTS = [(name, part) for name in NAMES for part in components(CONFIGS[name])]
+
+
+@pytest.mark.parametrize(("name", "part"), PARTS, ids=[f"{n}-{p['_target_']}" for n, p in PARTS])
+def test_targets_and_their_arguments_exist(name, part):
+    found = pydoc.locate(part["_target_"])
+    assert found is not None and part["_target_"].count(".") > 1
+    given = {key: None for key in part if not re.fullmatch(r"_\w+_", key)}
+    inspect.signature(found).bind(**given)
+
+
+def test_configs_agree_with_each_other():
+    for key in ("network_def", "scheduler", "contrasts", "device"):
+        used = [config[key] for name, config in CONFIGS.items() if key in config and name != "train_planes"]
+        assert len(used) >= 2 and all(value == used[0] for value in used), key
+    planes, whole = CONFIGS["train_planes"]["network_def"], CONFIGS["inference"]["network_def"]
+    assert planes["num_class_embeds"] == len(whole["conditions"])
+    assert {**planes, "_target_": ""} == {
+        "_target_": "",
+        "num_class_embeds": 4,
+        **{key: whole[key] for key in ("channels", "detail_gain")},
+    }
+    # order of the network's conditions, and which of them is measured
+    assert whole["conditions"] == CONFIGS["train_planes"]["contrasts"] == list(CONTRASTS)
+    targets = [part for _, part in PARTS if "residual_scale" in part]
+    assert len(targets) == 6
+    assert {(part["residual_scale"], part["base"]) for part in targets} == {(0.3, "brain")}
+    measured = {part["measured_channel"] for _, part in PARTS if "measured_channel" in part}
+    assert measured == {CONTRASTS.index("FLAIR")}
+    scaled = [p["percentile"] for _, p in PARTS if p["_target_"].endswith("ScaleForegroundPercentiled")]
+    assert scaled == [50.0] * 4
+    steps = [CONFIGS[name]["train"]["deterministic_transforms"] for name in ("train", "train_planes")]
+    assert steps[0] == steps[1]
+
+
+def test_metadata():
+    assert METADATA["version"] == monai_diffens.__version__
+    assert METADATA["network_data_format"]["inputs"]["image"]["num_channels"] == 1 + len(CONTRASTS)
+    other = json.loads((SUPER_RESOLUTION / "configs" / "metadata.json").read_text())
+    for key in ("monai_version", "pytorch_version", "numpy_version", "required_packages_version"):
+        assert METADATA[key] == other[key]
+    model = CONFIGS["inference"]["parameters"]["model"]
+    assert model == f"{BUNDLE.name} {METADATA['version']}"
+    if SCHEMA.is_file():
+        jsonschema.validate(METADATA, json.loads(SCHEMA.read_text()))
+
+
+def test_documents():
+    assert (BUNDLE / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+    logging = (BUNDLE / "configs" / "logging.conf").read_text()
+    assert logging == (SUPER_RESOLUTION / "configs" / "logging.conf").read_text()
+    card = (BUNDLE / "docs" / "README.md").read_text()
+    assert card.count("<!-- results -->") == card.count("<!-- /results -->") == 1
+    options = re.findall(r"^\| `--(\w+)`", card[card.index("## Run") : card.index("### Input")], re.M)
+    assert set(options) < set(CONFIGS["inference"]) and len(options) > 15
+    assert "research use only" in card.lower()
