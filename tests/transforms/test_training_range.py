@@ -101,7 +101,7 @@ def test_computed_tomography_in_place_of_a_contrast(brain):
     ct = np.where(inside, 1044 + 30 * brain.numpy() / brain.numpy().max(), 24).astype(np.float32)
     for name in CONTRASTS:
         told = several(**{name: ct})
-        assert len(told) == 2 and told[0].startswith(f"{name}: intensities are unlike the training scans")
+        assert told[0].startswith(f"{name}: intensities are unlike the training scans")
 
 
 def test_a_part_of_a_head(brain):
