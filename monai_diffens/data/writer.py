@@ -189,6 +189,17 @@ def case_name(path: str | PathLike[str]) -> str:
     return name
 
 
+def case_of(meta: Mapping[str, Any]) -> str:
+    """Name of a case: ``case`` where it is given, else its file's name without folder and ending.
+
+    A folder in the name would make the same scan restore differently where it is kept elsewhere.
+    """
+    source = meta.get("case") or meta.get("filename_or_obj") or ""
+    if isinstance(source, (list, tuple)):  # a batch of one
+        source = source[0]
+    return case_name(str(source))
+
+
 def output_path(output_dir: str | PathLike[str], case: str, suffix: str) -> Path:
     """Return where a case's result lies: ``<output_dir>/<case>_<suffix>.nii.gz``.
 

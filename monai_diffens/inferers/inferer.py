@@ -15,11 +15,12 @@ from monai.inferers import Inferer
 from torch import Tensor
 from tqdm import tqdm
 
-from monai_diffens.data.writer import case_name
+from monai_diffens.data.writer import case_of
 from monai_diffens.inferers.agreement import ScanAgreement
 from monai_diffens.inferers.consistency import Measurement
 from monai_diffens.inferers.maps import RunningMoments
 from monai_diffens.inferers.memory import in_step, plan_memory, run_within_memory
+from monai_diffens.inferers.precision import computes_in_bf16
 from monai_diffens.inferers.region import foreground_box
 from monai_diffens.inferers.residual import RESIDUAL_SCALE, from_residual, target_base
 from monai_diffens.inferers.sampling import (
@@ -216,7 +217,7 @@ class DiffEnsemblerInferer(Inferer):
             project = None
             if agreement is not None and self.project_experts:
                 project = partial(agreement.of_prediction, x_t=x_t, t=t, scheduler=self.scheduler)
-            with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.use_amp(kind)):
+            with torch.autocast(kind, dtype=torch.bfloat16, enabled=computes_in_bf16(self.amp, kind)):
                 fused = run_within_memory(
                     lambda: network.predict(x_t, conditions, timesteps, self.fusion, step, emphasis, project),
                     network,
@@ -260,22 +261,3 @@ class DiffEnsemblerInferer(Inferer):
         """Seed that depends on the inferer's seed, the case's name and the sample's number alone."""
         digest = hashlib.sha256(f"{self.seed}/{case}/{number}".encode()).digest()
         return int.from_bytes(digest[:7], "big")
-
-    def use_amp(self, device_type: str) -> bool:
-        """Whether to autocast: on processors without bf16 arithmetic it is several times slower."""
-        if self.amp != "auto":
-            return bool(self.amp)
-        if device_type == "cuda":
-            return torch.cuda.is_bf16_supported()
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
-def case_of(meta: Mapping[str, Any]) -> str:
-    """Name of a case: ``case`` where it is given, else its file's name without folder and ending.
-
-    A folder in the name would make the same scan restore differently where it is kept elsewhere.
-    """
-    source = meta.get("case") or meta.get("filename_or_obj") or ""
-    if isinstance(source, (list, tuple)):  # a batch of one
-        source = source[0]
-    return case_name(str(source))

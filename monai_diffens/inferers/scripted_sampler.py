@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from monai_diffens.data.writer import case_of
 from monai_diffens.inferers.consistency import FIT_ITERATIONS, PROFILES, measurement_matrix
-from monai_diffens.inferers.inferer import DiffEnsemblerInferer, case_of
+from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.inferers.region import FOREGROUND, PATCH_GRID
 from monai_diffens.inferers.residual import target_base, to_residual
 from monai_diffens.inferers.sampling import SamplingScheduler, sample_with_prior

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,38 +12,9 @@ from monai_diffens.networks.calibrator import VolumeCalibrator, average_weights
 from monai_diffens.networks.expert_bank import ExpertBank
 from monai_diffens.networks.expert_selection import ExpertSelection
 from monai_diffens.networks.feature_alignment import FeatureAlignment
+from monai_diffens.networks.predictions import ExpertOutputs, FusedPrediction
 from monai_diffens.networks.slicing import PLANES
 from monai_diffens.networks.windows import Box, run_in_windows
-
-
-class FusedPrediction(NamedTuple):
-    """What one denoising step yields.
-
-    Attributes:
-        prediction: (B, 1, X, Y, Z).
-        weights: (B, E, X, Y, Z), summing to 1 over E; (B, E, 1, 1, 1) where they are the same everywhere.
-        bias: (B, 1, X, Y, Z), or zeros (1, 1, 1, 1, 1).
-    """
-
-    prediction: Tensor
-    weights: Tensor
-    bias: Tensor
-
-
-class ExpertOutputs(NamedTuple):
-    """What the experts of one denoising step yield.
-
-    Attributes:
-        predictions: (B, E, X, Y, Z), zero where an expert is not present.
-        present: (B, E) bool: those that ran.
-        features: each expert's decoder maps; empty where the fusion needs none.
-        factors: (B, E) factors of the user, see :func:`average_weights`.
-    """
-
-    predictions: Tensor
-    present: Tensor
-    features: list[list[Tensor]]
-    factors: Tensor
 
 
 class DiffEnsembler(ExpertSelection):

@@ -1,0 +1,37 @@
+"""What one denoising step yields: of the experts, and of their fusion."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class FusedPrediction(NamedTuple):
+    """What one denoising step yields.
+
+    Attributes:
+        prediction: (B, 1, X, Y, Z).
+        weights: (B, E, X, Y, Z), summing to 1 over E; (B, E, 1, 1, 1) where they are the same everywhere.
+        bias: (B, 1, X, Y, Z), or zeros (1, 1, 1, 1, 1).
+    """
+
+    prediction: Tensor
+    weights: Tensor
+    bias: Tensor
+
+
+class ExpertOutputs(NamedTuple):
+    """What the experts of one denoising step yield.
+
+    Attributes:
+        predictions: (B, E, X, Y, Z), zero where an expert is not present.
+        present: (B, E) bool: those that ran.
+        features: each expert's decoder maps; empty where the fusion needs none.
+        factors: (B, E) factors of the user, see :func:`~monai_diffens.networks.calibrator.average_weights`.
+    """
+
+    predictions: Tensor
+    present: Tensor
+    features: list[list[Tensor]]
+    factors: Tensor
