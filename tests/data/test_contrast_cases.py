@@ -71,6 +71,12 @@ def test_one_case_folder(tmp_path):
     assert item["warnings"] == [told]
 
 
+def test_a_case_named_with_other_signs_is_written_under_a_plain_name(tmp_path):
+    write(tmp_path / "x.nii.gz")
+    (tmp_path / "list.json").write_text(json.dumps([{"case": "patient 1", "T1w": "x.nii.gz"}]))
+    assert [item["case"] for item in cases(tmp_path / "list.json", tmp_path).items] == ["patient_1"]
+
+
 def test_a_data_list(tmp_path):
     first, second = write(tmp_path / "a" / "x.nii.gz"), write(tmp_path / "b" / "sub-03_FLAIR.nii.gz")
     entries = [{"case": "one", "T1w": "a/x.nii.gz"}, {"FLAIR": str(second)}]
@@ -92,6 +98,14 @@ def test_a_data_list(tmp_path):
         ('[{"case": "a", "T3w": "x.nii"}]', "a: unknown contrast 'T3w'; did you mean T"),
         ('[{"case": "a"}]', "a: no contrast that can be used, found nothing, expected one of T1w"),
         ('[{"case": "a", "T1w": "none.nii"}]', "none.nii: no such file"),
+        *(
+            pytest.param(
+                json.dumps([{"case": case, "T1w": "none.nii"}]),
+                f"case name {case!r}: not a plain file name",
+                marks=pytest.mark.bad_input(29),
+            )
+            for case in ("../evil", "/tmp/evil", "a/b", "..", ".hidden", "a\\b")
+        ),
     ],
 )
 def test_bad_data_lists(tmp_path, capsys, content, line):
