@@ -40,8 +40,8 @@ def export_sampler(
         Largest difference to the bundle's own inferer on a made-up volume whose brightest voxel is 1.
 
     Raises:
-        SystemExit: with one line: the bundle is turned down, its inferer has no such export, or the
-            difference is too large.
+        SystemExit: with one line: the bundle or a setting is turned down, its inferer has no such export,
+            or the difference is too large.
     """
     check_before_run(root)
     parser = ConfigParser()
@@ -50,11 +50,20 @@ def export_sampler(
     parser.update({"bundle_root": str(root), "device": "cpu", "amp": False, **settings})
     network = parser.get_parsed_content("network_def").eval()
     load_weights(network, root / "models" / "model.pt")
-    inferer = parser.get_parsed_content("inferer")
+    try:
+        inferer = parser.get_parsed_content("inferer")
+    except RuntimeError as error:  # MONAI's, around what the inferer has against a setting
+        if not isinstance(error.__cause__, ValueError):
+            raise
+        raise SystemExit(f"{root.name}: {error.__cause__}") from None
     if type(inferer) is not DiffEnsemblerInferer:
         raise SystemExit(f"{root.name}: its inferer, {type(inferer).__name__}, cannot be exported")
     inferer.progress = False
-    sampler = torch.jit.script(ScriptedSampler(network, inferer, factors, profile).eval())
+    try:
+        plain = ScriptedSampler(network, inferer, factors, profile).eval()
+    except ValueError as error:
+        raise SystemExit(f"{root.name}: {error}") from None
+    sampler = torch.jit.script(plain)
 
     shape = (1, len(network.bank.conditions), *PROBE)
     probe = torch.zeros(shape)
