@@ -130,6 +130,8 @@ SERVER = {
     "failed": "the model failed ({kind}); the server's log tells where",
     "nothing_to_learn": "no image to learn from: "
     "add images named PATIENT_T1w (T2w, FLAIR) of {size} mm or finer",
+    "no_pair_to_learn": "no patient to learn from: add images named PATIENT_{target} and PATIENT_CONTRAST "
+    "(another one) of {size} mm or finer, both on one grid",
     "open_to_network": "not started: on {host} anyone on the network could read the studies; "
     "add --host 127.0.0.1, or turn on MONAI Label's authentication and add --conf allow_remote true",
     "other_origin": "called by a web page of another origin: only programs and the server's own pages may",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
+import numpy as np
 import torch
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.others.generic import device_list
@@ -32,6 +33,7 @@ __all__ = ["FINE_TUNED", "FineTuneTask", "can_fine_tune", "fine_tuned_weights", 
 FINE_TUNED = "fine-tuned"
 # Ids of train.json that a request may set, where the bundle has them.
 TURNABLE = ("max_epochs", "iterations", "draws", "batch_size", "learning_rate", "seed")
+TARGET = "FLAIR"  # what aligned_subjects takes for it
 NEEDED = {"init_weights", "dataset_dir", "output_dir", "max_epochs"}
 
 
@@ -64,6 +66,8 @@ class FineTuneTask(TrainTask):
         inference = config_of(bundle / "configs" / "inference.json")
         self.spacing = as_spacing(inference.get("target_spacing") or 1.0)
         values = config_of(self.config_file)
+        # a bundle of several contrasts learns to make one of them from the others
+        self.target = TARGET if values.get("contrasts") else None
         self.offered = {name: values[name] for name in TURNABLE if isinstance(values.get(name), int | float)}
 
     def config(self) -> dict[str, Any]:
@@ -80,7 +84,7 @@ class FineTuneTask(TrainTask):
             values = checked_parameters(request, self.offered)
             device = torch.device(checked_device(request.get("device")))
             with tempfile.TemporaryDirectory(dir=workspace(datastore.folder, "training")) as folder:
-                count = write_dataset(datastore, Path(folder) / "dataset", self.spacing)
+                count = write_dataset(datastore, Path(folder) / "dataset", self.spacing, self.target)
                 output = Path(folder) / "output"
                 run_bundle(
                     self.config_file,
@@ -116,7 +120,9 @@ class FineTuneTask(TrainTask):
         return digest
 
 
-def write_dataset(studies: StudiesFolder, folder: Path, spacing: tuple[float, float, float]) -> int:
+def write_dataset(
+    studies: StudiesFolder, folder: Path, spacing: tuple[float, float, float], target: str | None = None
+) -> int:
     """Lay out the sharp images of the studies folder as bundles train on: BIDS, with a participants.tsv.
 
     Patients get numbers for names. Every fifth patient is for validation; the only one is for both.
@@ -125,6 +131,7 @@ def write_dataset(studies: StudiesFolder, folder: Path, spacing: tuple[float, fl
         studies: the images.
         folder: made, and filled with links (copies where the file system has none).
         spacing: images coarser than this along an axis are left out, mm.
+        target: patients without this contrast and another one on its grid are left out.
 
     Returns:
         Number of images.
@@ -132,6 +139,7 @@ def write_dataset(studies: StudiesFolder, folder: Path, spacing: tuple[float, fl
     Raises:
         InputRejected: no image is sharp enough.
     """
+    size = " x ".join(f"{length:g}" for length in spacing)
     patients: dict[str, dict[str, Path]] = {}
     for image in sorted(studies.list_images()):
         named = patient_and_contrast(image)
@@ -146,8 +154,12 @@ def write_dataset(studies: StudiesFolder, folder: Path, spacing: tuple[float, fl
         if is_fine(spacing_factors(affine, spacing)):
             patients.setdefault(named[0], {})[named[1]] = path
     if not patients:
-        size = " x ".join(f"{length:g}" for length in spacing)
         raise InputRejected(say("nothing_to_learn", size=size))
+    if target is not None:
+        aligned = {patient: on_grid_of(target, contrasts) for patient, contrasts in patients.items()}
+        patients = {patient: contrasts for patient, contrasts in aligned.items() if len(contrasts) > 1}
+        if not patients:
+            raise InputRejected(say("no_pair_to_learn", target=target, size=size))
     rows = []
     for number, contrasts in enumerate(patients.values()):
         splits = ["val" if number % 5 == 4 else "train"] if len(patients) > 1 else ["train", "val"]
@@ -169,3 +181,21 @@ def write_dataset(studies: StudiesFolder, folder: Path, spacing: tuple[float, fl
         writer.writerow(("participant_id", "split", "throughplane_sharpness", "residual_shift_mm"))
         writer.writerows(rows)
     return sum(len(contrasts) for contrasts in patients.values())
+
+
+def on_grid_of(target: str, contrasts: Mapping[str, Path]) -> dict[str, Path]:
+    """Those of a patient's contrasts that have the target's shape and lie where it does, itself among them.
+
+    Empty where the target is missing.
+    """
+    if target not in contrasts:
+        return {}
+    grid = nib.load(contrasts[target])
+    kept = {}
+    for contrast, path in contrasts.items():
+        image = nib.load(path)
+        if image.shape == grid.shape and np.allclose(image.affine, grid.affine, atol=1e-2):
+            kept[contrast] = path
+        else:
+            print(f"left out: {path.name}: on another grid than {contrasts[target].name}", flush=True)
+    return kept

@@ -32,16 +32,17 @@ def write_studies(folder: Path) -> None:
     folder.mkdir()
     thick = head(1).reshape(*SHAPE[:2], -1, THICKNESS).mean(-1)
     place = AFFINE @ nib.affines.from_matvec(np.diag([1, 1, THICKNESS]), (0, 0, (THICKNESS - 1) / 2))
-    _write(thick, place, folder / "sub-01_T1w.nii.gz")
+    write(thick, place, folder / "sub-01_T1w.nii.gz")
     for name in ("sub-02_T1w", "sub-03_T1w", "sub-04_T1w", "sub-04_T2w"):
-        _write(head(2), AFFINE, folder / f"{name}.nii.gz")
-    _write(thick, place, folder / "sub-04_FLAIR.nii.gz")
+        write(head(2), AFFINE, folder / f"{name}.nii.gz")
+    write(thick, place, folder / "sub-04_FLAIR.nii.gz")
     whole = (folder / "sub-01_T1w.nii.gz").read_bytes()
     (folder / "cut_T1w.nii.gz").write_bytes(whole[: len(whole) // 2])
-    _write(np.full(SHAPE, 7, np.float32), AFFINE, folder / "flat_T1w.nii.gz")
+    write(np.full(SHAPE, 7, np.float32), AFFINE, folder / "flat_T1w.nii.gz")
 
 
-def _write(volume: np.ndarray, affine: np.ndarray, path: Path) -> None:
+def write(volume: np.ndarray, affine: np.ndarray, path: Path) -> None:
+    """Write a volume (X, Y, Z) as integers."""
     image = nib.Nifti1Image(volume.astype(np.int16), affine)
     image.header.set_xyzt_units("mm")
     nib.save(image, path)

@@ -27,10 +27,11 @@ def environment() -> dict[str, str]:
     }
 
 
-def command(studies: Path, host: str, port: int) -> list[str]:
+def command(studies: Path, host: str, port: int, bundles: Path | None = None) -> list[str]:
     """As docs/monai_label.md has it."""
     start = ["monailabel", "start_server", "--app", str(APP), "--studies", str(studies)]
-    return [*start, "--host", host, "--port", str(port)]
+    conf = [] if bundles is None else ["--conf", "bundles", str(bundles)]
+    return [*start, *conf, "--host", host, "--port", str(port)]
 
 
 def free_port() -> int:
@@ -41,13 +42,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_server(studies: Path, log: Path) -> Iterator[str]:
-    """The URL of a server that answers; it and its children are gone afterwards."""
+def running_server(studies: Path, log: Path, bundles: Path) -> Iterator[str]:
+    """The URL of a server of a folder of bundles that answers; it and its children are gone afterwards."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with log.open("w") as file:
         process = subprocess.Popen(
-            command(studies, "127.0.0.1", port),
+            command(studies, "127.0.0.1", port, bundles),
             env=environment(),
             stdout=file,
             stderr=subprocess.STDOUT,
