@@ -1,14 +1,16 @@
 PYTHON ?= python3
 VENV ?= .venv
 LABEL_VENV ?= .venv-label
+DEPLOY_VENV ?= .venv-deploy
 PYTEST_ARGS ?=
 TORTURE_ARGS ?= --kills 20 --seed 0
+LABEL_ARGS ?=
 BIN := $(VENV)/bin
 BUNDLES := $(patsubst %/models/model.pt,%,$(sort $(wildcard bundles/*/models/model.pt)))  # those with weights
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test train-smoke lint bench bundles download-test label-test torture pacs-test dicom-tools
+.PHONY: help demo test train-smoke lint bench bundles download-test label-test deploy-test torture pacs-test dicom-tools
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,7 +49,7 @@ download-test: $(VENV)/.installed  ## after bundles: download the zips from loca
 	DIFFENS_DIST=dist $(BIN)/python -m pytest -q -s tests/bundles/test_download.py
 
 label-test: $(LABEL_VENV)/.installed  ## start a real MONAI Label server with the app, and show what it promises
-	PATH="$(abspath $(LABEL_VENV))/bin:$$PATH" python monailabel_app/tests/label_test.py
+	PATH="$(abspath $(LABEL_VENV))/bin:$$PATH" python monailabel_app/tests/label_test.py $(LABEL_ARGS)
 
 # MONAI Label's packages do not go together with the project's own: see monailabel_app/requirements.txt.
 $(LABEL_VENV)/.installed: monailabel_app/requirements.txt
@@ -58,6 +60,18 @@ $(LABEL_VENV)/.installed: monailabel_app/requirements.txt
 	$(LABEL_VENV)/bin/pip install -q -r monailabel_app/requirements.txt
 	$(LABEL_VENV)/bin/pip install -q --no-deps monailabel==0.8.5 pydicom-seg==0.4.1
 	$(LABEL_VENV)/bin/pip install -q --no-deps -e .
+	@touch $@
+
+deploy-test: $(DEPLOY_VENV)/.installed  ## run a release zip through MONAI Deploy's bundle operator, and show what holds
+	$(DEPLOY_VENV)/bin/python monaideploy_app/tests/deploy_test.py
+
+# MONAI Deploy's packages ask for CUDA ones that are not used here: see monaideploy_app/requirements.txt.
+$(DEPLOY_VENV)/.installed: monaideploy_app/requirements.txt
+	@echo "Installing into $(DEPLOY_VENV): a few minutes the first time"
+	$(PYTHON) -m venv $(DEPLOY_VENV)
+	$(DEPLOY_VENV)/bin/pip install -q torch==2.13.0
+	$(DEPLOY_VENV)/bin/pip install -q -r monaideploy_app/requirements.txt
+	$(DEPLOY_VENV)/bin/pip install -q --no-deps holoscan-cu13==4.2.0 monai-deploy-app-sdk==4.0.0
 	@touch $@
 
 # Two stamps: what the demo needs, and on top of it what development needs.
