@@ -22,40 +22,44 @@ TAILS = (1.0, 99.9)  # percentiles of the brain
 
 
 class MatchContrastsd(MapTransform):
-    """Resample the contrasts of a case to the grid of the first it has (trilinear), and tell so.
+    """Resample the contrasts of a case to one grid (trilinear), and tell so.
 
-    A thick-sliced scan that had to be resampled loses its record of sampling: its slices are no longer
-    whole rows of the grid, so the result cannot be made to agree with them.
+    The grid is that of the scan which the result has to agree with, if the case has it in thick slices:
+    resampled, its slices would no longer be whole rows of the grid. Else it is that of the first contrast.
 
     Args:
         keys: contrasts (1, X, Y, Z), MetaTensors in RAS order; a case may lack some.
+        measured_key: the contrast that the result agrees with where it is thick-sliced.
 
     Raises:
         InputRejected: where the brains share less than half of the smaller one.
     """
 
-    def __init__(self, keys: KeysCollection) -> None:
+    def __init__(self, keys: KeysCollection, measured_key: str = "FLAIR") -> None:
         super().__init__(keys, allow_missing_keys=True)
+        self.measured_key = measured_key
         self.resample = ResampleToMatch(mode="bilinear", padding_mode="zeros")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Match every key to the first that is there."""
+        """Match every key to the one that gives the grid."""
         d = dict(data)
         names = [str(key) for key in self.key_iterator(d)]
-        first = d[names[0]]
-        for name in names[1:]:
+        thick = self.measured_key in names and SAMPLING_KEY in d[self.measured_key].meta
+        giver = self.measured_key if thick else names[0]
+        first = d[giver]
+        for name in names:
+            if name == giver:
+                continue
             if not on_one_grid(first, d[name]):
                 moved = cast(MetaTensor, self.resample(d[name], first))
                 # MONAI gives the moved volume the first one's facts
                 moved.meta.pop(SAMPLING_KEY, None)
                 moved.meta |= {key: d[name].meta[key] for key in (SCALE_KEY,) if key in d[name].meta}
-                if SAMPLING_KEY in d[name].meta:
-                    warn(d, say("inconsistent", contrast=name, first=names[0]))
-                warn(d, say("resampled", contrast=name, first=names[0]))
+                warn(d, say("resampled", contrast=name, first=giver))
                 d[name] = moved
             overlap = brain_overlap(first, d[name])
             if overlap < SMALLEST_OVERLAP:
-                seen = {"one": names[0], "other": name, "percent": 100 * overlap}
+                seen = {"one": giver, "other": name, "percent": 100 * overlap}
                 raise InputRejected(say("no_overlap", name=str(d.get("case", "case")), **seen))
         return d
 

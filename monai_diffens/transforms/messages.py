@@ -55,7 +55,6 @@ WARN = {
     "mask_resampled": "the brain mask lies on another grid: resampled to the scan's, nearest neighbour",
     "contrast_ignored": "{file}: the name tells no known contrast; this file was not used",
     "resampled": "{contrast} lies on another grid: resampled to that of {first}",
-    "inconsistent": "{contrast} was resampled: the result is not made to agree with its slices",
     "swapped_fluid": "{one} looks like {other}: bright over dark tail of the brain's values {seen}; are "
     "their names swapped?",
     "swapped_agent": "{one} has brighter voxels than {other} (99.9th percentile over median {seen}); are "

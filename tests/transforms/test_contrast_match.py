@@ -29,19 +29,26 @@ def test_one_grid_passes_untouched():
 
 
 def test_another_grid_is_resampled_to_the_first_and_told():
-    thick = head(spacing=1.5, size=16)
-    thick.meta |= {SAMPLING_KEY: np.zeros((3, 4)), SCALE_KEY: 7.0}
-    first = head()
-    first.meta[SCALE_KEY] = 3.0
-    matched = MatchContrastsd(KEYS)({"T2w": first, "FLAIR": thick, "case": "a"})
+    other, first = head(spacing=1.5, size=16), head()
+    other.meta[SCALE_KEY], first.meta[SCALE_KEY] = 7.0, 3.0
+    matched = MatchContrastsd(KEYS)({"T2w": first, "FLAIR": other, "case": "a"})
     assert matched["FLAIR"].shape == head().shape
     np.testing.assert_allclose(matched["FLAIR"].affine, head().affine)
     assert (matched["FLAIR"].as_tensor() - head().as_tensor()).abs().max() < 0.1
-    assert SAMPLING_KEY not in matched["FLAIR"].meta and matched["FLAIR"].meta[SCALE_KEY] == 7.0
-    assert matched["warnings"] == [
-        "FLAIR was resampled: the result is not made to agree with its slices",
-        "FLAIR lies on another grid: resampled to that of T2w",
-    ]
+    assert matched["FLAIR"].meta[SCALE_KEY] == 7.0
+    assert matched["warnings"] == ["FLAIR lies on another grid: resampled to that of T2w"]
+
+
+def test_a_thick_sliced_scan_of_the_target_gives_the_grid():
+    """Its slices stay whole rows of the grid, so that the result can agree with them."""
+    thick, fine = head(spacing=1.5, size=16), head()
+    thick.meta |= {SAMPLING_KEY: np.zeros((3, 4)), SCALE_KEY: 7.0}
+    fine.meta[SCALE_KEY] = 3.0
+    matched = MatchContrastsd(KEYS)({"T2w": fine, "FLAIR": thick, "case": "a"})
+    assert matched["FLAIR"] is thick and matched["T2w"].shape == thick.shape
+    np.testing.assert_allclose(matched["T2w"].affine, thick.affine)
+    assert SAMPLING_KEY not in matched["T2w"].meta and matched["T2w"].meta[SCALE_KEY] == 3.0
+    assert matched["warnings"] == ["T2w lies on another grid: resampled to that of FLAIR"]
 
 
 def test_brains_that_do_not_overlap_are_rejected():
