@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from monai_diffens.apps.picture import PLANES, cut_plane
 
-PANEL_WIDTH = 250  # pixels of the widest panel
+PANEL_WIDTH = 250  # pixels of the widest panel, less where many stand side by side
+PAGE_WIDTH = 1200
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1250px; margin: 1.5em auto }
@@ -21,7 +22,7 @@ body { padding: 0 1em }
 h1 { font-size: 1.5em; margin-bottom: 0 } h2 { font-size: 1.15em; margin-top: 1.8em }
 .notice { background: #7a1f1f; color: #fff; padding: .4em .8em; font-weight: bold }
 .warnings { background: #fff3cd; border-left: .4em solid #e0a800; padding: .5em .8em }
-.planes { display: grid; gap: 6px; width: max-content; align-items: center }
+.planes { display: grid; gap: 6px; width: max-content; align-items: center; margin-bottom: 1em }
 .planes b { text-align: center; font-weight: 600 } .planes i { writing-mode: vertical-rl; rotate: 180deg }
 .panel { position: relative; background: #000; display: flex; justify-content: center }
 .panel img { image-rendering: pixelated }
@@ -92,7 +93,7 @@ def warning_list(warnings: Sequence[str]) -> str:
 def planes_grid(columns: Sequence[Column]) -> str:
     """Panels of the volumes, one row a plane, all at one scale in mm."""
     widest = max(column.volume.shape[axis] * column.spacing[axis] for column in columns for axis in range(3))
-    zoom = PANEL_WIDTH / widest
+    zoom = min(PANEL_WIDTH, PAGE_WIDTH / len(columns)) / widest
     cells = ["<span></span>", *(f"<b>{escape(column.title)}</b>" for column in columns)]
     for plane, (_, axes, letters) in PLANES.items():
         cells.append(f"<i>{plane}</i>")
