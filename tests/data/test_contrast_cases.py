@@ -99,11 +99,7 @@ def test_a_data_list(tmp_path):
         ('[{"case": "a"}]', "a: no contrast that can be used, found nothing, expected one of T1w"),
         ('[{"case": "a", "T1w": "none.nii"}]', "none.nii: no such file"),
         *(
-            pytest.param(
-                json.dumps([{"case": case, "T1w": "none.nii"}]),
-                f"case name {case!r}: not a plain file name",
-                marks=pytest.mark.bad_input(29),
-            )
+            (json.dumps([{"case": case, "T1w": "none.nii"}]), f"case name {case!r}: not a plain file name")
             for case in ("../evil", "/tmp/evil", "a/b", "..", ".hidden", "a\\b")
         ),
     ],
