@@ -9,7 +9,7 @@ diagnosis.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import logging
 import sys
 from pathlib import Path
@@ -58,9 +58,14 @@ def open_bundle(root: Path, source: str, output: str) -> ConfigParser:
     """Check a bundle as its own command line does, and read its configuration.
 
     Raises:
-        SystemExit: with one line, where a file is not as released or a version does not fit.
+        SystemExit: with one line, where a file is not as released, a version does not fit, or there is no
+            package to check with.
     """
     sys.path.insert(0, str(root))
+    if importlib.util.find_spec("monai_diffens") is None:
+        raise SystemExit(
+            f"{root.name}: it brings no package monai_diffens; unpack a release zip and give its folder"
+        )
     importlib.import_module("monai_diffens.bundle.check").check_before_run(root)
     parser = ConfigParser()
     parser.read_config(root / "configs" / "inference.json")

@@ -162,6 +162,15 @@ def check_refusals(bundle: Path, studies: Path, work: Path) -> None:
         "a scan that is sharp already: nothing to do, status 0",
         done.returncode == 0 and "1 with nothing to do" in done.stdout,
     )
+    done = restore(ROOT / "bundles" / BUNDLE, studies / "sub-01_T1w.nii.gz", work / "none")
+    refused("a bundle that is no release", done, "brings no package monai_diffens", work / "none")
+    several = work / "several" / BUNDLE
+    shutil.copytree(bundle, several)
+    config = several / "configs" / "inference.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "contrasts": ["T1w", "T2w"]}))
+    (several / "manifest.sha256").unlink()
+    done = restore(several, studies / "sub-01_T1w.nii.gz", work / "none")
+    refused("a bundle of several contrasts", done, "this application loads one volume", work / "none")
     copy = work / "changed" / BUNDLE
     shutil.copytree(bundle, copy)
     weights = copy / "models" / "model.pt"
