@@ -45,10 +45,9 @@ class BestWeights:
         if score > self.best:
             self.best, self.epoch = score, engine.state.epoch
             self._write()
-        logger.info(
-            "epoch %d: %s %.4f, best %.4f at epoch %d",
-            *(engine.state.epoch, self.metric, score, self.best, self.epoch),
-        )
+        metrics = engine.state.metrics.items()
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in metrics if isinstance(value, float))
+        logger.info("epoch %d: %s; best %.4f at epoch %d", engine.state.epoch, scores, self.best, self.epoch)
 
     def finish(self) -> None:
         """Write the last weights when no epoch was validated, and say where the weights are."""
