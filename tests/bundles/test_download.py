@@ -146,8 +146,7 @@ def test_the_exported_sampler_needs_no_package(python, tmp_path, capsys):
     bundle, options = ROOT / "bundles" / SR, ("--num_steps", "2", "--factors", "1", "1", "5")
     main(["export", str(bundle), "--output", str(tmp_path / "model.ts"), *options])
     told = capsys.readouterr().out
-    conditions = torch.zeros(1, 1, 28, 30, 35)
-    conditions[..., 6:-6, 6:-6, 5:-5] = torch.rand(1, 1, 16, 18, 25)
+    conditions = 0.4 + 0.4 * torch.rand(1, 1, 28, 30, 35)  # where nothing is cut off at 0, the scan is kept
     torch.save(conditions, tmp_path / "conditions.pt")
     done = run(python, "-W", "ignore", "-c", USE, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
