@@ -38,9 +38,9 @@ def sweep(tiny_ensembler, tmp_path):
         network, runs = tiny_ensembler(), []
         predict = network.predict
 
-        def counted(x_t, conditions, timesteps, fusion, step, emphasis):
+        def counted(x_t, conditions, timesteps, fusion, step, emphasis, project):
             runs.append(fusion)
-            return predict(x_t, conditions, timesteps, fusion, step, emphasis)
+            return predict(x_t, conditions, timesteps, fusion, step, emphasis, project)
 
         network.predict = counted
         small = {

@@ -21,7 +21,8 @@ CONTRASTS = ["T1w", "ce-gadolinium_T1w", "T2w", "FLAIR"]
 BUNDLES = ["diffensembler_sr", "diffensembler_translate"]
 # slices with everything that is random about them, in place of what each process draws by itself
 FIXED_SLICES = (
-    "$lambda batch, device, non_blocking, **_: (batch['residual'], batch['target'], (), "
+    "$lambda batch, device, non_blocking, **_: (batch['residual'], "
+    "(batch['target'], torch.ones(len(batch['target']))) if 'group' in batch else batch['target'], (), "
     "{'noise': batch['noise'], 'timesteps': batch['timesteps'], 'condition': batch['image'], "
     "'mode': 'concat', **({'class_labels': batch['group']} if 'group' in batch else {})})"
 )
