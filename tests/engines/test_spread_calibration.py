@@ -1,5 +1,8 @@
 """Calibration of the spread and the lesion check: real networks on small volumes, tables and reports."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -127,3 +130,11 @@ def test_label_maps_of_the_data(data_dir):
     assert label_path(data_dir, "sub-upenn05") is None
     items = [{"subject": subject} for subject in ("sub-lj19", "sub-upenn05")]
     assert [item["subject"] for item in labelled_volumes(items, data_dir)] == ["sub-lj19"]
+
+
+def test_the_bundle_s_floor_is_the_mean_of_the_table_at_one_pass():
+    root = Path(__file__).parents[2]
+    rows = read_table(root / "docs" / "results" / "trust" / "spread.csv")
+    floors = [float(row["floor"]) for row in rows if row["split"] == "val" and row["num_steps"] == "1"]
+    config = json.loads((root / "bundles" / "diffensembler_sr" / "configs" / "inference.json").read_text())
+    assert config["spread_floor"] == pytest.approx(np.mean(floors), abs=0.05)
