@@ -61,7 +61,7 @@ class DiffEnsemblerInferer(Inferer):
         non_negative: cut the result off at 0, and give what is lost back where the scan saw it, see
             :func:`~monai_diffens.inferers.consistency.fit_inside`.
         spread: add a channel: the standard deviation over the samples, 0 outside of the foreground.
-        spread_scale: factor on that channel, as measured by the bundle's command ``calibrate``.
+        spread_scale: factor on that channel.
         max_memory: limit in GiB beside the model; what the device has left when None.
         weights: add a channel for each expert: its weight, averaged over all passes of all samples. They
             sum to 1, are 0 outside of the foreground, and with fusion "calibrated" may leave [0, 1].

@@ -1,4 +1,4 @@
-"""Warnings on scans unlike the training volumes: on CT and upside-down heads, not on test subjects."""
+"""Warnings on scans unlike the training volumes: on CT and upside-down heads, and hardly on test subjects."""
 
 import csv
 from pathlib import Path
@@ -164,18 +164,22 @@ def test_what_is_said_of_the_first_contrast_is_not_said_again(brain):
 
 
 @pytest.mark.slow
-def test_no_warning_on_test_subjects(data_dir):
+def test_what_test_subjects_are_warned_of(data_dir):
+    """One volume of twelve. Margins come from training subjects: fitted to silence it they prove nothing."""
     with (data_dir / "participants.tsv").open(newline="", encoding="utf-8") as file:
         subjects = [r["participant_id"] for r in csv.DictReader(file, delimiter="\t") if r["split"] == "test"]
     paths = [contrast_path(data_dir, subject, contrast) for subject in subjects for contrast in CONTRASTS]
     assert len(paths) == 12
+    warned = set()
     (together,), each = load_ranges().values(), load_ranges(CONTRAST_REFERENCE)
     for path, contrast in zip(paths, CONTRASTS * len(subjects), strict=True):
         volume = LOAD({"image": path})["image"]
         assert together.complaints(together.measure(volume)) == {}, path.name
         shown = [volume] if contrast != "FLAIR" else [thick_slice(volume, f) for f in ((4, 4, 4), (1, 1, 5))]
         for one in shown:  # a FLAIR is given in low resolution
-            assert each[contrast].complaints(each[contrast].measure(one)) == {}, path.name
+            if each[contrast].complaints(each[contrast].measure(one)):
+                warned.add(path.name)
+    assert warned == {"sub-lj19_ce-gadolinium_T1w.nii.gz"}
 
 
 @pytest.mark.slow
