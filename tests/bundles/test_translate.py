@@ -1,6 +1,8 @@
 """The translation bundle runs and trains on any subset of contrasts."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -139,19 +141,33 @@ def dataset(tmp_path) -> Path:
         anat = tmp_path / "data" / f"sub-0{number}" / "anat"
         anat.mkdir(parents=True)
         for kind, name in enumerate(CONTRASTS):
-            head(kind).to_filename(anat / f"sub-0{number}_{name}.nii.gz")
+            head(kind, shift=number).to_filename(anat / f"sub-0{number}_{name}.nii.gz")
         rows.append(f"sub-0{number}\t{split}\tFLAIR=0.1 T2w={shift} ce-gadolinium_T1w=0.1")
     (tmp_path / "data" / "participants.tsv").write_text("\n".join(rows) + "\n")
     return tmp_path / "data"
 
 
+def prepare(bundle: Path, dataset: Path, out: Path) -> Path:
+    """The data list that the bundle's command writes; it leaves the displaced contrast out."""
+    command = [sys.executable, "-m", "monai.bundle", "run", "prepare", "--config_file"]
+    command += [str(bundle / "configs" / "train_planes.json"), "--bundle_root", str(bundle)]
+    command += ["--dataset_dir", str(dataset), "--output_dir", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "sub-02 (train): accepted; T2w left out: 3 mm off, more than 0.9" in done.stdout
+    assert "training: 2, validation: 1, test: 0" in done.stdout
+    return out / "data_list.json"
+
+
 @pytest.mark.slow
 def test_training_end_to_end(translation, dataset, tmp_path):
+    listed = prepare(translation, dataset, tmp_path / "prepared")
+
     def train(name: str, **options: Any) -> None:
         workflow = ConfigWorkflow(
             str(translation / "configs" / f"{name}.json"),
             workflow_type="train",
-            dataset_dir=str(dataset),
+            data_list=str(listed),
             bundle_root=str(translation),
             output_dir=str(tmp_path / name),
             max_epochs=1,
