@@ -5,14 +5,16 @@
 reads every contrast of every ``train`` subject and writes ranges and averages of a few numbers a volume
 beside ``monai_diffens/transforms/training_range.py``: of all contrasts together, scaled as for
 super-resolution, and of each by itself, scaled by its median as for translation, the FLAIR also as its
-low-resolution scan shows it. It prints how far each training subject lies outside of the range of the others,
-and each ``val`` subject outside of all: margins are chosen from that.
+low-resolution scan shows it. Each range comes with the margin of its intensities: how far those of a training
+site (column ``site``) lie outside of the range of the other sites, at most; the contrasts share the largest.
+It prints that for every site, and for the ``val`` subjects, which have no part in it.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -73,40 +75,58 @@ def measure(
     return found
 
 
+def by_site(dataset_dir: Path, traits: Traits) -> Traits:
+    """Traits by the ``site`` of their subjects; each subject is one where the table has no such column."""
+    sites = {
+        row["participant_id"]: row.get("site") or row["participant_id"] for row in participants(dataset_dir)
+    }
+    found: Traits = {}
+    for subject, scans in traits.items():
+        found.setdefault(sites[subject], []).extend(scans)
+    return found
+
+
 def main() -> None:
-    """Write the references and print the margins' grounds."""
+    """Write the references and print what the margins come from."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--dataset_dir", type=Path, required=True)
     asked = parser.parse_args()
     together = {"any": examine(asked.dataset_dir, "all contrasts", CONTRASTS, BRIGHT_PERCENTILE)}
     save_ranges(together, REFERENCE)
     each = {one: examine(asked.dataset_dir, one, [one], MEDIAN) for one in CONTRASTS}
-    save_ranges(each, CONTRAST_REFERENCE)
+    save_ranges(with_common_margin(each), CONTRAST_REFERENCE)
+
+
+def with_common_margin(ranges: Mapping[str, TrainingRange]) -> dict[str, TrainingRange]:
+    """Give every range the largest margin of all.
+
+    A case may bring all contrasts and is warned of if any of them is outside: with margins of their own, each
+    from a handful of sites, the chance of a false warning would add up over the contrasts.
+    """
+    widest = max(one.intensity_margin for one in ranges.values())
+    return {name: replace(one, intensity_margin=widest) for name, one in ranges.items()}
 
 
 def examine(dataset_dir: Path, title: str, contrasts: Sequence[str], scaled_by: float) -> TrainingRange:
-    """Range of the training volumes; prints how far left out and ``val`` subjects are from it."""
+    """Range and margin of the training volumes; prints how far left out sites and ``val`` lie outside."""
     train, val = (measure(dataset_dir, split, contrasts, scaled_by) for split in ("train", "val"))
-    for subject, scans in train.items():
-        report(f"{title}, {subject} (left out)", _over(train, scaled_by, without=subject), scans)
-    reference = _over(train, scaled_by)
+    sites = by_site(dataset_dir, train)
+    reference = TrainingRange.of_sites(sites, scaled_by)
+    for site, scans in sites.items():
+        others = [scan for name, theirs in sites.items() if name != site for scan in theirs]
+        report(f"{title}, {site} (left out)", TrainingRange.over(others, scaled_by), scans)
     for subject, scans in val.items():
         report(f"{title}, {subject} (val)", reference, scans)
+    print(f"{title}: margin {reference.intensity_margin:.3f}")
     return reference
 
 
 def report(name: str, reference: TrainingRange, scans: list[ScanTraits]) -> None:
-    """Print how far scans lie outside of a range."""
+    """Print how far scans lie outside of a range, and the way the range's average shape says they lie."""
     excess = max(reference.intensity_excess(scan)[0] for scan in scans)
-    low, high = reference.extent
-    size = max(max((low / scan.extent).max(), (scan.extent / high).max()) for scan in scans) - 1
-    turned = [reference.turned(scan) for scan in scans]
-    print(f"{name}: intensities {excess:+.3f}, extent {size:+.1%}, turned {turned}")
-
-
-def _over(traits: Mapping[str, list[ScanTraits]], scaled_by: float, without: str = "") -> TrainingRange:
-    scans = [scan for subject, theirs in traits.items() if subject != without for scan in theirs]
-    return TrainingRange.over(scans, scaled_by)
+    size = max(reference.extent_excess(scan.extent) for scan in scans)
+    turned = {reference.turned(scan) for scan in scans}
+    print(f"{name}: intensities {excess:+.3f}, extent {size:+.1%}, turned {turned - {None} or 'none'}")
 
 
 if __name__ == "__main__":
