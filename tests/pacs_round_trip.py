@@ -22,7 +22,7 @@ import pydicom
 from monai.data import MetaTensor
 from pacs_server import Pacs
 
-from monai_diffens.apps.demo import FACTOR, load_truth
+from monai_diffens.apps.template_brain import FACTOR, load_truth
 from monai_diffens.data.dicom_series import series_name
 from monai_diffens.transforms.thick_slices import measurement_for
 

@@ -24,7 +24,7 @@ import nibabel as nib
 import numpy as np
 from monai.bundle import ConfigParser
 
-from monai_diffens.apps.demo import load_truth
+from monai_diffens.apps.template_brain import load_truth
 from monai_diffens.data.bids import participants
 from monai_diffens.networks.weights import load_weights
 

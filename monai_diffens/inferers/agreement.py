@@ -1,4 +1,4 @@
-"""Agreement of residual samples with the thick-sliced scan that the case was measured by."""
+"""Agreement of samples and results with the thick-sliced scan that the case was measured by."""
 
 from __future__ import annotations
 
@@ -40,3 +40,21 @@ class ScanAgreement:
     def of_prediction(self, prediction: Tensor, x_t: Tensor, t: int, scheduler: SamplingScheduler) -> Tensor:
         """The prediction (B, n, X, Y, Z) at timestep t, its clean residual made to agree."""
         return project_prediction(prediction, x_t, t, self, scheduler)
+
+
+def cut_off(
+    restored: Tensor, support: Tensor, measurement: Measurement | None, region: Sequence[slice]
+) -> Tensor:
+    """Cut a result off at 0 and outside of its support, and give what is lost back where the scan saw it.
+
+    Args:
+        restored: (B, 1, X, Y, Z).
+        support: bool, of that shape: where it may be above 0.
+        measurement: how the scan was sliced; None where nothing can be given back.
+        region: box that agrees with the scan.
+    """
+    cut = restored.clamp(min=0) * support
+    if measurement is not None:
+        here = (..., *region)
+        cut[here] = measurement.null_space(region).fit_inside(restored[here], support[here])
+    return cut

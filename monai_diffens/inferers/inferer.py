@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -16,10 +15,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from monai_diffens.data.writer import case_of
-from monai_diffens.inferers.agreement import ScanAgreement
+from monai_diffens.inferers.agreement import ScanAgreement, cut_off
 from monai_diffens.inferers.consistency import Measurement
 from monai_diffens.inferers.maps import RunningMoments
-from monai_diffens.inferers.memory import in_step, plan_memory, run_within_memory
+from monai_diffens.inferers.memory import in_step, plan_case, run_within_memory
 from monai_diffens.inferers.precision import computes_in_bf16
 from monai_diffens.inferers.region import foreground_box
 from monai_diffens.inferers.residual import RESIDUAL_SCALE, from_residual, target_base
@@ -161,7 +160,10 @@ class DiffEnsemblerInferer(Inferer):
         base = target_base(conditions, self.base)
         case = case_of(meta)
         if isinstance(network, DiffEnsembler):  # another network sees to its memory itself
-            self.plan(network, cropped, conditions, case)
+            maps = 2 * self.spread + (network.num_experts + 1) * self.weights
+            plan = plan_case(network, cropped, conditions, maps, self.max_memory, case)
+            plan.apply(network, self.weights)
+            logger.info("%s: %s", case, plan)
         samples = RunningMoments()
         weights = cropped.new_zeros(1, network.num_experts, *cropped.shape[2:]) if self.weights else None
         with tqdm(
@@ -178,11 +180,9 @@ class DiffEnsemblerInferer(Inferer):
 
         restored = from_residual(whole(samples.mean), base, self.residual_scale)
         support = base > 0 if self.base == "brain" else torch.ones_like(base, dtype=torch.bool)
-        cut = (restored.clamp(min=0) if self.non_negative else restored) * support
-        if self.non_negative and measurement is not None:
-            here = (..., *region)
-            cut[here] = measurement.null_space(region).fit_inside(restored[here], support[here])
-        result = [cut]
+        result = [
+            cut_off(restored, support, measurement, region) if self.non_negative else restored * support
+        ]
         if self.spread:
             result.append(whole(samples.std() * (self.residual_scale * self.spread_scale)))
         if weights is not None:
@@ -240,22 +240,6 @@ class DiffEnsemblerInferer(Inferer):
             return walk(denoise)
         # again at the end: a scheduler that clips, or mixes several predictions, leaves the null space
         return agreement(walk(constrained(denoise, agreement, self.scheduler)))
-
-    def plan(self, network: DiffEnsembler, cropped: Tensor, conditions: Tensor, case: str) -> None:
-        """Fit the networks' passes over the region to the memory, and log the estimate."""
-        maps = 2 * self.spread + (network.num_experts + 1) * self.weights
-        outside = math.ceil(2 * conditions[0].numel() / cropped[0].numel())  # the scan and the result
-        plan = plan_memory(
-            network,
-            cropped.shape[2:],
-            conditions.shape[1] + outside,
-            maps,
-            conditions.device,
-            self.max_memory,
-            case,
-        )
-        plan.apply(network, self.weights)
-        logger.info("%s: %s", case, plan)
 
     def seed_of(self, case: str, number: int) -> int:
         """Seed that depends on the inferer's seed, the case's name and the sample's number alone."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.slicing import PLANES, plane_axis
@@ -132,6 +132,20 @@ def plan_memory(
     chunk = int(min(max(1, work // a_slice), GPU_CHUNK if on_gpu else CPU_CHUNK))
     window = int(min(voxels, work // a_voxel))
     return MemoryPlan(chunk, window, volume_bytes, max(chunk * a_slice, window * a_voxel))
+
+
+def plan_case(
+    network: DiffEnsembler,
+    cropped: Tensor,
+    conditions: Tensor,
+    num_maps: int = 0,
+    max_memory: float | None = None,
+    name: str = "",
+) -> MemoryPlan:
+    """Plan a case of conditions (1, M, X, Y, Z) cropped to (1, M, x, y, z); see :func:`plan_memory`."""
+    outside = math.ceil(2 * conditions[0].numel() / cropped[0].numel())  # the scan and the result
+    volumes = conditions.shape[1] + outside
+    return plan_memory(network, cropped.shape[2:], volumes, num_maps, conditions.device, max_memory, name)
 
 
 def available_memory(device: torch.device) -> int | None:

@@ -7,8 +7,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_diffens.apps.demo import BUNDLE_ROOT, WEIGHTS, format_table, slice_affine
+from monai_diffens.apps.demo import BUNDLE_ROOT, WEIGHTS, format_table
 from monai_diffens.apps.picture import foreground_box, foreground_centre, three_plane_picture
+from monai_diffens.apps.template_brain import slice_affine
 from monai_diffens.transforms.thick_slices import measurement_for
 
 matplotlib = pytest.importorskip("matplotlib")

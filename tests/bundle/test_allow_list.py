@@ -26,7 +26,7 @@ def test_shipped_bundles_are_on_it(bundle):
     "expression",
     [
         "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
-        "$demo.load_truth(@crop)",
+        "$demo.format_table(@table)",
         "$bids.sharp_volumes(@dataset_dir, 'train', min_sharpness=@limits#sharp)",
         "$@bundle_root + '/train/' + '_'.join([@planes] if isinstance(@planes, str) else @planes)",
         "$[p for p in @network.parameters() if p.requires_grad]",
@@ -54,7 +54,7 @@ def test_accepted(expression):
         "$demo",
         "$demo.subprocess.run(['true'])",
         "$demo.Path('x').unlink()",
-        "$monai_diffens.apps.demo.load_truth()",  # not under the name it was imported as
+        "$monai_diffens.apps.demo.format_table(@a)",  # not under the name it was imported as
         "$@a.__class__",
         "$@a.b.__subclasses__()[0]",
         "$@a.tofile('x')",

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 from bad_files import FACTOR, SIZE, image
 
-from monai_diffens.apps.demo import load_truth
+from monai_diffens.apps.template_brain import load_truth
 from monai_diffens.data.bids import CONTRASTS
 
 T1W, ENHANCED, T2W, FLAIR = CONTRASTS

@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged, Orientationd
 
-from monai_diffens.apps.demo import load_truth
+from monai_diffens.apps.template_brain import load_truth
 from monai_diffens.apps.training_range import examine, measure, with_common_margin
 from monai_diffens.data.bids import CONTRASTS, contrast_path
 from monai_diffens.transforms.scan_traits import PERCENTILES, ScanTraits
