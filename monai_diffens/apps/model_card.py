@@ -19,7 +19,9 @@ SHOWN = {
 }
 
 
-def write_card(table: str | Path, bundle_root: str | Path, num_steps: int, restart: float | None) -> None:
+def write_card(
+    table: str | Path, bundle_root: str | Path, num_steps: int, restart: float | None, gain: float = 1.0
+) -> None:
     """Put the figures of interpolation and of every fusion at one dial setting where users look.
 
     Args:
@@ -27,25 +29,29 @@ def write_card(table: str | Path, bundle_root: str | Path, num_steps: int, resta
         bundle_root: its ``docs/README.md`` and ``configs/metadata.json`` are rewritten.
         num_steps: passes of the setting shown (the bundle's default).
         restart: its restart.
+        gain: its gain of the residual.
 
     Raises:
         ValueError: when the table holds no such setting, or the card lacks the two marker lines.
     """
-    dial = (num_steps, "" if restart is None else str(restart))
+    dial = (num_steps, "" if restart is None else str(restart), f"{gain:g}")
     rows = read_table(Path(table))
     means = {
-        (setting, method): values
-        for (setting, method, steps, again), values in mean_rows(rows).items()
-        if steps == 0 or (steps, again) == dial
+        (point.setting, point.method): values
+        for point, values in mean_rows(rows).items()
+        if point.num_steps == 0 or point[2:] == dial
     }
     if not any(method == "calibrated" for _, method in means):
-        raise ValueError(f"{table} holds no calibrated row of {num_steps} passes and restart {restart}")
+        raise ValueError(
+            f"{table} holds no calibrated row of {num_steps} passes, restart {restart} and gain {gain:g}"
+        )
     shown = {name: head for name, head in SHOWN.items() if all(name in values for values in means.values())}
     cases = sorted({row["case"] for row in rows})
     lines = [
         BEGIN,
         f"Means over {len(cases)} test volumes ({', '.join(cases)}), {num_steps} passes, restart {restart}, "
-        "inside the brain; data range 1 on volumes scaled by the truth's 99.5th foreground percentile.",
+        + (f"gain {gain:g}, " if gain != 1 else "")
+        + "inside the brain; data range 1 on volumes scaled by the truth's 99.5th foreground percentile.",
         "",
         "| setting | method | " + " | ".join(shown.values()) + " |",
         "|---|---|" + "---|" * len(shown),

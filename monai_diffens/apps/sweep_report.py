@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from monai_diffens.engines.sweep import read_table
+from monai_diffens.engines.sweep import read_table, row_key
 
 METRICS = {
     "psnr": "PSNR box",
@@ -30,23 +31,54 @@ REFERENCE_SHARPNESS = 0.9
 Curve = list[dict[str, float]]
 
 
-def mean_rows(rows: Iterable[Mapping[str, str]]) -> dict[tuple[str, str, int, str], dict[str, float]]:
-    """Mean of every metric over the cases that have it, by (setting, method, num_steps, restart)."""
-    groups: dict[tuple[str, str, int, str], list[Mapping[str, str]]] = {}
+class Point(NamedTuple):
+    """What was run: one method at one point of the dial."""
+
+    setting: str
+    method: str
+    num_steps: int
+    restart: str
+    gain: str = "1"
+
+    @property
+    def label(self) -> str:
+        """Heading of a column."""
+        if not self.num_steps:
+            return self.method
+        restart = f" from {self.restart}" if self.restart else ""
+        return f"{self.method} {self.num_steps}{restart}" + (
+            f", gain {self.gain}" if self.gain != "1" else ""
+        )
+
+
+Means = Mapping[Point, dict[str, float]]
+
+
+def mean_rows(rows: Iterable[Mapping[str, str]]) -> dict[Point, dict[str, float]]:
+    """Mean of every metric over the cases that have it."""
+    groups: dict[Point, list[Mapping[str, str]]] = {}
     for row in rows:
-        key = (row["setting"], row["method"], int(row["num_steps"]), row["restart"])
-        groups.setdefault(key, []).append(row)
-    means: dict[tuple[str, str, int, str], dict[str, float]] = {}
+        setting, _, method, steps, restart, gain = row_key(row)
+        groups.setdefault(Point(setting, method, int(steps), restart, gain), []).append(row)
+    means: dict[Point, dict[str, float]] = {}
     for key, group in groups.items():
         values = {metric: [float(row[metric]) for row in group if row.get(metric)] for metric in METRICS}
         means[key] = {metric: float(np.mean(given)) for metric, given in values.items() if given}
     return means
 
 
-def curve(means: Mapping[tuple[str, str, int, str], dict[str, float]], setting: str, method: str) -> Curve:
-    """Points of one method over the dial, by rising sharpness."""
-    points = [value for (where, who, _, _), value in means.items() if (where, who) == (setting, method)]
-    return sorted(points, key=lambda point: point["sharpness"])
+def curve(means: Means, setting: str, method: str) -> Curve:
+    """Best points of one method over the dial, by rising sharpness and falling PSNR.
+
+    The dial has two knobs, passes and gain; a point that another one beats in both sharpness and PSNR is no
+    user's choice and left out.
+    """
+    points = [value for key, value in means.items() if (key.setting, key.method) == (setting, method)]
+    best: Curve = []
+    for point in sorted(points, key=lambda point: -point["sharpness"]):
+        if not best or point["psnr_brain"] > best[0]["psnr_brain"]:
+            best.insert(0, point)
+    return best
 
 
 def at_sharpness(points: Curve, metric: str, sharpness: float = REFERENCE_SHARPNESS) -> float | None:
@@ -105,16 +137,17 @@ def write_report(
             "",
             f"## {setting}, mean of cases",
             "",
-            markdown_row(("method", "passes", "restart", *shown.values())),
+            markdown_row(("method", "passes", "restart", "gain", *shown.values())),
         ]
-        lines.append(markdown_row(["---"] * (3 + len(shown))))
-        for (where, method, steps, restart), values in means.items():
-            if where == setting:
+        lines.append(markdown_row(["---"] * (4 + len(shown))))
+        for point, values in means.items():
+            if point.setting == setting:
                 figures = (
                     f"{values[metric]:.{4 if metric == 'consistency' else 3}f}" if metric in values else "-"
                     for metric in shown
                 )
-                lines.append(markdown_row((method, str(steps), restart or "-", *figures)))
+                dial = (point.method, str(point.num_steps), point.restart or "-", point.gain)
+                lines.append(markdown_row((*dial, *figures)))
         lines += ["", *_at_reference(means, setting)]
     lines += ["", f"Every case stands in [{table.name}]({table.name})."]
     report = table.with_suffix(".md")
@@ -123,20 +156,15 @@ def write_report(
     return report
 
 
-def summary(
-    means: Mapping[tuple[str, str, int, str], dict[str, float]], settings: Sequence[str]
-) -> list[str]:
+def summary(means: Means, settings: Sequence[str]) -> list[str]:
     """One table of all settings: a row a setting, a column a method and dial point."""
-    points = list(dict.fromkeys((who, steps, restart) for _, who, steps, restart in means))
-    heads = [
-        f"{who} {steps}{f' from {restart}' if restart else ''}" if steps else who
-        for who, steps, restart in points
-    ]
+    points = list(dict.fromkeys(point._replace(setting="") for point in means))
+    heads = [point.label for point in points]
     lines = [markdown_row(("setting", *heads)), markdown_row(["---"] * (1 + len(points)))]
     for setting in settings:
         cells = []
         for point in points:
-            values = means.get((setting, *point))
+            values = means.get(point._replace(setting=setting))
             cells.append(
                 "-" if values is None else " / ".join(f"{values[m]:.{n}f}" for m, n in SUMMARY.items())
             )
@@ -144,9 +172,7 @@ def summary(
     return lines
 
 
-def draw_curves(
-    means: Mapping[tuple[str, str, int, str], dict[str, float]], settings: Sequence[str], path: Path
-) -> None:
+def draw_curves(means: Means, settings: Sequence[str], path: Path) -> None:
     """Figure: one row a setting; PSNR and SSIM inside the brain against sharpness, a line a method."""
     import matplotlib
 
@@ -156,7 +182,7 @@ def draw_curves(
     figure, axes = pyplot.subplots(
         len(settings), 2, figsize=(11, 3.8 * len(settings)), squeeze=False, layout="constrained"
     )
-    methods = list(dict.fromkeys(method for _, method, _, _ in means))
+    methods = list(dict.fromkeys(point.method for point in means))
     for row, setting in zip(axes, settings, strict=True):
         for axis, metric, label in zip(row, ("psnr_brain", "ssim_brain"), ("PSNR / dB", "SSIM"), strict=True):
             for method in methods:
@@ -176,9 +202,9 @@ def draw_curves(
     pyplot.close(figure)
 
 
-def _at_reference(means: Mapping[tuple[str, str, int, str], dict[str, float]], setting: str) -> list[str]:
+def _at_reference(means: Means, setting: str) -> list[str]:
     found = []
-    for method in dict.fromkeys(who for where, who, _, _ in means if where == setting):
+    for method in dict.fromkeys(point.method for point in means if point.setting == setting):
         points = curve(means, setting, method)
         psnr, ssim = at_sharpness(points, "psnr_brain"), at_sharpness(points, "ssim_brain")
         if psnr is not None and ssim is not None:

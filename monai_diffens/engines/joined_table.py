@@ -8,7 +8,7 @@ from typing import Any
 
 import ignite.distributed as idist
 
-from monai_diffens.engines.sweep import KEYS, append_row, read_table
+from monai_diffens.engines.sweep import append_row, read_table, row_key
 
 
 def own_share(items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -37,7 +37,7 @@ def join_tables(output_dir: str | Path, items: Sequence[Mapping[str, Any]]) -> P
     order = [str(item["case"]) for item in items]
     shards = sorted(Path(output_dir).glob("process_*/sweep.csv"))
     rows = [row for shard in shards for row in read_table(shard) if row["case"] in order]
-    unique = {tuple(row[key] for key in KEYS): row for row in rows}  # an earlier run had other shares
+    unique = {row_key(row): row for row in rows}  # an earlier run had other shares
     table = Path(output_dir) / "sweep.csv"
     table.unlink(missing_ok=True)
     for row in sorted(unique.values(), key=lambda row: order.index(row["case"])):

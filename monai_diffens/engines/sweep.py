@@ -21,14 +21,17 @@ from monai.data import MetaTensor
 from monai.transforms import CenterSpatialCrop
 from torch import Tensor
 
-from monai_diffens.inferers.inferer import DiffEnsemblerInferer
+from monai_diffens.inferers.inferer import DiffEnsemblerInferer, check_gain
 from monai_diffens.metrics import volume_metrics
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
 
 logger = logging.getLogger(__name__)
 
-KEYS = ("setting", "case", "method", "num_steps", "restart")
+KEYS = ("setting", "case", "method", "num_steps", "restart", "gain")
+
+
+DialPoint = tuple[int, float | None, float]  # passes, restart, gain
 
 
 @dataclass
@@ -58,7 +61,7 @@ class DialSweep:
         inferer: its scheduler, seed and residual scale are used; fusion and steps are swept.
         settings: name -> {"factors": 3 slice spacings in voxels, "profile": "box" or "gaussian"}.
         fusions: fusion modes to sweep.
-        dial: (num_steps, restart or None) pairs.
+        dial: (num_steps, restart or None) pairs, or with the residual's gain behind them, 1 without.
         output_dir: receives ``sweep.csv``; rows already in it are not computed again.
         region: side lengths of the central box that is restored, in voxels; the whole volume when None.
         device: where to run.
@@ -72,7 +75,7 @@ class DialSweep:
         inferer: DiffEnsemblerInferer,
         settings: Mapping[str, Mapping[str, Any]],
         fusions: Sequence[str],
-        dial: Sequence[tuple[int, float | None]],
+        dial: Sequence[Sequence[float | None]],
         output_dir: str | Path,
         region: Sequence[int] | None = None,
         device: str | torch.device = "cpu",
@@ -83,17 +86,19 @@ class DialSweep:
         self.inferer = inferer
         self.settings = settings
         self.fusions = tuple(fusions)
-        self.dial = [(int(steps), restart) for steps, restart in dial]
+        self.dial = [dial_point(point) for point in dial]
         self.table = Path(output_dir) / "sweep.csv"
         self.region = region
         self.device = device
         for fusion in self.fusions:
             network.check_fusion(fusion)
+        for _, _, gain in self.dial:
+            check_gain(gain, inferer.base)
 
     def run(self) -> Path:
         """Compute what is missing in the table, and return its path."""
         self.table.parent.mkdir(parents=True, exist_ok=True)
-        done = {tuple(row[key] for key in KEYS) for row in read_table(self.table)}
+        done = {row_key(row) for row in read_table(self.table)}
         for item in self.items:
             loaded = self.load(item)
             for name, setting in self.settings.items():
@@ -132,8 +137,9 @@ class DialSweep:
         """All methods on one case in one setting."""
         trial = self.trial(case, loaded, setting)
 
-        def measure(method: str, steps: int, restart: float | None, restore: Callable[[], Tensor]) -> None:
-            key = (name, case, method, str(steps), "" if restart is None else str(restart))
+        def measure(method: str, point: DialPoint, restore: Callable[[], Tensor]) -> None:
+            steps, restart, gain = point
+            key = (name, case, method, str(steps), "" if restart is None else str(restart), f"{gain:g}")
             if key in done:
                 return
             started = time.perf_counter()
@@ -146,20 +152,40 @@ class DialSweep:
             logger.info("%s: %s", " ".join(key), figures)
 
         for method, baseline in trial.baselines.items():
-            measure(method, 0, None, baseline)
+            measure(method, (0, None, 1.0), baseline)
         inputs = trial.inputs.to(self.device)
-        for steps, restart in self.dial:
+        drawn: dict[tuple[Any, ...], Tensor] = {}
+        for point in self.dial:
             for fusion in self.fusions:
-                restore = partial(self.restore, inputs, fusion, steps, restart, trial.scale)
-                measure(fusion, steps, restart, restore)
+                measure(fusion, point, partial(self.restore, inputs, fusion, point, drawn, trial.scale))
 
     def restore(
-        self, inputs: Tensor, fusion: str, steps: int, restart: float | None, scale: float = 1.0
+        self,
+        inputs: Tensor,
+        fusion: str,
+        point: DialPoint,
+        drawn: dict[tuple[Any, ...], Tensor] | None = None,
+        scale: float = 1.0,
     ) -> Tensor:
-        """One volume (1, X, Y, Z) of scaled conditions (1, M, X, Y, Z), on the CPU."""
+        """One volume (1, X, Y, Z) of scaled conditions (1, M, X, Y, Z), on the CPU.
+
+        ``drawn`` keeps the residuals of the case: other gains of the same passes need no network.
+        """
         inferer = copy.copy(self.inferer)
-        inferer.fusion, inferer.num_steps, inferer.restart = fusion, steps, restart
+        inferer.fusion, inferer.drawn = fusion, drawn
+        inferer.num_steps, inferer.restart, inferer.residual_gain = point
         return torch.as_tensor(inferer(inputs, self.network)[0]).clamp(min=0).cpu() * scale
+
+
+def dial_point(values: Sequence[float | None]) -> DialPoint:
+    """Passes, restart and gain of a dial's entry; the gain may be left out."""
+    steps, restart, *gain = values
+    return int(steps or 0), restart, float(gain[0] or 0) if gain else 1.0
+
+
+def row_key(row: Mapping[str, str]) -> tuple[str, ...]:
+    """What identifies a row; tables from before there were gains have none, which is 1."""
+    return tuple(row.get(key) or ("1" if key == "gain" else "") for key in KEYS)
 
 
 def load_truth(
@@ -183,11 +209,15 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Add a row, with a header when the file is new."""
-    new = not path.is_file()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row))
-        if new:
+    """Add a row, with a header when the file is new; columns that an old file lacks are added to it."""
+    rounded = {key: f"{value:.5g}" if isinstance(value, float) else value for key, value in row.items()}
+    rows, mode = read_table(path), "a"
+    header = list(rows[0]) if rows else list(row)
+    if not rows or not set(row) <= set(header):
+        header, mode = [*row, *(key for key in header if key not in row)], "w"
+    with path.open(mode, newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=header)
+        if mode == "w":
             writer.writeheader()
-        rounded = {key: f"{value:.5g}" if isinstance(value, float) else value for key, value in row.items()}
+            writer.writerows(rows)
         writer.writerow(rounded)

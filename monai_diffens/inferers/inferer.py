@@ -50,6 +50,9 @@ class DiffEnsemblerInferer(Inferer):
         amp: bf16 autocast: True, False, or "auto" (where the processor computes in bf16).
         progress: show a progress bar.
         residual_scale: of the training.
+        residual_gain: factor on the predicted residual, with base "condition" alone: 1 is the network's
+            estimate, more is sharper and further from the truth. The scan saw nothing of the residual, so
+            the result agrees with it whatever the gain.
         margin: voxels kept around the foreground; what lies outside is left as the base has it.
         base: of the training, see :func:`target_base`; with "brain" the result is 0 outside of the brain.
         measured_channel: the condition whose thick-slice sampling ``inputs.meta`` records.
@@ -78,6 +81,7 @@ class DiffEnsemblerInferer(Inferer):
         amp: bool | str = "auto",
         progress: bool = True,
         residual_scale: float = RESIDUAL_SCALE,
+        residual_gain: float = 1.0,
         margin: int = 4,
         spread: bool = False,
         spread_scale: float = 1.0,
@@ -99,6 +103,7 @@ class DiffEnsemblerInferer(Inferer):
             raise ValueError("a spread needs num_samples of 2 or more, got 1")
         if spread_scale <= 0:
             raise ValueError(f"spread_scale must be above 0, got {spread_scale}")
+        check_gain(residual_gain, base)
         if max_memory is not None and max_memory <= 0:
             raise ValueError(f"max_memory must be above 0 GiB, got {max_memory}")
         if amp not in (True, False, "auto"):
@@ -113,6 +118,7 @@ class DiffEnsemblerInferer(Inferer):
         self.amp = amp
         self.progress = progress
         self.residual_scale = residual_scale
+        self.residual_gain = residual_gain
         self.margin = margin
         self.spread = spread
         self.spread_scale = spread_scale
@@ -124,6 +130,8 @@ class DiffEnsemblerInferer(Inferer):
         self.max_memory = max_memory
         self.project_experts = project_experts
         self.non_negative = non_negative
+        # a dict keeps the residuals drawn of one case, by settings: a sweep over gains needs each once
+        self.drawn: dict[tuple[Any, ...], Tensor] | None = None
 
     def __call__(  # type: ignore[override]
         self, inputs: Tensor, network: DiffEnsembler, *args: Any, **kwargs: Any
@@ -171,20 +179,27 @@ class DiffEnsemblerInferer(Inferer):
         ) as bar:
             for number in range(self.num_samples):
                 seed = self.seed_of(case, number)
-                samples.add(self.sample_residual(seed, cropped, network, measurement, region, bar, weights))
+                drawn = self.drawn if self.drawn is not None else {}
+                key = (seed, self.fusion, self.num_steps, self.restart)
+                if key not in drawn:
+                    drawn[key] = self.sample_residual(
+                        seed, cropped, network, measurement, region, bar, weights
+                    )
+                samples.add(drawn[key])
 
         def whole(part: Tensor) -> Tensor:
             volume = conditions.new_zeros(1, part.shape[1], *conditions.shape[2:])
             volume[(..., *region)] = part
             return volume
 
-        restored = from_residual(whole(samples.mean), base, self.residual_scale)
+        scale = self.residual_scale * self.residual_gain
+        restored = from_residual(whole(samples.mean), base, scale)
         support = base > 0 if self.base == "brain" else torch.ones_like(base, dtype=torch.bool)
         result = [
             cut_off(restored, support, measurement, region) if self.non_negative else restored * support
         ]
         if self.spread:
-            result.append(whole(samples.std() * (self.residual_scale * self.spread_scale)))
+            result.append(whole(samples.std() * (scale * self.spread_scale)))
         if weights is not None:
             result.append(whole(weights / weights.sum(dim=1, keepdim=True)))  # the sum counts the passes
         return torch.cat(result, dim=1)
@@ -199,7 +214,7 @@ class DiffEnsemblerInferer(Inferer):
         bar: tqdm,
         weights: Tensor | None = None,
     ) -> Tensor:
-        """One sample of the scaled residual (1, 1, X, Y, Z) inside the foreground region.
+        """One sample of the scaled residual (1, 1, X, Y, Z) inside the foreground region, before its gain.
 
         The experts' weights of every pass are added to ``weights`` (1, E, X, Y, Z) where it is given.
         """
@@ -245,3 +260,11 @@ class DiffEnsemblerInferer(Inferer):
         """Seed that depends on the inferer's seed, the case's name and the sample's number alone."""
         digest = hashlib.sha256(f"{self.seed}/{case}/{number}".encode()).digest()
         return int.from_bytes(digest[:7], "big")
+
+
+def check_gain(gain: float, base: str) -> None:
+    """Raise ValueError where a gain of the residual is no choice: not above 0, or not 1 with another base."""
+    if gain <= 0:
+        raise ValueError(f"residual_gain must be above 0, got {gain}")
+    if gain != 1 and base != "condition":
+        raise ValueError(f"residual_gain must be 1 with base '{base}', got {gain}")

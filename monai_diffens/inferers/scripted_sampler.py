@@ -93,6 +93,7 @@ class ScriptedSampler(nn.Module):
         self.factors = [float(factor) for factor in factors or (1, 1, 1)]
         self.profile = profile
         self.residual_scale = float(inferer.residual_scale)
+        self.residual_gain = float(inferer.residual_gain)
         self.margin = inferer.margin
         self.grid = PATCH_GRID
         self.base = inferer.base
@@ -140,7 +141,7 @@ class ScriptedSampler(nn.Module):
         total = torch.zeros_like(inside[:, :1])
         for seed in self.seeds:
             total = total + self.sample_residual(seed, inside, projectors)
-        residual = self.residual_scale * total / len(self.seeds)
+        residual = self.residual_scale * self.residual_gain * total / len(self.seeds)
         support = base > 0 if self.base == "brain" else torch.ones_like(base, dtype=torch.bool)
         restored = base.clone()
         restored[:, :, x:x_end, y:y_end, z:z_end] += residual

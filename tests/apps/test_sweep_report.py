@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from monai_diffens.apps.sweep_report import METRICS, at_sharpness, curve, mean_rows, write_report
-from monai_diffens.engines.sweep import append_row, read_table
+from monai_diffens.engines.sweep import KEYS, append_row, read_table, row_key
 
 SETTINGS = ("x4 pooled", "5 mm")
-METHODS = (("cubic", 0, ""), ("mean", 1, ""), ("mean", 4, ""), ("mean", 4, "0.5"), ("calibrated", 2, ""))
+METHODS = (
+    ("cubic", 0, "", "1"), ("mean", 1, "", "1"), ("mean", 1, "", "1.5"), ("mean", 4, "0.5", "1"),
+    ("calibrated", 2, "", "1"),
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -18,10 +21,8 @@ def table(tmp_path):
     random, path = np.random.default_rng(0), tmp_path / "sweep.csv"
     for case in ("sub-1", "sub-2"):
         for setting in SETTINGS:
-            for method, steps, restart in METHODS:
-                row = {
-                    "setting": setting, "case": case, "method": method, "num_steps": steps, "restart": restart
-                }  # fmt: skip
+            for method in METHODS:
+                row = dict(zip(KEYS, (setting, case, *method), strict=True))
                 append_row(path, row | {metric: float(random.uniform(0.1, 30)) for metric in METRICS})
     return path
 
@@ -39,14 +40,16 @@ def test_numbers_are_the_means_of_the_cases(table):
         found = {}
         for line in section.splitlines():
             cells = [cell.strip() for cell in line.strip("| ").split("|")]
-            if len(cells) == 3 + len(METRICS):
-                found[tuple(cells[:3])] = cells[3:]
-        assert found.pop(("method", "passes", "restart")) == list(METRICS.values())
-        del found[("---",) * 3]
-        assert list(found) == [(method, str(steps), restart or "-") for method, steps, restart in METHODS]
-        for (method, steps, restart), cells in found.items():
-            key = (setting, method, steps, restart.replace("-", ""))
-            same = [r for r in rows if (r["setting"], r["method"], r["num_steps"], r["restart"]) == key]
+            if len(cells) == 4 + len(METRICS):
+                found[tuple(cells[:4])] = cells[4:]
+        assert found.pop(("method", "passes", "restart", "gain")) == list(METRICS.values())
+        del found[("---",) * 4]
+        assert list(found) == [
+            (method, str(steps), restart or "-", gain) for method, steps, restart, gain in METHODS
+        ]
+        for (method, steps, restart, gain), cells in found.items():
+            key = (setting, method, steps, restart.replace("-", ""), gain)
+            same = [row for row in rows if (row["setting"], *row_key(row)[2:]) == key]
             assert len(same) == 2
             for metric, cell in zip(METRICS, cells, strict=True):
                 expected = sum(float(row[metric]) for row in same) / 2
@@ -69,18 +72,32 @@ def test_means_group_by_setting_method_and_dial(table):
     assert set(means) == {(setting, *method) for setting in SETTINGS for method in METHODS}
     rows = [row for row in read_table(table) if (row["setting"], row["method"]) == ("5 mm", "calibrated")]
     for metric in METRICS:
-        assert means["5 mm", "calibrated", 2, ""][metric] == np.mean([float(row[metric]) for row in rows])
+        assert means["5 mm", "calibrated", 2, "", "1"][metric] == np.mean(
+            [float(row[metric]) for row in rows]
+        )
 
 
-def test_curve_rises_in_sharpness(table):
+def test_curve_keeps_what_no_other_point_beats(tmp_path):
+    table = tmp_path / "sweep.csv"
+    points = {"1": (0.7, 30.0), "1.5": (0.85, 29.0), "1.2": (0.65, 29.5), "2": (0.8, 28.5), "3": (1.0, 27.0)}
+    for gain, (sharp, psnr) in points.items():
+        row = dict(zip(KEYS, ("s", "c", "mean", 1, "", gain), strict=True))
+        append_row(table, row | dict.fromkeys(METRICS, 1.0) | {"sharpness": sharp, "psnr_brain": psnr})
     means = mean_rows(read_table(table))
-    line = curve(means, "5 mm", "mean")
-    sharpness = [point["sharpness"] for point in line]
-    assert len(line) == 3 and sharpness == sorted(sharpness)
-    assert all(
-        point in [means[("5 mm", *method)] for method in METHODS if method[0] == "mean"] for point in line
-    )
-    assert curve(means, "5 mm", "nobody") == []
+    line = curve(means, "s", "mean")
+    assert line == [means["s", "mean", 1, "", gain] for gain in ("1", "1.5", "3")]
+    assert curve(means, "s", "nobody") == []
+
+
+def test_a_table_from_before_gains_is_read_with_a_gain_of_1(tmp_path):
+    table = tmp_path / "sweep.csv"
+    old = {
+        key: value for key, value in zip(KEYS, ("s", "c", "mean", 1, "", "1"), strict=True) if key != "gain"
+    }
+    figures = dict.fromkeys(METRICS, 1.0)
+    append_row(table, old | figures)
+    append_row(table, old | {"gain": "1.5"} | figures)
+    assert list(mean_rows(read_table(table))) == [("s", "mean", 1, "", "1"), ("s", "mean", 1, "", "1.5")]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,10 @@ from monai_diffens.engines.sweep import KEYS, append_row, read_table
 
 
 def row(case: str, method: str, seconds: float) -> dict:
-    return dict(zip(KEYS, ("x4", case, method, "1", ""), strict=True)) | {"psnr": 20.5, "seconds": seconds}
+    return dict(zip(KEYS, ("x4", case, method, "1", "", "1"), strict=True)) | {
+        "psnr": 20.5,
+        "seconds": seconds,
+    }
 
 
 def test_tables_are_joined_in_the_order_of_the_items(tmp_path):

@@ -1,5 +1,6 @@
 """The sweep over the dial: what it degrades, restores and measures, and that it goes on where it stopped."""
 
+import copy
 import csv
 
 import pytest
@@ -18,7 +19,7 @@ SETTINGS = {
     "5 mm sagittal": {"factors": [5, 1, 1], "profile": "gaussian"},
 }
 FUSIONS = ("mean", "calibrated")
-DIAL = [[1, None], (2, None), (2, 0.5)]  # as JSON and as Python give it
+DIAL = [[1, None], (2, None), (2, 0.5), [2, 0.5, 1.5]]  # as JSON and as Python give it
 INTERPOLATIONS = ("cubic", "restored spline")
 
 
@@ -71,12 +72,16 @@ def test_every_method_is_measured_on_every_case_and_setting(sweep, tmp_path):
         for case in ("sub-1", "sub-2")
         for setting in SETTINGS
         for method in [
-            *((name, "0", "") for name in INTERPOLATIONS),
-            *((f, str(steps), str(restart or "")) for steps, restart in DIAL for f in FUSIONS),
+            *((name, "0", "", "1") for name in INTERPOLATIONS),
+            *(
+                (f, str(steps), str(restart or ""), str(gain[0]) if gain else "1")
+                for steps, restart, *gain in DIAL
+                for f in FUSIONS
+            ),
         ]
     ]
     assert keys(read_table(table)) == expected
-    assert runs.count("mean") == runs.count("calibrated") == 2 * 2 * (1 + 2 + 2)
+    assert runs.count("mean") == runs.count("calibrated") == 2 * 2 * (1 + 2 + 2)  # a gain needs no passes
 
 
 def test_rows_are_what_a_hand_computes(sweep):
@@ -90,10 +95,13 @@ def test_rows_are_what_a_hand_computes(sweep):
         inferer = DiffEnsemblerInferer(
             TrailingDDIMScheduler(), num_steps=2, restart=0.5, fusion="mean", progress=False, amp=False
         )
+        sharper = copy.copy(inferer)
+        sharper.residual_gain = 1.5
         by_hand = {
-            ("cubic", "0", ""): measurement.interpolate(measurement(truth)),
-            ("restored spline", "0", ""): condition.as_tensor(),
-            ("mean", "2", "0.5"): inferer(condition[None], small.network)[0].as_tensor(),
+            ("cubic", "0", "", "1"): measurement.interpolate(measurement(truth)),
+            ("restored spline", "0", "", "1"): condition.as_tensor(),
+            ("mean", "2", "0.5", "1"): inferer(condition[None], small.network)[0].as_tensor(),
+            ("mean", "2", "0.5", "1.5"): sharper(condition[None], small.network)[0].as_tensor(),
         }
         for method, volume in by_hand.items():
             volume = volume.clamp(min=0)
@@ -114,7 +122,7 @@ def test_nothing_is_computed_twice(sweep):
     assert more == [] and read_table(again.table) == rows
 
     # one row lost, as when it was stopped before
-    lost = next(i for i, key in enumerate(keys(rows)) if key[2:] == ("calibrated", "2", "0.5"))
+    lost = next(i for i, key in enumerate(keys(rows)) if key[2:] == ("calibrated", "2", "0.5", "1"))
     again.table.unlink()
     for row in rows[:lost] + rows[lost + 1 :]:
         append_row(again.table, row)
@@ -129,7 +137,7 @@ def test_new_points_of_the_dial_are_added(sweep):
     sweep()[0].run()
     more, runs = sweep(dial=[*DIAL, (3, None)], fusions=(*FUSIONS, "axial"))
     rows = read_table(more.run())
-    assert len(rows) == 2 * 2 * (2 + 4 * 3)
+    assert len(rows) == 2 * 2 * (2 + 5 * 3)
     assert runs.count("mean") == 2 * 2 * 3 and runs.count("axial") == 2 * 2 * (1 + 2 + 2 + 3)
 
 

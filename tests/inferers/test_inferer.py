@@ -246,6 +246,27 @@ def test_bad_arguments(options, message):
         infer(**options)
 
 
+@pytest.mark.parametrize("gain", [0.5, 1.5, 2.5])
+def test_gain_scales_what_was_added_and_keeps_the_scan(gain):
+    truth = torch.rand(1, *SIZE, generator=torch.Generator().manual_seed(0)) + 1.0
+    scan = thick_slice(MetaTensor(truth), (1, 1, 4))
+    inputs = MetaTensor(torch.cat([scan, truth])[None], meta=dict(scan.meta))
+    scheduler = TrailingDDIMScheduler()
+    plain, scaled = (
+        infer(scheduler, num_steps=1, residual_gain=value)(inputs, Oracle(scheduler, knows_the_truth))[0]
+        for value in (1.0, gain)
+    )
+    torch.testing.assert_close(scaled - scan, gain * (plain - scan), atol=1e-4, rtol=0)
+    measurement = measurement_from_meta(SIZE, scan.meta)
+    torch.testing.assert_close(measurement(scaled.as_tensor()), measurement(truth), atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("gain", "base"), [(0.0, "condition"), (-1.0, "condition"), (1.5, "brain")])
+def test_a_gain_that_means_nothing_is_refused(gain, base):
+    with pytest.raises(ValueError, match="residual_gain must be"):
+        infer(residual_gain=gain, base=base)
+
+
 @pytest.mark.parametrize("restart", [0.0, 1.0, 2.0])
 def test_bad_restart(restart):
     scheduler = TrailingDDIMScheduler()

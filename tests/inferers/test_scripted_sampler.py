@@ -37,6 +37,7 @@ def settings(**changes) -> DiffEnsemblerInferer:
         {"num_steps": 4, "restart": None, "fusion": "alternate"},
         {"num_steps": 4, "scheduler": DPMSolverPlusPlusScheduler(), "restart": None},
         {"num_steps": 2, "fusion": "coronal", "margin": 1},
+        {"residual_gain": 1.7, "non_negative": True},
     ],
     ids=str,
 )
