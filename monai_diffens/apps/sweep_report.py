@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from monai_diffens.apps.markdown import markdown_row
+from monai_diffens.apps.paired_differences import paired_differences
 from monai_diffens.engines.sweep import read_table, row_key
 
 METRICS = {
@@ -149,6 +151,7 @@ def write_report(
                 dial = (point.method, str(point.num_steps), point.restart or "-", point.gain)
                 lines.append(markdown_row((*dial, *figures)))
         lines += ["", *_at_reference(means, setting)]
+    lines += paired_differences(rows)
     lines += ["", f"Every case stands in [{table.name}]({table.name})."]
     report = table.with_suffix(".md")
     report.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -211,8 +214,3 @@ def _at_reference(means: Means, setting: str) -> list[str]:
             found.append(f"{method} {psnr:.2f} dB / {ssim:.3f}")
     text = "; ".join(found) or "no curve reaches it"
     return [f"At sharpness {REFERENCE_SHARPNESS} (PSNR / SSIM inside the brain, along each curve): {text}."]
-
-
-def markdown_row(cells: Iterable[str]) -> str:
-    """One row of a Markdown table."""
-    return "| " + " | ".join(cells) + " |"

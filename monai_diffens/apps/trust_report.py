@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_diffens.apps.sweep_report import markdown_row
+from monai_diffens.apps.markdown import markdown_row
 from monai_diffens.engines.sweep import read_table
 
 SPREAD_COLUMNS = {

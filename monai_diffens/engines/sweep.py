@@ -21,7 +21,8 @@ from monai.data import MetaTensor
 from monai.transforms import CenterSpatialCrop
 from torch import Tensor
 
-from monai_diffens.inferers.inferer import DiffEnsemblerInferer, check_gain
+from monai_diffens.inferers.inferer import DiffEnsemblerInferer
+from monai_diffens.inferers.residual import check_gain
 from monai_diffens.metrics import volume_metrics
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.transforms.thick_slices import measurement_for, thick_slice

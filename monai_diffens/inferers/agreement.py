@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -55,6 +56,6 @@ def cut_off(
     """
     cut = restored.clamp(min=0) * support
     if measurement is not None:
-        here = (..., *region)
+        here: tuple[Any, ...] = (..., *region)
         cut[here] = measurement.null_space(region).fit_inside(restored[here], support[here])
     return cut

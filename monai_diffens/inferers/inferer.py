@@ -21,7 +21,7 @@ from monai_diffens.inferers.maps import RunningMoments
 from monai_diffens.inferers.memory import in_step, plan_case, run_within_memory
 from monai_diffens.inferers.precision import computes_in_bf16
 from monai_diffens.inferers.region import foreground_box
-from monai_diffens.inferers.residual import RESIDUAL_SCALE, from_residual, target_base
+from monai_diffens.inferers.residual import RESIDUAL_SCALE, check_gain, from_residual, target_base
 from monai_diffens.inferers.sampling import (
     Denoise,
     SamplingScheduler,
@@ -260,11 +260,3 @@ class DiffEnsemblerInferer(Inferer):
         """Seed that depends on the inferer's seed, the case's name and the sample's number alone."""
         digest = hashlib.sha256(f"{self.seed}/{case}/{number}".encode()).digest()
         return int.from_bytes(digest[:7], "big")
-
-
-def check_gain(gain: float, base: str) -> None:
-    """Raise ValueError where a gain of the residual is no choice: not above 0, or not 1 with another base."""
-    if gain <= 0:
-        raise ValueError(f"residual_gain must be above 0, got {gain}")
-    if gain != 1 and base != "condition":
-        raise ValueError(f"residual_gain must be 1 with base '{base}', got {gain}")

@@ -44,3 +44,11 @@ def to_residual(target: Tensor, base: Tensor, scale: float = RESIDUAL_SCALE) -> 
 def from_residual(residual: Tensor, base: Tensor, scale: float = RESIDUAL_SCALE) -> Tensor:
     """The inverse of :func:`to_residual`."""
     return base + scale * residual
+
+
+def check_gain(gain: float, base: str) -> None:
+    """Raise ValueError where a gain of the residual is no choice: not above 0, or not 1 with another base."""
+    if gain <= 0:
+        raise ValueError(f"residual_gain must be above 0, got {gain}")
+    if gain != 1 and base != "condition":
+        raise ValueError(f"residual_gain must be 1 with base '{base}', got {gain}")
