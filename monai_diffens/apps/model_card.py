@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from monai_diffens.apps.sweep_report import mean_rows
+from monai_diffens.engines.subset_sweep import REGRESSION
 from monai_diffens.engines.sweep import read_table
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
@@ -22,7 +23,7 @@ SHOWN = {
 def write_card(
     table: str | Path, bundle_root: str | Path, num_steps: int, restart: float | None, gain: float = 1.0
 ) -> None:
-    """Put the figures of interpolation and of every fusion at one dial setting where users look.
+    """Put the figures of the baselines and of every fusion at one dial setting where users look.
 
     Args:
         table: CSV of :class:`~monai_diffens.engines.sweep.DialSweep`.
@@ -73,6 +74,6 @@ def write_card(
     content["eval_metrics"] = {
         f"{setting}, {method}": {name: round(values[name], 4) for name in shown}
         for (setting, method), values in means.items()
-        if method in ("cubic", "mean", "calibrated")
+        if method in ("cubic", REGRESSION, "mean", "calibrated")
     }
     metadata.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")

@@ -32,7 +32,8 @@ from monai_diffens.transforms.messages import say
 
 DIGESTS = "SHA256SUMS"
 LARGEST = 2 << 30  # bytes, unpacked: weights of a bundle are below 25 MB a file
-SHIPPED = ("LICENSE", "configs/", "docs/", "models/model.pt", "models/model.pt.sha256")
+WEIGHTS, RECORD = "models/model.pt", "models/model.pt.sha256"
+SHIPPED = ("LICENSE", "configs/", "docs/", WEIGHTS, RECORD, "models/regression.pt")  # and what begins so
 TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that zip can tell
 
 
@@ -54,11 +55,11 @@ def pack(root: Path, folder: Path) -> Path:
     check_versions(root)
     check_configs(root)
     files = {name: root / name for name in release_files(root)}
-    for needed in ("LICENSE", "docs/README.md", "docs/data_license.txt", *SHIPPED[3:]):
+    for needed in ("LICENSE", "docs/README.md", "docs/data_license.txt", WEIGHTS, RECORD):
         if needed not in files:
             raise BundleRejected(say("not_complete", name=root.name, file=needed))
-    if (root / SHIPPED[4]).read_text(encoding="utf-8").split()[:1] != [sha256_of(root / SHIPPED[3])]:
-        raise BundleRejected(say("manifest_differs", name=root.name, count=1, first=SHIPPED[3]))
+    if (root / RECORD).read_text(encoding="utf-8").split()[:1] != [sha256_of(root / WEIGHTS)]:
+        raise BundleRejected(say("manifest_differs", name=root.name, count=1, first=WEIGHTS))
     files |= package_files()  # of the running package, over what a copy of the bundle may bring
     manifest = format_manifest({name: sha256_of(path) for name, path in files.items()})
     folder.mkdir(parents=True, exist_ok=True)

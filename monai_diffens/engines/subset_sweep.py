@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from typing import Any
 
 import torch
 from monai.data import MetaTensor
-from torch import Tensor
+from torch import Tensor, nn
 
 from monai_diffens.engines.sweep import DialSweep, Trial
+from monai_diffens.inferers.regression_inferer import RegressionInferer
 from monai_diffens.metrics import volume_metrics
 from monai_diffens.metrics.masked import psnr, ssim_map
 from monai_diffens.transforms.conditions import StackConditionsd
@@ -19,6 +21,7 @@ from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
 
 LABEL_KEY = "lesions"
 PEAK_PERCENTILE = 99.5
+REGRESSION = "3D U-Net regression"
 
 
 def all_subsets(contrasts: Sequence[str]) -> dict[str, dict[str, list[str]]]:
@@ -42,6 +45,8 @@ class SubsetSweep(DialSweep):
         contrasts: conditions in the network's order.
         target: the contrast to synthesise.
         factors: slice spacing of the low-resolution scan along each axis, in voxels.
+        regression: a network that regresses the residual, on ``device``: one more method; none when None.
+        regression_inferer: runs it.
         **options: of :class:`DialSweep`; ``settings`` are those of :func:`all_subsets`.
     """
 
@@ -50,12 +55,16 @@ class SubsetSweep(DialSweep):
         contrasts: Sequence[str],
         target: str = "FLAIR",
         factors: Sequence[float] = (4, 4, 4),
+        regression: nn.Module | None = None,
+        regression_inferer: RegressionInferer | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.contrasts = tuple(contrasts)
         self.target = target
         self.factors = tuple(factors)
+        self.regression = None if regression is None else regression.eval()
+        self.regression_inferer = regression_inferer or RegressionInferer()
         self.stack = StackConditionsd(self.contrasts, thick_key=target)
 
     def load(self, item: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -80,6 +89,8 @@ class SubsetSweep(DialSweep):
             baselines = {"restored spline": lambda: spline}
         inputs = self.stack(chosen)["image"]
         inputs.meta["case"] = case
+        if self.regression is not None:
+            baselines[REGRESSION] = partial(self.regress, inputs, self.regression, scale)
 
         def measure(result: Tensor) -> dict[str, Any]:
             figures = translation_metrics(result[0], truth[0], volumes.get(LABEL_KEY))
@@ -89,6 +100,11 @@ class SubsetSweep(DialSweep):
             return figures | {"consistency": agrees}
 
         return Trial(inputs[None], measure, baselines, scale)
+
+    def regress(self, inputs: Tensor, network: nn.Module, scale: float) -> Tensor:
+        """What the regression makes of scaled conditions (M, X, Y, Z), (1, X, Y, Z) on the CPU."""
+        result = self.regression_inferer(inputs[None].to(self.device), network)
+        return torch.as_tensor(result[0]).cpu() * scale
 
 
 def translation_metrics(pred: Tensor, truth: Tensor, lesions: Tensor | None = None) -> dict[str, Any]:

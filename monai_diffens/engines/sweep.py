@@ -42,7 +42,7 @@ class Trial:
     Attributes:
         inputs: (1, M, X, Y, Z) scaled conditions, a MetaTensor whose ``meta`` names the case.
         measure: figures of a result (1, X, Y, Z).
-        baselines: results that need no network, by name.
+        baselines: results of what has no dial, by name.
         scale: factor from the network's result to what ``measure`` takes.
     """
 

@@ -15,7 +15,8 @@ from config_parts import components
 import monai_diffens
 from monai_diffens.data.bids import CONTRASTS
 
-NAMES = ("inference", "train_planes", "train", "evaluate")
+NAMES = ("inference", "train_planes", "train", "train_regression", "evaluate")
+OWN_NETWORK = ("train_planes", "train_regression")
 CONFIGS = {name: json.loads((BUNDLE / "configs" / f"{name}.json").read_text()) for name in NAMES}
 METADATA = json.loads((BUNDLE / "configs" / "metadata.json").read_text())
 SCHEMA = ROOT.parent / "shared" / "schema" / "meta_schema_20240725.json"
@@ -33,7 +34,7 @@ def test_targets_and_their_arguments_exist(name, part):
 
 def test_configs_agree_with_each_other():
     for key in ("network_def", "scheduler", "contrasts", "device"):
-        used = [config[key] for name, config in CONFIGS.items() if key in config and name != "train_planes"]
+        used = [config[key] for name, config in CONFIGS.items() if key in config and name not in OWN_NETWORK]
         assert len(used) >= 2 and all(value == used[0] for value in used), key
     planes, whole = CONFIGS["train_planes"]["network_def"], CONFIGS["inference"]["network_def"]
     assert planes["num_class_embeds"] == len(whole["conditions"])
@@ -45,14 +46,29 @@ def test_configs_agree_with_each_other():
     # order of the network's conditions, and which of them is measured
     assert whole["conditions"] == CONFIGS["train_planes"]["contrasts"] == list(CONTRASTS)
     targets = [part for _, part in PARTS if "residual_scale" in part]
-    assert len(targets) == 6
-    assert {(part["residual_scale"], part["base"]) for part in targets} == {(0.3, "brain")}
+    assert len(targets) == 11
+    assert {(part["residual_scale"], part.get("base", "brain")) for part in targets} == {(0.3, "brain")}
     measured = {part["measured_channel"] for _, part in PARTS if "measured_channel" in part}
     assert measured == {CONTRASTS.index("FLAIR")}
     scaled = [p["percentile"] for _, p in PARTS if p["_target_"].endswith("ScaleForegroundPercentiled")]
-    assert scaled == [50.0] * 4
-    steps = [CONFIGS[name]["train"]["deterministic_transforms"] for name in ("train", "train_planes")]
-    assert steps[0] == steps[1]
+    assert scaled == [50.0] * 5
+    names = ("train", "train_planes", "train_regression")
+    steps = [CONFIGS[name]["train"]["deterministic_transforms"] for name in names]
+    assert steps[0] == steps[1] == steps[2]
+
+
+def test_the_regression_baseline_trains_on_what_the_fusion_trains_on():
+    fusion, regression = CONFIGS["train"], CONFIGS["train_regression"]
+    assert regression["network_def"] == CONFIGS["evaluate"]["regression_def"]
+    assert regression["held_out"] == fusion["held_out"] and regression["seed"] == fusion["seed"]
+    crops = [config["train"]["random_transforms"][0] for config in (fusion, regression)]
+    assert crops[0] | {"roi_size": None} == crops[1] | {"roi_size": None}
+    rest = [config["train"]["random_transforms"][1:] for config in (fusion, regression)]
+    assert rest[0] == rest[1]
+    window = CONFIGS["evaluate"]["regression_inferer"]["window"]
+    assert [window] * 3 == crops[1]["roi_size"]
+    priors = {tuple(part["prior_stds"]) for _, part in PARTS if "prior_stds" in part}
+    assert len(priors) == 1
 
 
 def test_metadata():

@@ -7,6 +7,8 @@ from monai_diffens.apps.sweep_report import write_report
 from monai_diffens.engines.subset_sweep import SubsetSweep, all_subsets, translation_metrics
 from monai_diffens.engines.sweep import read_table
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
+from monai_diffens.inferers.regression_inferer import RegressionInferer
+from monai_diffens.networks.regression_unet import RegressionUNet
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 from monai_diffens.transforms.thick_slices import measurement_for
 
@@ -76,6 +78,23 @@ def test_rows_and_report(sweep):
     assert "| setting | calibrated 1 | mean 1 | restored spline |" in report
     line = next(each for each in report.splitlines() if each.startswith("| T1w | "))
     assert line.endswith("| - |")  # no interpolation without a scan of the contrast
+
+
+def test_the_regression_is_one_more_method(sweep):
+    network = RegressionUNet(2, (8, 8, 8, 8, 8, 8), (1.0, 0.4))
+    inferer = RegressionInferer(window=16, measured_channel=1)
+    without = read_table(sweep(fusions=("mean",)).run())
+    small = sweep(fusions=("mean",), regression=network, regression_inferer=inferer)
+    rows = read_table(small.run())
+    assert rows[: len(without)] == without  # what was there is not computed again
+    added = {row["setting"]: row for row in rows[len(without) :] if row["case"] == "sub-1"}
+    assert list(added) == ["T1w", "FLAIR", "T1w + FLAIR"]
+    assert {(row["method"], row["num_steps"]) for row in added.values()} == {("3D U-Net regression", "0")}
+    spline = next(r for r in rows if (r["setting"], r["method"]) == ("T1w + FLAIR", "restored spline"))
+    # untrained it is the low-resolution scan inside of the brain, which the other contrast shows
+    assert float(added["T1w + FLAIR"]["psnr_brain"]) > float(spline["psnr_brain"])
+    assert float(added["T1w + FLAIR"]["consistency"]) < 0.01 and not added["T1w"]["consistency"]
+    assert "3D U-Net regression |" in write_report(small.table, "Title").read_text()
 
 
 def test_the_model_is_given_the_subset_alone(sweep):

@@ -17,7 +17,10 @@ BUNDLES = Path(__file__).parents[2] / "bundles"
 SHAPE = (20, 24, 20)
 CONTRASTS = ("T1w", "ce-gadolinium_T1w", "T2w", "FLAIR")
 EXPERT = {"channels": [8, 16], "norm_num_groups": 4, "num_head_channels": 8}
-NETWORKS = {"train_planes": EXPERT}  # of other configs: the whole model
+NETWORKS = {  # of other configs: the whole model
+    "train_planes": EXPERT,
+    "train_regression": {"channels": [8] * 6},
+}
 MODEL = EXPERT | {"calibrator_channels": [8, 16]}
 SMALL = {
     "max_epochs": 3,

@@ -22,6 +22,7 @@ SR, TRANSLATE = "diffensembler_sr", "diffensembler_translate"
         (SR, "train", "train#source"),
         (TRANSLATE, "train_planes", None),
         (TRANSLATE, "train", None),
+        (TRANSLATE, "train_regression", None),
     ],
 )
 def test_killed_and_resumed_equals_uninterrupted(

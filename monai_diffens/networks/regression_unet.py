@@ -1,0 +1,86 @@
+"""The baseline of an evaluation: MONAI's 3D U-Net that regresses the target at once, without diffusion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from monai.networks.nets import BasicUNet
+from torch import Tensor, nn
+
+from monai_diffens.inferers.residual import target_base
+from monai_diffens.networks.slicing import from_patches, to_patches
+
+
+class RegressionUNet(nn.Module):
+    """MONAI's BasicUNet (five levels, instance norm) from all conditions to the residual.
+
+    It has what the experts have: the same target, a patch stem as the calibrator's, and where a condition has
+    a prior below 1 (the target's own low-resolution scan) it predicts what is left beside that scan, at unit
+    variance. Untrained it is that scan, or else the base.
+
+    Args:
+        num_conditions: M.
+        channels: width of each of the five levels and of the last features; the first and the last work at
+            half resolution, behind a patch stem of 2.
+        prior_stds: of the experts, see :class:`~monai_diffens.networks.plane_denoiser.PlaneDenoiser`; at most
+            one below 1.
+        residual_scale: of the training.
+    """
+
+    def __init__(
+        self,
+        num_conditions: int = 4,
+        channels: Sequence[int] = (32, 48, 64, 96, 128, 32),
+        prior_stds: Sequence[float] = (1.0, 1.0, 1.0, 0.4),
+        residual_scale: float = 0.3,
+    ) -> None:
+        super().__init__()
+        if len(prior_stds) != num_conditions or sum(std < 1 for std in prior_stds) > 1:
+            raise ValueError(f"{num_conditions} priors are needed, at most one below 1: {prior_stds}")
+        self.stem = 2
+        self.divisor = self.stem * 2**4
+        self.prior_stds = tuple(prior_stds)
+        self.residual_scale = residual_scale
+        self.unet = BasicUNet(
+            spatial_dims=3,
+            in_channels=num_conditions * self.stem**3,
+            out_channels=self.stem**3,
+            features=tuple(channels),
+        )
+        for parameter in self.unet.final_conv.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, conditions: Tensor) -> Tensor:
+        """Predict.
+
+        Args:
+            conditions: (B, M, X, Y, Z) scaled, 0 where a case lacks one and outside of the brain.
+
+        Returns:
+            (B, 1, X, Y, Z) residual to the base "brain", 0 outside of the brain.
+        """
+        shape = conditions.shape[2:]
+        # instance norm needs more than one voxel at the lowest level
+        short = [max(2 * self.divisor - size, -size % self.divisor) for size in reversed(shape)]
+        padding = [each for size in short for each in (0, size)]
+        patches = to_patches(F.pad(conditions, padding), self.stem)
+        left = from_patches(self.unet(patches), self.stem)[..., : shape[0], : shape[1], : shape[2]]
+        brain = target_base(conditions, "brain")
+        std = self.expected_std(conditions)[:, None, None, None, None]
+        return (self.expected(conditions) + std * left) * brain
+
+    def expected(self, conditions: Tensor) -> Tensor:
+        """Residual that the priors say, (B, 1, X, Y, Z): the low-resolution scan's, 0 without one."""
+        for index, std in enumerate(self.prior_stds):
+            if std < 1:
+                scan = conditions[:, index : index + 1]
+                return (scan - (scan > 0).to(scan.dtype)) / self.residual_scale
+        return torch.zeros_like(conditions[:, :1])
+
+    def expected_std(self, conditions: Tensor) -> Tensor:
+        """(B,) standard deviation of the residual about :meth:`expected`."""
+        present = conditions.flatten(2).any(dim=2)
+        stds = torch.tensor(self.prior_stds, device=conditions.device, dtype=conditions.dtype)
+        return torch.where(present, stds, torch.ones_like(stds)).amin(dim=1)

@@ -1,0 +1,56 @@
+"""The regression baseline: where it starts, what it is given, and what its shapes are."""
+
+import pytest
+import torch
+from torch import nn
+
+from monai_diffens.networks.regression_unet import RegressionUNet
+
+SHAPE = (19, 34, 40)  # no multiple of the network's strides
+
+
+@pytest.fixture
+def conditions() -> torch.Tensor:
+    """Two cases of four conditions in a ball; the second lacks the low-resolution scan, the last channel."""
+    grid = torch.meshgrid(*(torch.linspace(-1.1, 1.1, n) for n in SHAPE), indexing="ij")
+    ball = sum(axis**2 for axis in grid) < 1
+    volumes = ball * (0.5 + torch.rand(2, 4, *SHAPE))
+    volumes[1, 3] = 0
+    return volumes
+
+
+@pytest.fixture
+def small() -> RegressionUNet:
+    return RegressionUNet(channels=(8, 8, 8, 8, 8, 8))
+
+
+def test_untrained_it_is_the_scan_or_else_the_base(small, conditions):
+    residual = small(conditions)
+    assert residual.shape == (2, 1, *SHAPE)
+    brain = (conditions > 0).any(dim=1, keepdim=True)
+    restored = brain[0] + 0.3 * residual[0]
+    assert torch.allclose(restored, conditions[0, 3:], atol=1e-6)
+    assert not residual[1].any()
+
+
+def test_every_condition_and_no_background_counts(small, conditions):
+    with torch.no_grad():
+        for parameter in small.unet.final_conv.parameters():
+            nn.init.normal_(parameter, std=0.1)
+        whole = small.eval()(conditions)
+        assert not whole[~(conditions > 0).any(dim=1, keepdim=True)].any()
+        for channel in range(3):
+            less = conditions.clone()
+            less[:, channel] = 0
+            assert (small(less) - whole).abs().max() > 1e-3
+
+
+def test_the_scan_narrows_what_is_predicted(small, conditions):
+    assert small.expected_std(conditions).tolist() == pytest.approx([0.4, 1.0])
+
+
+def test_priors_that_do_not_fit():
+    with pytest.raises(ValueError, match="2 priors are needed"):
+        RegressionUNet(num_conditions=2)
+    with pytest.raises(ValueError, match="at most one below 1"):
+        RegressionUNet(num_conditions=2, prior_stds=(0.4, 0.4))
