@@ -9,7 +9,7 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer, SlidingWindowInferer
 from torch import Tensor, nn
 
-from monai_diffens.inferers.agreement import ScanAgreement
+from monai_diffens.inferers.agreement import ScanAgreement, cut_off
 from monai_diffens.inferers.residual import from_residual, target_base
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
@@ -50,13 +50,11 @@ class RegressionInferer(Inferer):
         base = target_base(conditions, "brain")
         residual = torch.as_tensor(self.windows(conditions, network))
         measurement = measurement_from_meta(conditions.shape[2:], meta) if self.consistency else None
-        if measurement is None:
-            result = from_residual(residual, base, self.residual_scale).clamp(min=0) * (base > 0)
-        else:
+        if measurement is not None:
             scan = conditions[:, self.measured_channel : self.measured_channel + 1]
-            agreement = ScanAgreement(measurement, scan, base, self.residual_scale)
-            agreeing = from_residual(agreement(residual), base, self.residual_scale)
-            result = agreement.unseen.fit_inside(agreeing, base > 0)
+            residual = ScanAgreement(measurement, scan, base, self.residual_scale)(residual)
+        restored = from_residual(residual, base, self.residual_scale)
+        result = cut_off(restored, base > 0, measurement, [slice(None)] * 3)
         if isinstance(inputs, MetaTensor):
             return MetaTensor(result, meta=dict(inputs.meta), applied_operations=inputs.applied_operations)
         return result
