@@ -84,7 +84,7 @@ class SpreadCalibration:
         weights = start_table(self.table, self.weights_file, "floor")
         for split, items in self.splits.items():
             for item in items:
-                truth = load_truth(self.preprocessing, item, self.region)
+                loaded = self.load(item)
                 for name, setting in self.settings.items():
                     for steps, restart in self.dial:
                         case, restarted = str(item["case"]), "" if restart is None else str(restart)
@@ -94,7 +94,7 @@ class SpreadCalibration:
                         rows = read_table(self.table)
                         if any(all(row[k] == key[k] for k in KEYS) for row in rows):
                             continue
-                        error, spread, detail = self.sample(case, truth, setting, steps, restart)
+                        error, spread, detail = self.sample(case, loaded, setting, steps, restart)
                         own = fitted_floor(error, spread, detail)
                         floor = own if split == "val" else mean_floor(rows, key)
                         figures = {f"raw_{k}": v for k, v in spread_metrics(error, spread).items()}
@@ -103,10 +103,15 @@ class SpreadCalibration:
                         logger.info("%s: %s", " ".join(values[1:]), figures)
         return self.table
 
+    def load(self, item: Mapping[str, Any]) -> Any:
+        """What :meth:`sample` needs of an item, cut to the region."""
+        return load_truth(self.preprocessing, item, self.region)
+
     def sample(
-        self, case: str, truth: Tensor, setting: Mapping[str, Any], steps: int, restart: float | None
+        self, case: str, loaded: Any, setting: Mapping[str, Any], steps: int, restart: float | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Error, spread and unseen detail (N,) of the voxels of a truth (1, X, Y, Z) that are above zero."""
+        truth: Tensor = loaded
         self.inferer.num_steps, self.inferer.restart = steps, restart
         named = MetaTensor(truth, meta={"case": case})
         scan = thick_slice(named, setting["factors"], setting.get("profile", "box"))

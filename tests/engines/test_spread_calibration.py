@@ -132,9 +132,30 @@ def test_label_maps_of_the_data(data_dir):
     assert [item["subject"] for item in labelled_volumes(items, data_dir)] == ["sub-lj19"]
 
 
+ROOT = Path(__file__).parents[2]
+TABLES = ROOT / "docs" / "results" / "trust"
+
+
+def shipped(bundle: str) -> dict:
+    return json.loads((ROOT / "bundles" / bundle / "configs" / "inference.json").read_text())
+
+
+def fitted(table: Path) -> dict[str, float]:
+    """Mean floor of each setting's val rows at one pass."""
+    rows = [row for row in read_table(table) if row["split"] == "val" and row["num_steps"] == "1"]
+    names = {row["setting"] for row in rows}
+    return {name: np.mean([float(row["floor"]) for row in rows if row["setting"] == name]) for name in names}
+
+
 def test_the_bundle_s_floor_is_the_mean_of_the_table_at_one_pass():
-    root = Path(__file__).parents[2]
-    rows = read_table(root / "docs" / "results" / "trust" / "spread.csv")
-    floors = [float(row["floor"]) for row in rows if row["split"] == "val" and row["num_steps"] == "1"]
-    config = json.loads((root / "bundles" / "diffensembler_sr" / "configs" / "inference.json").read_text())
-    assert config["spread_floor"] == pytest.approx(np.mean(floors), abs=0.05)
+    floors = fitted(TABLES / "spread.csv")
+    assert shipped("diffensembler_sr")["spread_floor"] == pytest.approx(
+        np.mean(list(floors.values())), abs=0.05
+    )
+
+
+def test_the_translation_bundle_s_floors_are_the_means_with_and_without_a_flair():
+    floors, config = fitted(TABLES / "translation" / "spread.csv"), shipped("diffensembler_translate")
+    for option, measured in (("spread_floor", True), ("spread_floor_unmeasured", False)):
+        means = [floor for name, floor in floors.items() if ("FLAIR" in name) == measured]
+        assert len(means) >= 2 and config[option] == pytest.approx(np.mean(means), abs=0.05), option

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from monai_diffens.apps.sweep_report import write_report
+from monai_diffens.apps.trust_report import write_spread_report
+from monai_diffens.engines.subset_calibration import SubsetSpreadCalibration
 from monai_diffens.engines.subset_sweep import SubsetSweep, all_subsets, translation_metrics
 from monai_diffens.engines.sweep import read_table
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
@@ -53,6 +55,31 @@ def sweep(tiny_ensembler, tmp_path):
         return SubsetSweep(**(small | options))
 
     return build
+
+
+def test_the_spread_is_calibrated_for_every_subset(sweep, tmp_path):
+    (tmp_path / "model.pt.sha256").write_text("0123456789abcdef  model.pt\n")
+    cases = [{"case": "sub-1"}], [{"case": "sub-2"}]
+    calibration = SubsetSpreadCalibration(
+        sweep(), *cases, [[1, None]], num_samples=3, weights_file=tmp_path / "model.pt", output_dir=tmp_path
+    )
+    rows = read_table(calibration.run())
+    names = ["T1w", "FLAIR", "T1w + FLAIR"]
+    assert [(row["split"], row["case"], row["setting"]) for row in rows] == [
+        (split, case, name) for split, case in (("val", "sub-2"), ("test", "sub-1")) for name in names
+    ]
+    for val, test in zip(rows[:3], rows[3:], strict=True):
+        assert float(val["within_1"]) == pytest.approx(0.683, abs=0.01)
+        assert float(test["floor"]) == float(val["own_floor"]) > 0
+    assert "Weights 0123456789ab. Test volumes: sub-1;" in write_spread_report(calibration.table).read_text()
+
+    # errors are those of the sweep's own figure, in its units
+    truth = calibration.load({"case": "sub-2"})["FLAIR"]
+    error, spread, detail = calibration.sample(
+        "sub-2", calibration.load({"case": "sub-2"}), {"contrasts": ["T1w"]}, 1, None
+    )
+    assert error.shape == spread.shape == detail.shape == (int((truth > 0).sum()),)
+    assert float(rows[0]["rmse"]) == pytest.approx(float((error**2).mean() ** 0.5), rel=1e-4)
 
 
 def test_all_subsets():

@@ -48,5 +48,21 @@ def test_the_floor_is_added_in_squares():
     assert isinstance(raised, MetaTensor)
     assert FloorSpreadd("pred_std", floor=0.0)(data)["pred_std"] is spread
     assert "pred_std" not in FloorSpreadd("pred_std", floor=0.6, allow_missing_keys=True)({"image": image})
-    with pytest.raises(ValueError, match="spread_floor must be 0 or more"):
-        FloorSpreadd("pred_std", floor=-1)
+    for wrong in ({"floor": -1}, {"unmeasured_floor": -1}):
+        with pytest.raises(ValueError, match="spread_floor must be 0 or more, got -1"):
+            FloorSpreadd("pred_std", **wrong)
+
+
+def test_a_contrast_without_a_scan_has_a_floor_of_its_own():
+    """No axis was measured: all three count, and the factor is another one; nothing is told of outside."""
+    image = MetaTensor(
+        (torch.arange(16.0) > 3).expand(2, 16, 16, 16) * torch.tensor([0.0, 1])[:, None, None, None]
+    )
+    data = {"pred": torch.rand(1, 16, 16, 16), "pred_std": torch.zeros(1, 16, 16, 16), "image": image}
+    raised = FloorSpreadd("pred_std", floor=0.6, unmeasured_floor=2.0)(data)["pred_std"]
+    expected = 2 * 3**0.5 * unseen_detail(data["pred"], scan().meta)
+    torch.testing.assert_close(raised, expected)
+    inside = FloorSpreadd("pred_std", unmeasured_floor=2.0, inside_only=True)(data)["pred_std"]
+    assert not inside[..., :4].any()
+    torch.testing.assert_close(inside[..., 4:], expected[..., 4:])
+    assert not FloorSpreadd("pred_std", floor=0.6)(data)["pred_std"].any()
