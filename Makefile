@@ -10,7 +10,7 @@ BUNDLES := $(patsubst %/models/model.pt,%,$(sort $(wildcard bundles/*/models/mod
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test train-smoke lint bench bundles download-test label-test deploy-test torture pacs-test dicom-tools
+.PHONY: help demo test train-smoke lint bench bundles download-test label-test deploy-test torture pacs-test dicom-tools docs
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ lint: $(VENV)/.installed  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed  ## build the documentation site, without a network, to site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 pacs-test: $(VENV)/.installed dicom-tools  ## a scan through a real PACS (Orthanc) and back, on loopback
 	$(BIN)/python tests/pacs_round_trip.py

@@ -88,8 +88,7 @@ class MaskedPSNRMetric(_MaskedMetric):
     Args:
         data_range: the peak, in the volumes' unit.
         background: see VolumeMetric; needed where no mask is passed.
-        reduction: see VolumeMetric.
-        get_not_nans: see VolumeMetric.
+        **kwargs: further ones of VolumeMetric.
     """
 
     def _compute_volume(self, pred: torch.Tensor, truth: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
@@ -104,8 +103,7 @@ class MaskedSSIMMetric(_MaskedMetric):
     Args:
         data_range: range of values that both volumes may take, in their unit.
         background: see VolumeMetric; needed where no mask is passed.
-        reduction: see VolumeMetric.
-        get_not_nans: see VolumeMetric.
+        **kwargs: further ones of VolumeMetric.
     """
 
     def _compute_volume(self, pred: torch.Tensor, truth: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
