@@ -1,7 +1,8 @@
 """Ours against the same weights in stock MONAI pieces, a 3D diffusion model of equal size, and one plane.
 
-    python benchmarks/bench_baselines.py [--sizes 64] [--repeats 3] [--num_steps 1]
+    python benchmarks/bench_baselines.py [--sizes 64] [--repeats 3] [--brain_repeats 1] [--num_steps 1]
 
+Of cubes full of brain, and of the 1 mm template brain of the demo with its background, as a user has a scan.
 Runs alternate, so that a busy machine slows all of them alike; the ratios are of medians.
 """
 
@@ -10,9 +11,10 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+from collections.abc import Sequence
 
 import torch
-from measurement import brain, count_flops, in_process, machine, measure, network, save, sizes
+from measurement import brain, count_flops, in_process, machine, measure, network, save, sizes, template
 from monai.inferers import DiffusionInferer, SliceInferer
 from monai.networks.nets import DiffusionModelUNet
 from monai.networks.schedulers import DDIMScheduler
@@ -23,6 +25,7 @@ from monai_diffens.inferers.residual import RESIDUAL_SCALE
 from monai_diffens.networks.slicing import neighbour_slices, plane_axis, to_volume
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 
+BRAIN = 0  # the template, in place of a cube's side
 METHODS = ("ours", "stock MONAI", "one plane", "3D diffusion model")
 COSINE = {"schedule": "cosine", "prediction_type": "v_prediction", "clip_sample": False}
 
@@ -54,7 +57,7 @@ class Stock:
 
 def build(method: str, side: int, num_steps: int, device: torch.device):
     """Function of nothing that restores the scan once by a method; it returns the residual's volume."""
-    scan = brain((side, side, side)).to(device)
+    scan = (template() if side == BRAIN else brain((side, side, side))).to(device)
     if method in ("ours", "one plane"):
         fusion = "calibrated" if method == "ours" else "axial"
         ours = DiffEnsemblerInferer(
@@ -92,38 +95,51 @@ def part(method: str, side: int, num_steps: int, flops: bool) -> dict[str, float
     with torch.no_grad():
         build(method, 16, 1, device)()  # libraries are loaded, kernels chosen
         run = build(method, side, num_steps, device)
-        figures = {} if not flops else {"flops": count_flops(run)}
-        return figures | measure(run, device)
+        counted: list[float] = []
+        figures = measure((lambda: counted.append(count_flops(run))) if flops else run, device)
+        return figures | ({"flops": counted[0]} if flops else {})
+
+
+def compare(title: str, methods: Sequence[str], side: int, num_steps: int, repeats: int) -> dict:
+    """Medians of each method's figures, measured in turn; prints them and the ratios."""
+    runs: dict[str, list[dict[str, float]]] = {method: [] for method in methods}
+    for repeat in range(repeats):
+        for method in methods:
+            runs[method].append(in_process(__file__, "--part", method, side, num_steps, int(repeat == 0)))
+    keys = ("wall_s", "processor_s", "peak_bytes")
+    table = {
+        method: {key: statistics.median(run[key] for run in each) for key in keys}
+        | {"flops": each[0]["flops"]}
+        for method, each in runs.items()
+    }
+    for method, row in table.items():
+        ours = table["ours"]
+        print(
+            f"{title} {method}: {row['wall_s']:.2f} s wall, {row['processor_s']:.2f} s processor, "
+            f"{row['flops'] / 1e9:.0f} GFLOP, {row['peak_bytes'] / 2**20:.0f} MiB; over ours: "
+            + ", ".join(f"{key} x{row[key] / ours[key]:.2f}" for key in row if ours[key]),
+            flush=True,
+        )
+    return table
 
 
 def main() -> None:
-    """Measure all methods in turn, and print the ratios."""
+    """Measure all methods, and print the ratios."""
     parser = sizes("64")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--brain_repeats", type=int, default=1, help="of the template; 0 leaves it out")
     parser.add_argument("--num_steps", type=int, default=1)
     options = parser.parse_args()
     report: dict = {"machine": machine(), "num_steps": options.num_steps, "sides": {}}
-    for side in map(int, options.sizes.split(",")):
-        runs: dict[str, list[dict[str, float]]] = {method: [] for method in METHODS}
-        for repeat in range(options.repeats):
-            for method in METHODS:
-                if method != "3D diffusion model" or side <= 64:  # its attention is quadratic in voxels
-                    argument = (__file__, "--part", method, side, options.num_steps, int(repeat == 0))
-                    runs[method].append(in_process(*argument))
-        table = {}
-        for method, each in runs.items():
-            if each:
-                keys = ("wall_s", "processor_s", "peak_bytes")
-                table[method] = {key: statistics.median(run[key] for run in each) for key in keys}
-                table[method]["flops"] = each[0]["flops"]
-        report["sides"][side] = table
-        for method, row in table.items():
-            ours = table["ours"]
-            print(
-                f"{side}^3 {method}: {row['wall_s']:.2f} s wall, {row['processor_s']:.2f} s processor, "
-                f"{row['flops'] / 1e9:.0f} GFLOP, {row['peak_bytes'] / 2**20:.0f} MiB; over ours: "
-                + ", ".join(f"{key} x{row[key] / ours[key]:.2f}" for key in row)
-            )
+    for side in map(int, filter(None, options.sizes.split(","))):
+        # the 3D model's attention is quadratic in voxels
+        methods = METHODS if side <= 64 else METHODS[:-1]
+        report["sides"][side] = compare(f"{side}^3", methods, side, options.num_steps, options.repeats)
+    if options.brain_repeats:
+        shape = list(template().shape[2:])
+        methods, repeats = METHODS[:-1], options.brain_repeats
+        table = compare(f"1 mm brain {shape}", methods, BRAIN, options.num_steps, repeats)
+        report["brain"] = {"shape": shape, "repeats": repeats, "methods": table}
     save("baselines", report)
 
 

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.weights import load_weights
+from monai_diffens.transforms.intensity import foreground_percentile
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "performance"
@@ -39,6 +40,14 @@ def brain(shape: tuple[int, int, int], seed: int = 0) -> torch.Tensor:
     axes = torch.meshgrid(*(torch.linspace(-1, 1, side) for side in shape), indexing="ij")
     inside = sum((axis / 0.95) ** 2 for axis in axes) < 1
     return tissue * inside
+
+
+def template() -> torch.Tensor:
+    """The ICBM 152 T1w template at 1 mm that nilearn carries, (1, 1, X, Y, Z), background and all."""
+    from nilearn.datasets import load_mni152_template
+
+    volume = torch.as_tensor(load_mni152_template(resolution=1).get_fdata(), dtype=torch.float32)
+    return (volume / foreground_percentile(volume, 99.5))[None, None]
 
 
 def measure(run: Callable[[], Any], device: torch.device) -> dict[str, float]:
