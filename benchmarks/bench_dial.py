@@ -1,6 +1,6 @@
 """PSNR, SSIM and sharpness over network passes, for DDIM, DPM-Solver++ and restart, on split val.
 
-python benchmarks/bench_dial.py [--data ../shared/data] [--region 64] [--passes 1,2,4,8]
+python benchmarks/bench_dial.py [--data ../shared/data] [--region 64] [--passes 1,2,4,8] [--min_sharpness 0.5]
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--data", default="../shared/data")
     parser.add_argument("--region", type=int, default=64, help="side of the central cube, in voxels")
     parser.add_argument("--passes", default="1,2,4,8")
+    parser.add_argument("--min_sharpness", type=float, default=0.5, help="of the val volumes' slices")
     options = parser.parse_args()
     if not (Path(options.data) / "participants.tsv").is_file():
         print(f"no scans at {options.data}: the dial was not measured")
@@ -43,7 +44,7 @@ def main() -> None:
     config = ConfigParser(ConfigParser.load_config_file(evaluate_config()))
     preprocessing = config.get_parsed_content("preprocessing")
     model, rows = network(), []
-    for item in sharp_volumes(options.data, "val", min_sharpness=config["min_sharpness"]):
+    for item in sharp_volumes(options.data, "val", min_sharpness=options.min_sharpness):
         truth = CenterSpatialCrop([options.region] * 3)(preprocessing(item)["label"])
         truth = MetaTensor(torch.as_tensor(truth).float(), meta={"case": item["case"]})
         scan = thick_slice(truth, (4, 4, 4))[None]
