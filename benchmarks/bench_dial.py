@@ -16,7 +16,6 @@ from monai.data import MetaTensor
 from monai.transforms import CenterSpatialCrop
 
 from monai_diffens.data.bids import sharp_volumes
-from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.metrics import volume_metrics
 from monai_diffens.schedulers.dpm_solver import DPMSolverPlusPlusScheduler
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
@@ -42,7 +41,7 @@ def main() -> None:
         print(f"no scans at {options.data}: the dial was not measured")
         return
     config = ConfigParser(ConfigParser.load_config_file(evaluate_config()))
-    preprocessing = config.get_parsed_content("preprocessing")
+    preprocessing, inferer = (config.get_parsed_content(name) for name in ("preprocessing", "inferer"))
     model, rows = network(), []
     for item in sharp_volumes(options.data, "val", min_sharpness=options.min_sharpness):
         truth = CenterSpatialCrop([options.region] * 3)(preprocessing(item)["label"])
@@ -52,7 +51,7 @@ def main() -> None:
             for passes in map(int, options.passes.split(",")):
                 if restart is not None and passes == 1:
                     continue  # there is nothing to start again
-                inferer = DiffEnsemblerInferer(scheduler(), passes, restart=restart, progress=False)
+                inferer.scheduler, inferer.num_steps, inferer.restart = scheduler(), passes, restart
                 result = torch.as_tensor(inferer(scan, model)[0]).clamp(min=0)
                 plain = truth.as_tensor()[0]
                 figures = volume_metrics(result[0], plain, plain > 0, data_range=1.0)
@@ -63,7 +62,7 @@ def main() -> None:
 
 
 def evaluate_config() -> str:
-    """The bundle's evaluation, whose preprocessing makes the truth."""
+    """The bundle's evaluation, whose preprocessing makes the truth and whose inferer is what ships."""
     return str(Path(__file__).parents[1] / "bundles" / "diffensembler_sr" / "configs" / "evaluate.json")
 
 
