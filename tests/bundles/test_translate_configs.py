@@ -14,6 +14,8 @@ from config_parts import components
 
 import monai_diffens
 from monai_diffens.data.bids import CONTRASTS
+from monai_diffens.networks.regression_unet import RegressionUNet
+from monai_diffens.networks.weights import load_weights
 
 NAMES = ("inference", "train_planes", "train", "train_regression", "evaluate")
 OWN_NETWORK = ("train_planes", "train_regression")
@@ -69,6 +71,15 @@ def test_the_regression_baseline_trains_on_what_the_fusion_trains_on():
     assert [window] * 3 == crops[1]["roi_size"]
     priors = {tuple(part["prior_stds"]) for _, part in PARTS if "prior_stds" in part}
     assert len(priors) == 1
+
+
+def test_the_shipped_regression_baseline_is_small_and_trained():
+    path = BUNDLE / "models" / "regression.pt"
+    assert path.stat().st_size < 6e6
+    options = {key: value for key, value in CONFIGS["evaluate"]["regression_def"].items() if key[0] != "_"}
+    network = RegressionUNet(**options)
+    load_weights(network, path)
+    assert all(parameter.any() for parameter in network.unet.final_conv.parameters())
 
 
 def test_metadata():
