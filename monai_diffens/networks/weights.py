@@ -79,6 +79,27 @@ def load_planes(network: DiffEnsembler, folders: Mapping[str, str]) -> None:
             expert.load_state_dict(_read(found[-1])["ema"])
 
 
+def shrink_fusion(network: DiffEnsembler, share: float) -> None:
+    """Take back a part of what the fusion learned: its last convolution times ``share``.
+
+    Weights and bias are linear in it, so 0 is the plain average of the experts and 1 the learned fusion. A
+    fusion that was trained on few subjects is too sure of what it adds; the share is chosen on validation
+    samples.
+
+    Args:
+        network: its calibrator is changed.
+        share: 0 to 1.
+
+    Raises:
+        SystemExit: with one line, for another share.
+    """
+    if not 0 <= share <= 1:
+        raise SystemExit(f"fusion_share must lie between 0 and 1, got {share}")
+    with torch.no_grad():
+        for parameter in network.calibrator.conv_out.parameters():
+            parameter.mul_(share)
+
+
 def start_expert(denoiser: PlaneDenoiser, path: str | Path, planes: str | Sequence[str]) -> None:
     """Start training an expert from a stage 1 checkpoint, or from a bundle's model.pt.
 

@@ -10,7 +10,14 @@ import torch
 
 from monai_diffens.networks.plane_denoiser import PlaneDenoiser
 from monai_diffens.networks.slicing import PLANES
-from monai_diffens.networks.weights import load_planes, load_weights, save_weights, sha256_of, start_expert
+from monai_diffens.networks.weights import (
+    load_planes,
+    load_weights,
+    save_weights,
+    sha256_of,
+    shrink_fusion,
+    start_expert,
+)
 
 
 def record(path: Path, digest: str | None = None) -> Path:
@@ -214,3 +221,25 @@ def test_start_expert_says_what_does_not_fit(saved):
         start_expert, PlaneDenoiser(channels=(8,), norm_num_groups=4, num_head_channels=8), saved, "axial"
     )
     assert line.startswith(f"{saved} does not fit this expert: ")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_shrunk_fusion_lies_between_the_average_and_the_learned_one(tiny_ensembler, share):
+    network = tiny_ensembler()
+    x, timesteps = torch.randn(1, 2, 8, 8, 8), torch.tensor([999])
+
+    def predict(fusion: str) -> torch.Tensor:
+        network.fusion = fusion
+        with torch.no_grad():
+            return network(x, timesteps)
+
+    mean, learned = predict("mean"), predict("calibrated")
+    assert (learned - mean).abs().max() > 1e-3
+    shrink_fusion(network, share)
+    torch.testing.assert_close(predict("calibrated"), mean + share * (learned - mean), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_a_share_outside_of_0_to_1_is_refused(tiny_ensembler, share):
+    with pytest.raises(SystemExit, match="fusion_share must lie between 0 and 1"):
+        shrink_fusion(tiny_ensembler(), share)
