@@ -212,5 +212,5 @@ def _at_reference(means: Means, setting: str) -> list[str]:
         psnr, ssim = at_sharpness(points, "psnr_brain"), at_sharpness(points, "ssim_brain")
         if psnr is not None and ssim is not None:
             found.append(f"{method} {psnr:.2f} dB / {ssim:.3f}")
-    text = "; ".join(found) or "no curve reaches it"
+    text = "; ".join(found) or "no curve spans it"
     return [f"At sharpness {REFERENCE_SHARPNESS} (PSNR / SSIM inside the brain, along each curve): {text}."]

@@ -122,7 +122,7 @@ def test_interpolation_at_a_sharpness(line, sharpness, expected):
 
 @pytest.mark.parametrize(
     ("sharpness", "text"),
-    [((0.8, 1.0), "mean 28.00 dB / 0.850"), ((0.5, 0.6), "no curve reaches it")],
+    [((0.8, 1.0), "mean 28.00 dB / 0.850"), ((0.5, 0.6), "no curve spans it")],
     ids=["reached", "not reached"],
 )
 def test_what_the_curves_say_at_the_reference(tmp_path, sharpness, text):

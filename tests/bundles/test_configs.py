@@ -70,6 +70,11 @@ def test_configs_agree_on(key):
     assert all(value == used["inference"] for value in used.values()), used
 
 
+def test_figures_are_of_the_default_gain():
+    gains = {CONFIGS[name].get("residual_gain") for name in ("inference", "evaluate") if name in CONFIGS}
+    assert len(gains) == 1
+
+
 def test_planes_are_trained_as_the_model_uses_them():
     planes, inference = CONFIGS["train_planes"], CONFIGS["inference"]
     for key in ("scheduler", "device", "bundle_root"):
