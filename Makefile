@@ -7,10 +7,11 @@ TORTURE_ARGS ?= --kills 20 --seed 0
 LABEL_ARGS ?=
 BIN := $(VENV)/bin
 BUNDLES := $(patsubst %/models/model.pt,%,$(sort $(wildcard bundles/*/models/model.pt)))  # those with weights
+DATA ?= ../shared/data
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test train-smoke lint bench bundles download-test label-test deploy-test torture pacs-test dicom-tools docs
+.PHONY: help demo test train-smoke lint bench bundles download-test label-test deploy-test torture pacs-test dicom-tools docs evidence
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +45,29 @@ dicom-tools:  ## install the Debian packages of the DICOM checks: dicom3tools, d
 bench: $(VENV)/.installed  ## run every benchmarks/bench_*.py
 	@test -n "$(BENCHMARKS)" || { echo "no benchmarks/bench_*.py here" >&2; exit 1; }
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done
+
+# The tables are begun anew: rows that are there would be used again, whatever weights they are of.
+RUN = $(BIN)/python -m monai.bundle run
+SR = --bundle_root bundles/diffensembler_sr --dataset_dir $(DATA)
+SR_CONFIGS = bundles/diffensembler_sr/configs
+TRANSLATE = --bundle_root bundles/diffensembler_translate --dataset_dir $(DATA)
+T_CONFIGS = bundles/diffensembler_translate/configs
+TABLES = docs/results
+evidence: $(VENV)/.installed  ## measure everything in docs/results and the model cards again, on the test subjects: hours
+	@test -d "$(DATA)" || { echo "no data in $(DATA): set DATA" >&2; exit 1; }
+	rm -f $(TABLES)/*/*.csv $(TABLES)/trust/translation/*.csv
+	$(RUN) evaluate $(SR) --config_file $(SR_CONFIGS)/evaluate.json --output_dir $(TABLES)/super_resolution \
+		--update_card True --fusions "['calibrated','mean']" --dial "[[1,None],[1,None,1.25],[1,None,1.5],[1,None,2.0]]"
+	$(RUN) evaluate $(SR) --config_file $(SR_CONFIGS)/evaluate.json --output_dir $(TABLES)/super_resolution_dial \
+		--region "[80,80,80]"
+	$(RUN) evaluate $(TRANSLATE) --config_file $(T_CONFIGS)/evaluate.json \
+		--output_dir $(TABLES)/translation --update_card True --region "[80,80,80]"
+	$(RUN) calibrate $(SR) --config_file "['$(SR_CONFIGS)/evaluate.json','$(SR_CONFIGS)/trust.json']" \
+		--output_dir $(TABLES)/trust --region "[40,40,40]" --num_samples 3
+	$(RUN) check_lesions $(SR) --config_file "['$(SR_CONFIGS)/evaluate.json','$(SR_CONFIGS)/trust.json']" \
+		--output_dir $(TABLES)/trust --lesion_region "[48,48,48]" --dial "[[1,None]]" --fusions "['calibrated','mean']"
+	$(RUN) calibrate $(TRANSLATE) --config_file "['$(T_CONFIGS)/evaluate.json','$(T_CONFIGS)/trust.json']" \
+		--output_dir $(TABLES)/trust/translation --region "[40,40,40]" --num_samples 3 --dial "[[1,None]]"
 
 bundles: $(VENV)/.demo  ## write a release zip of every bundle that has weights, and SHA-256, to dist/
 	$(BIN)/python -m monai_diffens pack $(BUNDLES) --output_dir dist

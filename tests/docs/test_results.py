@@ -1,0 +1,43 @@
+"""What the documents say is what the tables in docs/results hold: nobody typed a figure."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from monai_diffens.apps.model_card import write_card
+from monai_diffens.apps.sweep_report import write_report
+from monai_diffens.engines.sweep import read_table
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs" / "results"
+TABLES = sorted(path.parent.name for path in RESULTS.glob("*/sweep.csv"))
+CARDS = {"diffensembler_sr": "super_resolution", "diffensembler_translate": "translation"}
+
+
+def test_there_are_results():
+    assert set(CARDS.values()) <= set(TABLES)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_report_is_what_its_table_gives(name, tmp_path):
+    written = (RESULTS / name / "sweep.md").read_text()
+    title, cases = written.splitlines()[0].removeprefix("# "), written.splitlines()[2]
+    note = cases.split(". ", 1)[1]
+    shutil.copy(RESULTS / name / "sweep.csv", tmp_path)
+    table = tmp_path / "sweep.csv"
+    assert write_report(table, title, note, pictured=[read_table(table)[0]["setting"]]).read_text() == written
+
+
+@pytest.mark.parametrize("bundle", CARDS)
+def test_model_card_and_metadata_are_what_the_table_gives(bundle, tmp_path):
+    root = ROOT / "bundles" / bundle
+    for name in ("docs/README.md", "configs/metadata.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(root / name, tmp_path / name)
+    config = json.loads((root / "configs" / "evaluate.json").read_text())
+    dial = (config["card_num_steps"], config["card_restart"], config.get("residual_gain", 1.0))
+    write_card(RESULTS / CARDS[bundle] / "sweep.csv", tmp_path, *dial)
+    for name in ("docs/README.md", "configs/metadata.json"):
+        assert (tmp_path / name).read_text() == (root / name).read_text(), name
