@@ -58,8 +58,11 @@ def pack(root: Path, folder: Path) -> Path:
     for needed in ("LICENSE", "docs/README.md", "docs/data_license.txt", WEIGHTS, RECORD):
         if needed not in files:
             raise BundleRejected(say("not_complete", name=root.name, file=needed))
-    if (root / RECORD).read_text(encoding="utf-8").split()[:1] != [sha256_of(root / WEIGHTS)]:
-        raise BundleRejected(say("manifest_differs", name=root.name, count=1, first=WEIGHTS))
+    for record in (name for name in files if name.endswith(".sha256")):
+        name = record.removesuffix(".sha256")
+        recorded = (root / record).read_text(encoding="utf-8").split()[:1]
+        if name not in files or recorded != [sha256_of(root / name)]:
+            raise BundleRejected(say("manifest_differs", name=root.name, count=1, first=name))
     files |= package_files()  # of the running package, over what a copy of the bundle may bring
     manifest = format_manifest({name: sha256_of(path) for name, path in files.items()})
     folder.mkdir(parents=True, exist_ok=True)

@@ -141,7 +141,7 @@ class ExpertReplay(Randomizable, Dataset):
             number = self.number_in(place)
             self.entries[place] = self.entry(number)
             if self.folder is not None:  # the one before it is needed again when killed before the checkpoint
-                self._file(number - 2 * self.draws).unlink(missing_ok=True)
+                _file(self.folder, number - 2 * self.draws).unlink(missing_ok=True)
 
     def number_in(self, place: int) -> int:
         """Number of the draw in a place of :attr:`entries`."""
@@ -152,7 +152,7 @@ class ExpertReplay(Randomizable, Dataset):
         """Draw ``number``, from its file where there is one."""
         if self.folder is None:
             return self.draw(number)
-        path = self._file(number)
+        path = _file(self.folder, number)
         if not path.is_file():
             save_atomically(self.draw(number), path)
         return torch.load(path, mmap=True, weights_only=True)
@@ -219,9 +219,9 @@ class ExpertReplay(Randomizable, Dataset):
         self.resumed = True
         self.entries = []
 
-    def _file(self, number: int) -> Path:
-        assert self.folder is not None
-        return self.folder / f"draw_{number:06d}.pt"
+
+def _file(folder: Path, number: int) -> Path:
+    return folder / f"draw_{number:06d}.pt"
 
 
 def _batch(volume: Tensor) -> Tensor:

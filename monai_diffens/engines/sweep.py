@@ -76,7 +76,7 @@ class DialSweep:
         inferer: DiffEnsemblerInferer,
         settings: Mapping[str, Mapping[str, Any]],
         fusions: Sequence[str],
-        dial: Sequence[Sequence[float | None]],
+        dial: Sequence[Sequence[Any]],
         output_dir: str | Path,
         region: Sequence[int] | None = None,
         device: str | torch.device = "cpu",
@@ -155,7 +155,7 @@ class DialSweep:
         for method, baseline in trial.baselines.items():
             measure(method, (0, None, 1.0), baseline)
         inputs = trial.inputs.to(self.device)
-        drawn: dict[tuple[Any, ...], Tensor] = {}
+        drawn: dict[tuple[Any, ...], dict[int, Tensor]] = {}
         for point in self.dial:
             for fusion in self.fusions:
                 measure(fusion, point, partial(self.restore, inputs, fusion, point, drawn, trial.scale))
@@ -165,7 +165,7 @@ class DialSweep:
         inputs: Tensor,
         fusion: str,
         point: DialPoint,
-        drawn: dict[tuple[Any, ...], Tensor] | None = None,
+        drawn: dict[tuple[Any, ...], dict[int, Tensor]] | None = None,
         scale: float = 1.0,
     ) -> Tensor:
         """One volume (1, X, Y, Z) of scaled conditions (1, M, X, Y, Z), on the CPU.
@@ -173,15 +173,17 @@ class DialSweep:
         ``drawn`` keeps the residuals of the case: other gains of the same passes need no network.
         """
         inferer = copy.copy(self.inferer)
-        inferer.fusion, inferer.drawn = fusion, drawn
+        inferer.fusion = fusion
+        if drawn is not None:
+            inferer.drawn = drawn.setdefault((fusion, *point[:2]), {})
         inferer.num_steps, inferer.restart, inferer.residual_gain = point
         return torch.as_tensor(inferer(inputs, self.network)[0]).clamp(min=0).cpu() * scale
 
 
-def dial_point(values: Sequence[float | None]) -> DialPoint:
+def dial_point(values: Sequence[Any]) -> DialPoint:
     """Passes, restart and gain of a dial's entry; the gain may be left out."""
-    steps, restart, *gain = values
-    return int(steps or 0), restart, float(gain[0] or 0) if gain else 1.0
+    steps, restart, gain = (*values, 1.0)[:3]
+    return int(steps), restart, float(gain)
 
 
 def row_key(row: Mapping[str, str]) -> tuple[str, ...]:

@@ -95,10 +95,9 @@ class DiffEnsemblerInferer(Inferer):
         non_negative: bool = False,
     ) -> None:
         super().__init__()
-        if num_samples < 1 or num_steps < 1:
-            raise ValueError(
-                f"num_steps and num_samples must be 1 or more, got {num_steps} and {num_samples}"
-            )
+        if min(num_steps, num_samples) < 1:
+            counts = f"{num_steps} and {num_samples}"
+            raise ValueError(f"num_steps and num_samples must be 1 or more, got {counts}")
         if spread and num_samples < 2:
             raise ValueError("a spread needs num_samples of 2 or more, got 1")
         if spread_scale <= 0:
@@ -130,8 +129,7 @@ class DiffEnsemblerInferer(Inferer):
         self.max_memory = max_memory
         self.project_experts = project_experts
         self.non_negative = non_negative
-        # a dict keeps the residuals drawn of one case, by settings: a sweep over gains needs each once
-        self.drawn: dict[tuple[Any, ...], Tensor] | None = None
+        self.drawn: dict[int, Tensor] | None = None  # residuals by seed, for who needs several gains of them
 
     def __call__(  # type: ignore[override]
         self, inputs: Tensor, network: DiffEnsembler, *args: Any, **kwargs: Any
@@ -179,13 +177,12 @@ class DiffEnsemblerInferer(Inferer):
         ) as bar:
             for number in range(self.num_samples):
                 seed = self.seed_of(case, number)
-                drawn = self.drawn if self.drawn is not None else {}
-                key = (seed, self.fusion, self.num_steps, self.restart)
-                if key not in drawn:
-                    drawn[key] = self.sample_residual(
+                drawn = {} if self.drawn is None else self.drawn
+                if seed not in drawn:
+                    drawn[seed] = self.sample_residual(
                         seed, cropped, network, measurement, region, bar, weights
                     )
-                samples.add(drawn[key])
+                samples.add(drawn[seed])
 
         def whole(part: Tensor) -> Tensor:
             volume = conditions.new_zeros(1, part.shape[1], *conditions.shape[2:])
@@ -195,9 +192,10 @@ class DiffEnsemblerInferer(Inferer):
         scale = self.residual_scale * self.residual_gain
         restored = from_residual(whole(samples.mean), base, scale)
         support = base > 0 if self.base == "brain" else torch.ones_like(base, dtype=torch.bool)
-        result = [
-            cut_off(restored, support, measurement, region) if self.non_negative else restored * support
-        ]
+        if self.non_negative:
+            result = [cut_off(restored, support, measurement, region)]
+        else:
+            result = [restored * support]
         if self.spread:
             result.append(whole(samples.std() * (scale * self.spread_scale)))
         if weights is not None:

@@ -83,9 +83,16 @@ def test_incomplete_bundles_are_not_packed(source, tmp_path, missing):
     assert not (tmp_path / "dist").exists()
 
 
-def test_wrong_weights_are_not_packed(source, tmp_path):
-    (source / "models" / "model.pt").write_bytes(b"others")
-    with pytest.raises(BundleRejected, match=r"models/model\.pt"):
+@pytest.mark.parametrize("name", ["model.pt", "regression.pt"])
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(b"others")])
+def test_weights_that_are_not_the_recorded_ones_are_not_packed(source, tmp_path, name, change):
+    models = source / "models"
+    if name != "model.pt":
+        for suffix in ("", ".sha256"):
+            shutil.copy(models / f"model.pt{suffix}", models / f"{name}{suffix}")
+        assert pack(source, tmp_path / "whole").is_file()
+    change(models / name)
+    with pytest.raises(BundleRejected, match=rf"models/{name}"):
         pack(source, tmp_path / "dist")
 
 

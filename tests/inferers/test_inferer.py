@@ -1,75 +1,16 @@
 """Conditions in, volume out: exact with a network that knows, reproducible, and true to the scan."""
 
-import numpy as np
 import pytest
 import torch
-from monai.data import DataLoader, Dataset, MetaTensor, list_data_collate
-from monai.engines import SupervisedEvaluator
+from monai.data import MetaTensor
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler, PNDMScheduler
-from monai.transforms import Lambdad
+from oracle import SCALE, SIZE, Oracle, collate, head, infer, knows_the_truth, repeats_the_noise
 
-from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.inferers.precision import computes_in_bf16
 from monai_diffens.inferers.region import PATCH_GRID
-from monai_diffens.networks.diff_ensembler import DiffEnsembler
-from monai_diffens.networks.predictions import FusedPrediction
-from monai_diffens.schedulers.prediction import from_clean
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 from monai_diffens.transforms.thick_slices import measurement_from_meta, thick_slice
 
-SIZE = (20, 24, 28)
 FACTORS = [(1, 1, 4), (2.5, 1, 1), (4, 4, 4)]
-SCALE = 0.07
-
-
-class Oracle:
-    """A network that answers with the clean sample that ``clean(x_t, conditions)`` names."""
-
-    def __init__(self, scheduler, clean) -> None:
-        self.scheduler, self.clean = scheduler, clean
-        self.calls: list[tuple[torch.Size, str, int, bool]] = []
-
-    check_fusion = DiffEnsembler.check_fusion
-    expert_names = expert_planes = ("axial", "coronal", "sagittal")
-    named_conditions = ()
-
-    def emphasis(self, condition_weights, plane_weights) -> None:
-        assert condition_weights is plane_weights is None
-
-    def predict(self, x_t, conditions, timesteps, fusion, step, emphasis, project=None) -> FusedPrediction:
-        self.calls.append((x_t.shape, fusion, step, torch.is_autocast_enabled("cpu")))
-        level = float(self.scheduler.alphas_cumprod[int(timesteps[0])])
-        clean = self.clean(x_t, conditions)
-        prediction = from_clean(clean, x_t, level, self.scheduler.prediction_type)
-        return FusedPrediction(prediction, torch.ones(1), torch.zeros(1))
-
-
-def knows_the_truth(x_t: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
-    """The residual to the truth, which is handed over as the second condition."""
-    return (conditions[:, 1:] - conditions[:, :1]) / SCALE
-
-
-def repeats_the_noise(x_t: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
-    return x_t
-
-
-def infer(scheduler=None, **options) -> DiffEnsemblerInferer:
-    options = {"num_steps": 2, "progress": False, "amp": False, "residual_scale": SCALE} | options
-    return DiffEnsemblerInferer(scheduler or TrailingDDIMScheduler(), **options)
-
-
-def head(case: str, factors=(1, 1, 4), seed: int = 0) -> MetaTensor:
-    """A thick-sliced ball on 0, (1, X, Y, Z), that remembers how it was sliced."""
-    generator = torch.Generator().manual_seed(seed)
-    grid = torch.meshgrid(*(torch.linspace(-1.3, 1.3, n) for n in SIZE), indexing="ij")
-    volume = (sum(axis**2 for axis in grid) < 1) * (0.4 + 0.5 * torch.rand(SIZE, generator=generator))
-    meta = {"filename_or_obj": f"/scans/{case}.nii.gz"}
-    return thick_slice(MetaTensor(volume[None], affine=np.diag([1, 2, 3, 1.0]), meta=meta), factors)
-
-
-def collate(*volumes: MetaTensor) -> MetaTensor:
-    """A batch as MONAI's DataLoader makes it."""
-    return list_data_collate([{"image": volume} for volume in volumes])["image"]
 
 
 @pytest.mark.parametrize("restart", [None, 0.5])
@@ -216,36 +157,6 @@ def test_first_of_several_samples_is_the_single_one(tiny_ensembler):
     torch.testing.assert_close(mean, (first + single(inputs, network).as_tensor()) / 2, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("fusion", ["calibrated", "mean", "alternate", "coronal"])
-def test_fusion_is_handed_on(fusion):
-    scheduler = TrailingDDIMScheduler()
-    network = Oracle(scheduler, repeats_the_noise)
-    infer(scheduler, fusion=fusion, num_steps=3)(torch.ones(1, 1, *SIZE), network)
-    assert [(mode, step) for _, mode, step, _ in network.calls] == [(fusion, 0), (fusion, 1), (fusion, 2)]
-
-
-def test_unknown_fusion_is_named_before_anything_runs():
-    network = Oracle(TrailingDDIMScheduler(), repeats_the_noise)
-    with pytest.raises(ValueError, match="unknown fusion 'best': use one of calibrated, mean"):
-        infer(fusion="best")(torch.ones(1, 1, *SIZE), network)
-    assert network.calls == []
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"num_steps": 0}, "got 0 and 1"),
-        ({"num_samples": 0}, "got 2 and 0"),
-        ({"num_samples": -3}, "1 or more"),
-        ({"amp": "on"}, "amp must be true, false or 'auto', got 'on'"),
-        ({"amp": None}, "amp must be"),
-    ],
-)
-def test_bad_arguments(options, message):
-    with pytest.raises(ValueError, match=message):
-        infer(**options)
-
-
 @pytest.mark.parametrize("gain", [0.5, 1.5, 2.5])
 def test_gain_scales_what_was_added_and_keeps_the_scan(gain):
     truth = torch.rand(1, *SIZE, generator=torch.Generator().manual_seed(0)) + 1.0
@@ -259,88 +170,6 @@ def test_gain_scales_what_was_added_and_keeps_the_scan(gain):
     torch.testing.assert_close(scaled - scan, gain * (plain - scan), atol=1e-4, rtol=0)
     measurement = measurement_from_meta(SIZE, scan.meta)
     torch.testing.assert_close(measurement(scaled.as_tensor()), measurement(truth), atol=2e-4, rtol=0)
-
-
-@pytest.mark.parametrize(("gain", "base"), [(0.0, "condition"), (-1.0, "condition"), (1.5, "brain")])
-def test_a_gain_that_means_nothing_is_refused(gain, base):
-    with pytest.raises(ValueError, match="residual_gain must be"):
-        infer(residual_gain=gain, base=base)
-
-
-@pytest.mark.parametrize("restart", [0.0, 1.0, 2.0])
-def test_bad_restart(restart):
-    scheduler = TrailingDDIMScheduler()
-    with pytest.raises(ValueError, match="restart must lie between 0 and 1"):
-        infer(scheduler, restart=restart)(torch.ones(1, 1, *SIZE), Oracle(scheduler, repeats_the_noise))
-
-
-@pytest.mark.parametrize(
-    ("amp", "avx512", "amx", "used"),
-    [
-        ("auto", False, False, False),
-        ("auto", True, False, True),
-        ("auto", False, True, True),
-        (True, False, False, True),
-        (False, True, True, False),
-    ],
-)
-def test_amp_is_used_where_the_processor_has_bf16(amp, avx512, amx, used, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    scheduler = TrailingDDIMScheduler()
-    network = Oracle(scheduler, repeats_the_noise)
-    inferer = infer(scheduler, amp=amp)
-    assert computes_in_bf16(amp, "cpu") is used
-    result = inferer(torch.ones(1, 1, *SIZE), network)
-    assert {autocast for *_, autocast in network.calls} == {used}
-    assert result.dtype == torch.float32
-
-
-def test_bf16_is_close_to_single_precision(tiny_ensembler):
-    network, inputs = tiny_ensembler(), collate(head("a"))
-    exact, fast = (infer(amp=amp)(inputs, network).as_tensor() for amp in (False, True))
-    assert 0 < (exact - fast).abs().max() < 0.1 * (exact - inputs.as_tensor()).abs().max()
-
-
-def test_metadata_comes_back(tiny_ensembler):
-    inputs = collate(head("a"), head("b", seed=1))
-    result = infer()(inputs, tiny_ensembler())
-    assert isinstance(result, MetaTensor) and result.shape == (2, 1, *SIZE)
-    assert torch.equal(result.affine, inputs.affine)
-    assert result.meta["filename_or_obj"] == ["/scans/a.nii.gz", "/scans/b.nii.gz"]
-    plain = infer()(inputs.as_tensor(), tiny_ensembler())
-    assert type(plain) is torch.Tensor
-
-
-@pytest.mark.parametrize("batch_size", [1, 2])
-def test_evaluator_of_monai_drives_it(tiny_ensembler, batch_size):
-    network, results = tiny_ensembler(), []
-    scans = [head("a"), head("b", (4, 1, 1), 1)]
-    keep = Lambdad("pred", lambda pred: results.append(pred) or pred)
-    loader = DataLoader(Dataset([{"image": scan} for scan in scans]), batch_size=batch_size)
-    SupervisedEvaluator(torch.device("cpu"), loader, network, inferer=infer(), postprocessing=keep).run()
-    for scan, result in zip(scans, results, strict=True):
-        expected = infer()(collate(scan), network)[0]
-        torch.testing.assert_close(result.as_tensor(), expected.as_tensor(), rtol=0, atol=1e-5)
-        assert result.meta["filename_or_obj"] == scan.meta["filename_or_obj"]
-        assert torch.equal(result.affine, scan.affine)
-        assert measurement_from_meta(SIZE, result.meta).axes == measurement_from_meta(SIZE, scan.meta).axes
-
-
-@pytest.mark.parametrize("progress", [True, False])
-def test_progress_bar_counts_the_passes(progress, capsys):
-    scheduler = TrailingDDIMScheduler()
-    inferer = infer(scheduler, num_steps=3, num_samples=2, progress=progress)
-    inferer(torch.ones(1, 1, 12, 12, 12), Oracle(scheduler, repeats_the_noise))
-    err = capsys.readouterr().err
-    assert ("denoising: 100%" in err and "6/6" in err) if progress else err == ""
-
-
-def test_network_gets_no_gradient(tiny_ensembler):
-    network = tiny_ensembler()
-    result = infer()(torch.ones(1, 1, 12, 12, 12), network)
-    assert not result.requires_grad
-    assert all(parameter.grad is None for parameter in network.parameters())
 
 
 def test_a_result_is_not_negative_and_agrees_better_than_one_cut_off(tiny_ensembler):
