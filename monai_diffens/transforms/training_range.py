@@ -138,9 +138,17 @@ class TrainingRange:
         return ScanTraits.of(scan, self.scaled_by)
 
     def intensity_excess(self, scan: ScanTraits) -> tuple[float, int]:
-        """How far the farthest percentile lies outside of the range, and which it is (an index)."""
+        """How far the farthest percentile lies outside of the range, and which it is (an index).
+
+        Scaled by the median, the percentiles below it may be as dark as they like: how much fluid a head holds
+        is a matter of age and disease. Scaled by the bright end they also tell of one far too bright, as the
+        skull of a CT. Too bright, they tell of a histogram as narrow as a CT's in both.
+        """
         low, high = self.intensities
-        outside = np.maximum(low - scan.intensities, scan.intensities - high)
+        too_dark = low - scan.intensities
+        if self.scaled_by == MEDIAN:
+            too_dark[np.array(PERCENTILES) < MEDIAN] = -np.inf
+        outside = np.maximum(too_dark, scan.intensities - high)
         return float(outside.max()), int(outside.argmax())
 
     def extent_excess(self, extent: NDArray[np.floating]) -> float:
