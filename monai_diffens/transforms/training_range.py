@@ -140,7 +140,7 @@ class TrainingRange:
     def intensity_excess(self, scan: ScanTraits) -> tuple[float, int]:
         """How far the farthest percentile lies outside of the range, and which it is (an index).
 
-        Scaled by the median, the percentiles below it may be as dark as they like: how much fluid a head holds
+        Scaled by the median, the percentiles below it may be as dark as they like: how much fluid a head has
         is a matter of age and disease. Scaled by the bright end they also tell of one far too bright, as the
         skull of a CT. Too bright, they tell of a histogram as narrow as a CT's in both.
         """
