@@ -7,7 +7,7 @@ from pathlib import Path
 
 from monai_diffens.apps.sweep_report import mean_rows
 from monai_diffens.engines.subset_sweep import REGRESSION
-from monai_diffens.engines.sweep import read_table
+from monai_diffens.engines.tables import read_table
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 SHOWN = {

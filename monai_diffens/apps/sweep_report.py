@@ -10,7 +10,8 @@ import numpy as np
 
 from monai_diffens.apps.markdown import markdown_row
 from monai_diffens.apps.paired_differences import paired_differences
-from monai_diffens.engines.sweep import read_table, row_key
+from monai_diffens.engines.sweep import row_key
+from monai_diffens.engines.tables import read_table
 
 METRICS = {
     "psnr": "PSNR box",
@@ -18,9 +19,12 @@ METRICS = {
     "ssim": "SSIM box",
     "psnr_matched": "PSNR matched",
     "ssim_brain": "SSIM brain",
+    "ms_ssim": "MS-SSIM box (3 scales)",
     "hfen": "HFEN",
     "inter_slice": "inter-slice",
     "sharpness": "sharpness",
+    "fid": "FID",
+    "mmd": "MMD",
     "psnr_label": "PSNR lesions",
     "ssim_label": "SSIM lesions",
     "consistency": "consistency",

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from monai_diffens.apps.markdown import markdown_row
-from monai_diffens.engines.sweep import read_table
+from monai_diffens.engines.tables import read_table
 
 SPREAD_COLUMNS = {
     "raw_within_1": "raw within 1",

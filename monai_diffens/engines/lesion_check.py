@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from monai_diffens.engines.spread_calibration import start_table
-from monai_diffens.engines.sweep import append_row, load_truth, read_table
+from monai_diffens.engines.sweep import load_truth
+from monai_diffens.engines.tables import append_row, read_table, start_table
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.transforms.lesions import Change, lesion_changes

@@ -13,7 +13,8 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from monai_diffens.engines.sweep import append_row, load_truth, read_table
+from monai_diffens.engines.sweep import load_truth
+from monai_diffens.engines.tables import append_row, read_table, start_table
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.metrics.uncertainty import fitted_floor, spread_metrics
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
@@ -135,16 +136,3 @@ def mean_floor(rows: Sequence[Mapping[str, str]], key: Mapping[str, str]) -> flo
     if not floors:
         raise ValueError(f"no val row of {', '.join(key[k] for k in same)}: the floor cannot be fitted")
     return float(np.mean(floors))
-
-
-def start_table(table: Path, weights_file: str | Path, column: str = "weights") -> str:
-    """Make the folder, drop a table of other weights, and return the mark of these, 12 digits of SHA-256.
-
-    A table without ``column``, of an earlier version, is dropped too.
-    """
-    weights = Path(f"{weights_file}.sha256").read_text(encoding="utf-8")[:12]
-    table.parent.mkdir(parents=True, exist_ok=True)
-    if any(row["weights"] != weights or column not in row for row in read_table(table)):
-        logger.warning("%s holds other figures or those of other weights: begun anew", table.name)
-        table.unlink()
-    return weights

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from monai_diffens.engines.sweep import DialSweep, Trial
 from monai_diffens.inferers.regression_inferer import RegressionInferer
-from monai_diffens.metrics import volume_metrics
+from monai_diffens.metrics import PatchRealism, volume_metrics
 from monai_diffens.metrics.masked import psnr, ssim_map
 from monai_diffens.transforms.conditions import StackConditionsd
 from monai_diffens.transforms.intensity import foreground_percentile
@@ -93,7 +93,7 @@ class SubsetSweep(DialSweep):
             baselines[REGRESSION] = partial(self.regress, inputs, self.regression, scale)
 
         def measure(result: Tensor) -> dict[str, Any]:
-            figures = translation_metrics(result[0], truth[0], volumes.get(LABEL_KEY))
+            figures = translation_metrics(result[0], truth[0], volumes.get(LABEL_KEY), self.realism)
             agrees: float | str = ""
             if self.target in chosen:
                 agrees = float((measurement(result) - measurement(truth)).abs().mean())
@@ -107,13 +107,16 @@ class SubsetSweep(DialSweep):
         return torch.as_tensor(result[0]).cpu() * scale
 
 
-def translation_metrics(pred: Tensor, truth: Tensor, lesions: Tensor | None = None) -> dict[str, Any]:
+def translation_metrics(
+    pred: Tensor, truth: Tensor, lesions: Tensor | None = None, realism: PatchRealism | None = None
+) -> dict[str, Any]:
     """Figures of a synthesised volume.
 
     Args:
         pred: (X, Y, Z), in the truth's units.
         truth: (X, Y, Z), 0 outside of the brain.
         lesions: (1, X, Y, Z), above 0 inside; None where nothing is labelled.
+        realism: measures "fid" and "mmd"; neither when None.
 
     Returns:
         Those of :func:`volume_metrics` and the further ones that :class:`SubsetSweep` describes; "" for those
@@ -123,6 +126,7 @@ def translation_metrics(pred: Tensor, truth: Tensor, lesions: Tensor | None = No
     pred, truth = (pred / peak).double(), (truth / peak).double()
     brain = truth > 0
     figures: dict[str, Any] = dict(volume_metrics(pred, truth, brain, data_range=1.0))
+    figures |= realism(pred, truth, brain) if realism else {}
     gain = (pred[brain] * truth[brain]).sum() / pred[brain].square().sum().clamp(min=1e-12)
     figures["psnr_matched"] = float(psnr(gain * pred[brain], truth[brain], 1.0))
     figures |= {"psnr_label": "", "ssim_label": ""}

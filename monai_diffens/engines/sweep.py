@@ -7,7 +7,6 @@ their curves of distortion against sharpness, never by PSNR alone.
 from __future__ import annotations
 
 import copy
-import csv
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +20,10 @@ from monai.data import MetaTensor
 from monai.transforms import CenterSpatialCrop
 from torch import Tensor
 
+from monai_diffens.engines.tables import MARK, append_row, read_table, start_table
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.inferers.residual import check_gain
-from monai_diffens.metrics import volume_metrics
+from monai_diffens.metrics import PatchRealism, volume_metrics
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
 
@@ -63,9 +63,13 @@ class DialSweep:
         settings: name -> {"factors": 3 slice spacings in voxels, "profile": "box" or "gaussian"}.
         fusions: fusion modes to sweep.
         dial: (num_steps, restart or None) pairs, or with the residual's gain behind them, 1 without.
-        output_dir: receives ``sweep.csv``; rows already in it are not computed again.
+        output_dir: receives ``sweep.csv``; rows already in it are not computed again. A table of other
+            weights is begun anew.
         region: side lengths of the central box that is restored, in voxels; the whole volume when None.
         device: where to run.
+        realism: measures "fid" and "mmd"; neither when None.
+        weights_files: files of all weights that the figures depend on; their hashes mark the rows (column
+            "weights"). None among them is left out.
     """
 
     def __init__(
@@ -80,6 +84,8 @@ class DialSweep:
         output_dir: str | Path,
         region: Sequence[int] | None = None,
         device: str | torch.device = "cpu",
+        realism: PatchRealism | None = None,
+        weights_files: Sequence[str | Path | None] = (),
     ) -> None:
         self.items = items
         self.preprocessing = preprocessing
@@ -91,6 +97,8 @@ class DialSweep:
         self.table = Path(output_dir) / "sweep.csv"
         self.region = region
         self.device = device
+        self.realism = realism
+        self.weights_files = tuple(weights_files)
         for fusion in self.fusions:
             network.check_fusion(fusion)
         for _, _, gain in self.dial:
@@ -98,7 +106,7 @@ class DialSweep:
 
     def run(self) -> Path:
         """Compute what is missing in the table, and return its path."""
-        self.table.parent.mkdir(parents=True, exist_ok=True)
+        self.mark = start_table(self.table, self.weights_files)
         done = {row_key(row) for row in read_table(self.table)}
         for item in self.items:
             loaded = self.load(item)
@@ -123,6 +131,7 @@ class DialSweep:
 
         def measure(result: Tensor) -> dict[str, Any]:
             figures = volume_metrics(result[0], truth[0], mask, data_range=1.0)
+            figures |= self.realism(result[0], truth[0], mask) if self.realism else {}
             return figures | {"consistency": float((measurement(result) - low).abs().mean())}
 
         baselines = {
@@ -148,6 +157,7 @@ class DialSweep:
             seconds = time.perf_counter() - started
             row: dict[str, Any] = dict(zip(KEYS, key, strict=True)) | trial.measure(result)
             row["seconds"] = seconds
+            row |= {MARK: self.mark} if self.mark else {}
             append_row(self.table, row)
             figures = {k: round(v, 3) for k, v in row.items() if isinstance(v, float)}
             logger.info("%s: %s", " ".join(key), figures)
@@ -201,26 +211,3 @@ def load_truth(
     if region is not None:
         truth = CenterSpatialCrop(region)(truth)
     return torch.as_tensor(truth).float()
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a sweep's table; empty when there is none."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Add a row, with a header when the file is new; columns that an old file lacks are added to it."""
-    rounded = {key: f"{value:.5g}" if isinstance(value, float) else value for key, value in row.items()}
-    rows, mode = read_table(path), "a"
-    header = list(rows[0]) if rows else list(row)
-    if not rows or not set(row) <= set(header):
-        header, mode = [*row, *(key for key in header if key not in row)], "w"
-    with path.open(mode, newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=header)
-        if mode == "w":
-            writer.writeheader()
-            writer.writerows(rows)
-        writer.writerow(rounded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .hfen import HFENMetric
 from .inter_slice import InterSliceErrorMetric
 from .masked import MaskedPSNRMetric, MaskedSSIMMetric
+from .realism import PatchRealism
 from .sharpness import SharpnessRatioMetric
 from .suite import volume_metrics
 from .volume_metric import VolumeMetric
@@ -14,6 +15,7 @@ __all__ = [
     "InterSliceErrorMetric",
     "MaskedPSNRMetric",
     "MaskedSSIMMetric",
+    "PatchRealism",
     "SharpnessRatioMetric",
     "VolumeMetric",
     "volume_metrics",

@@ -13,6 +13,7 @@ from .volume_metric import VolumeMetric
 
 SSIM_SIGMA = 1.5
 SSIM_RADIUS = 5
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001)
 
 
 def _check_range(data_range: float) -> float:
@@ -57,6 +58,13 @@ def ssim_map(pred: torch.Tensor, truth: torch.Tensor, data_range: float) -> torc
     Raises:
         ValueError: data_range is not a positive number.
     """
+    return ssim_maps(pred, truth, data_range)[0]
+
+
+def ssim_maps(
+    pred: torch.Tensor, truth: torch.Tensor, data_range: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The map of :func:`ssim_map`, and its factor of contrast and structure alone, each (X, Y, Z)."""
     c1, c2 = (0.01 * _check_range(data_range)) ** 2, (0.03 * data_range) ** 2
     pairs = ((pred, None), (truth, None), (pred, pred), (truth, truth), (pred, truth))
     mu_p, mu_t, pp, tt, pt = (
@@ -64,7 +72,43 @@ def ssim_map(pred: torch.Tensor, truth: torch.Tensor, data_range: float) -> torc
     )
     mean_product, mean_squares = mu_p * mu_t, mu_p**2 + mu_t**2
     structure = (2 * (pt - mean_product) + c2) / (pp + tt - mean_squares + c2)
-    return (2 * mean_product + c1) / (mean_squares + c1) * structure
+    return (2 * mean_product + c1) / (mean_squares + c1) * structure, structure
+
+
+def ms_ssim(
+    pred: torch.Tensor, truth: torch.Tensor, data_range: float, structure: torch.Tensor | None = None
+) -> torch.Tensor | None:
+    """Multi-scale SSIM of a whole box over three scales: 1, 2 and 4 voxels.
+
+    It is MONAI's MultiScaleSSIMMetric with the first three weights of Wang et al. (2003), made to sum to 1,
+    here with a separable window, several times as fast. The usual five scales need sides above 160 voxels,
+    more than a brain has in every direction; three are another number than five, and the same for all boxes.
+
+    Args:
+        pred: shape (X, Y, Z), float64.
+        truth: same shape.
+        data_range: range of values that both may take, in their unit.
+        structure: second map of :func:`ssim_maps` of the two, where it is there already.
+
+    Returns:
+        Scalar, 1 for equal volumes; None where a side has fewer than 44 voxels, as MONAI wants it.
+
+    Raises:
+        ValueError: data_range is not a positive number.
+    """
+    if min(truth.shape) // (len(MS_SSIM_WEIGHTS) - 1) ** 2 <= 2 * SSIM_RADIUS:
+        return None
+    interior = (slice(SSIM_RADIUS, -SSIM_RADIUS),) * 3
+    value = torch.ones((), dtype=truth.dtype, device=truth.device)
+    for scale, weight in enumerate(MS_SSIM_WEIGHTS):
+        if scale:
+            pred, truth = (torch.nn.functional.avg_pool3d(v[None, None], 2)[0, 0] for v in (pred, truth))
+        if scale or structure is None:
+            full, structure = ssim_maps(pred, truth, data_range)
+        last = scale == len(MS_SSIM_WEIGHTS) - 1
+        mean = (full if last else structure)[interior].mean()
+        value = value * mean.clamp(min=0) ** (weight / sum(MS_SSIM_WEIGHTS))
+    return value
 
 
 class _MaskedMetric(VolumeMetric):

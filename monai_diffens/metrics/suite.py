@@ -7,7 +7,7 @@ import torch
 from .gaussian import laplacian_of_gaussian
 from .hfen import hfen
 from .inter_slice import inter_slice_error
-from .masked import SSIM_RADIUS, psnr, ssim_map
+from .masked import SSIM_RADIUS, ms_ssim, psnr, ssim_map, ssim_maps
 from .sharpness import sharpness_ratio
 from .volume_metric import checked_volumes
 
@@ -20,10 +20,11 @@ def volume_metrics(
 ) -> dict[str, float]:
     """Measure one generated volume against its truth.
 
-    Whole box: "psnr" and "ssim", of the volumes as given. Inside the mask, not eroded: "psnr_brain",
-    "ssim_brain", "hfen", "inter_slice" and "sharpness". For these five the voxels outside the mask are first
-    set to the truth's, so that they depend on nothing outside: masking an output, or not, changes none of
-    them. (The edge of a skull-stripped brain is then shared by all outputs, and counts as detail.)
+    Whole box: "psnr", "ssim" and "ms_ssim", of the volumes as given. Inside the mask, not eroded:
+    "psnr_brain", "ssim_brain", "hfen", "inter_slice" and "sharpness". For these five the voxels outside the
+    mask are first set to the truth's, so that they depend on nothing outside: masking an output, or not,
+    changes none of them. (The edge of a skull-stripped brain is then shared by all outputs, and counts as
+    detail.)
 
     Args:
         pred: generated volume, shape (X, Y, Z), each side at least 11.
@@ -36,6 +37,8 @@ def volume_metrics(
             psnr, psnr_brain: in dB, infinite for equal voxels.
             ssim: mean of the 3D map (Gaussian window, sigma 1.5, 11 voxels a side) over the voxels whose
                 window fits, as MONAI and skimage; ssim_brain: mean over the mask.
+            ms_ssim: of three scales, which is not the usual one of five (:func:`~.masked.ms_ssim`); left out
+                where a side has fewer than 44 voxels.
             hfen: high-frequency error norm, sigma 1.5 voxels; 0 is perfect.
             inter_slice: relative error of the steps between slices, mean of three axes; 0 is perfect.
             sharpness: std of the Laplacian of Gaussian, sigma 1 voxel, over the truth's; 1 is perfect.
@@ -53,13 +56,17 @@ def volume_metrics(
     interior = (slice(SSIM_RADIUS, -SSIM_RADIUS),) * 3
     fine_pred, fine_truth = (laplacian_of_gaussian(v, SHARPNESS_SIGMA)[inside] for v in (brain, truth))
     edge_pred, edge_truth = (laplacian_of_gaussian(v, HFEN_SIGMA)[inside] for v in (brain, truth))
+    full, structure = ssim_maps(pred, truth, data_range)
     values = {
         "psnr": psnr(pred, truth, data_range),
         "psnr_brain": psnr(pred[inside], truth[inside], data_range),
-        "ssim": ssim_map(pred, truth, data_range)[interior].mean(),
+        "ssim": full[interior].mean(),
         "ssim_brain": ssim_map(brain, truth, data_range)[inside].mean(),
         "hfen": hfen(edge_pred, edge_truth),
         "inter_slice": inter_slice_error(brain, truth, inside),
         "sharpness": sharpness_ratio(fine_pred, fine_truth),
     }
+    multi_scale = ms_ssim(pred, truth, data_range, structure)
+    if multi_scale is not None:
+        values["ms_ssim"] = multi_scale
     return {name: float(value) for name, value in values.items()}

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from monai_diffens.apps.sweep_report import METRICS, at_sharpness, curve, mean_rows, write_report
-from monai_diffens.engines.sweep import KEYS, append_row, read_table, row_key
+from monai_diffens.engines.sweep import KEYS, row_key
+from monai_diffens.engines.tables import append_row, read_table
 
 SETTINGS = ("x4 pooled", "5 mm")
 METHODS = (

@@ -8,7 +8,7 @@ import pytest
 
 from monai_diffens.apps.model_card import write_card
 from monai_diffens.apps.sweep_report import write_report
-from monai_diffens.engines.sweep import read_table
+from monai_diffens.engines.tables import read_table
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"

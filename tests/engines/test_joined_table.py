@@ -4,7 +4,8 @@ import pytest
 
 from monai_diffens.engines.joined_table import join_tables, own_folder, own_share
 from monai_diffens.engines.processes import local_device, start_processes
-from monai_diffens.engines.sweep import KEYS, append_row, read_table
+from monai_diffens.engines.sweep import KEYS
+from monai_diffens.engines.tables import append_row, read_table, weights_mark
 
 
 def row(case: str, method: str, seconds: float) -> dict:
@@ -34,3 +35,14 @@ def test_one_process_has_everything(tmp_path):
     assert local_device().type in ("cpu", "cuda")
     with pytest.raises(SystemExit, match="started by torchrun"):
         start_processes()
+
+
+def test_rows_of_other_weights_are_left_out(tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    mark = weights_mark(tmp_path / "model.pt")
+    for number, (case, weights) in enumerate((("a", mark), ("b", "0123456789ab"), ("c", mark))):
+        folder = tmp_path / f"process_{number}"
+        folder.mkdir()
+        append_row(folder / "sweep.csv", row(case, "mean", 1.0) | {"weights": weights})
+    table = join_tables(tmp_path, [{"case": case} for case in "abc"], [tmp_path / "model.pt"])
+    assert [each["case"] for each in read_table(table)] == ["a", "c"]

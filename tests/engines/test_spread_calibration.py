@@ -12,7 +12,7 @@ from monai_diffens.apps.trust_report import write_lesion_report, write_spread_re
 from monai_diffens.data.bids import label_path, labelled_volumes
 from monai_diffens.engines.lesion_check import LesionCheck, recovered
 from monai_diffens.engines.spread_calibration import SpreadCalibration, mean_floor
-from monai_diffens.engines.sweep import read_table
+from monai_diffens.engines.tables import read_table
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 

@@ -7,9 +7,10 @@ from monai_diffens.apps.sweep_report import write_report
 from monai_diffens.apps.trust_report import write_spread_report
 from monai_diffens.engines.subset_calibration import SubsetSpreadCalibration
 from monai_diffens.engines.subset_sweep import SubsetSweep, all_subsets, translation_metrics
-from monai_diffens.engines.sweep import read_table
+from monai_diffens.engines.tables import read_table
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.inferers.regression_inferer import RegressionInferer
+from monai_diffens.metrics.realism import patch_realism
 from monai_diffens.networks.regression_unet import RegressionUNet
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 from monai_diffens.transforms.thick_slices import measurement_for
@@ -158,3 +159,22 @@ def test_figures_by_hand():
     error = (0.5 * truth[inside] / peak).square().mean()
     assert bright["psnr_label"] == pytest.approx(float(-10 * error.log10()), abs=0.05)
     assert translation_metrics(truth, truth)["psnr_label"] == ""
+
+
+def test_realism_and_the_weights_are_columns(sweep, tmp_path):
+    (tmp_path / "model.pt.sha256").write_text("0123456789abcdef  model.pt\n")
+    generator = torch.Generator().manual_seed(0)
+    data = {key: torch.rand(1, 64, 64, 64, generator=generator) + 0.5 for key in CONTRASTS}
+    realism = patch_realism()
+    small = sweep(
+        items=[{"case": "sub-1"}],
+        preprocessing=lambda item: data,
+        settings={"FLAIR": {"contrasts": ["FLAIR"]}},
+        fusions=(),
+        realism=realism,
+        weights_files=[tmp_path / "model.pt"],
+    )
+    (row,) = read_table(small.run())
+    assert row["weights"] == "0123456789ab" and row["method"] == "restored spline"
+    assert float(row["fid"]) > 1 and float(row["mmd"]) > 0.01
+    assert "| FID | MMD |" in write_report(small.table, "Title").read_text()

@@ -2,14 +2,17 @@
 
 import copy
 import csv
+from hashlib import sha256
 
 import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_diffens.engines.sweep import KEYS, DialSweep, append_row, read_table
+from monai_diffens.engines.sweep import KEYS, DialSweep
+from monai_diffens.engines.tables import append_row, read_table, weights_mark
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.metrics import volume_metrics
+from monai_diffens.metrics.realism import patch_realism
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
 
@@ -174,3 +177,49 @@ def test_table_is_plain_csv_with_one_header(tmp_path):
             ["a, b", "31.235", "1"],
             ["a, b", "62.469", "2"],
         ]
+
+
+def test_rows_of_other_weights_are_not_used(sweep, tmp_path):
+    files = [tmp_path / "model.pt", tmp_path / "encoder.pt"]
+    for file in files:
+        file.write_bytes(file.name.encode())
+    (tmp_path / "model.pt.sha256").write_text("0123456789abcdef  model.pt\n")
+    options = {"weights_files": [*files, None], "settings": {"x2": {"factors": [2, 2, 2]}}, "dial": DIAL[:1]}
+    rows = read_table(sweep(**options)[0].run())
+    mark = f"0123456789ab+{sha256(b'encoder.pt').hexdigest()[:12]}"
+    assert {row["weights"] for row in rows} == {mark}
+    again, runs = sweep(**options)
+    assert read_table(again.run()) == rows and runs == []
+    files[1].write_bytes(b"another")
+    renewed, runs = sweep(**options)
+    rows = read_table(renewed.run())
+    assert len(runs) == 4 and {row["weights"] for row in rows} == {weights_mark(files)} != {mark}
+
+    # neither is a table from before there were marks
+    renewed.table.unlink()
+    for row in rows:
+        append_row(renewed.table, {key: value for key, value in row.items() if key != "weights"})
+    old, runs = sweep(**options)
+    old.run()
+    assert len(runs) == 4
+
+
+def test_realism_is_a_column(sweep, tmp_path):
+    grid = torch.meshgrid(*[torch.linspace(-1, 1, 64)] * 3, indexing="ij")
+    texture = 0.3 + 0.6 * torch.rand(64, 64, 64, generator=torch.Generator().manual_seed(0))
+    truth = MetaTensor(((sum(axis**2 for axis in grid) < 1) * texture)[None])
+    options = {
+        "items": [{"label": "x", "case": "sub-1"}],
+        "preprocessing": lambda item: {**item, "label": truth},
+        "settings": {"4 mm": {"factors": [1, 1, 4]}},
+        "fusions": (),
+        "realism": patch_realism(),
+    }
+    rows = read_table(sweep(**options)[0].run())
+    assert [row["method"] for row in rows] == list(INTERPOLATIONS)
+    realism = patch_realism()
+    measurement = measurement_for((64, 64, 64), [1, 1, 4])
+    cubic = measurement.interpolate(measurement(truth.as_tensor())).clamp(min=0)
+    expected = realism(cubic[0], truth.as_tensor()[0], truth.as_tensor()[0] > 0)
+    assert {name: float(rows[0][name]) for name in expected} == pytest.approx(expected, rel=1e-3)
+    assert set(expected) == {"fid", "mmd"} and expected["fid"] > 1

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from monai.metrics import MultiScaleSSIMMetric
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from monai_diffens.metrics import (
@@ -17,6 +18,8 @@ from monai_diffens.metrics import (
     SharpnessRatioMetric,
     volume_metrics,
 )
+from monai_diffens.metrics.gaussian import gaussian_smooth
+from monai_diffens.metrics.masked import MS_SSIM_WEIGHTS
 
 KEYS = ["psnr", "psnr_brain", "ssim", "ssim_brain", "hfen", "inter_slice", "sharpness"]
 BRAIN_KEYS = KEYS[1:2] + KEYS[3:]
@@ -95,3 +98,15 @@ def test_a_volume_smaller_than_the_window_is_refused(truth):
     small = truth[:, :10]
     with pytest.raises(ValueError, match="each side must have 11 voxels"):
         volume_metrics(small, small, torch.ones_like(small), 1.0)
+
+
+def test_ms_ssim_is_monais_of_three_scales_where_it_fits():
+    generator = torch.Generator().manual_seed(0)
+    t = gaussian_smooth(torch.rand(44, 47, 50, generator=generator, dtype=torch.double), 1.0, 4)
+    p = t + 0.2 * torch.rand(t.shape, generator=generator)
+    weights = torch.tensor(MS_SSIM_WEIGHTS)
+    reference = MultiScaleSSIMMetric(3, data_range=1.0, weights=(weights / weights.sum()).tolist())
+    value = volume_metrics(p, t, torch.ones_like(t), 1.0)["ms_ssim"]
+    assert value == pytest.approx(float(reference(p[None, None].float(), t[None, None].float())), abs=1e-4)
+    assert 0 < value < 0.99 and volume_metrics(t, t, torch.ones_like(t), 1.0)["ms_ssim"] == 1
+    assert "ms_ssim" not in volume_metrics(p[:43], t[:43], torch.ones_like(t[:43]), 1.0)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from monai_diffens.engines.sweep import KEYS, read_table
+from monai_diffens.engines.sweep import KEYS
+from monai_diffens.engines.tables import read_table
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.weights import save_weights
 
