@@ -57,7 +57,7 @@ evidence: $(VENV)/.installed  ## measure everything in docs/results and the mode
 	@test -d "$(DATA)" || { echo "no data in $(DATA): set DATA" >&2; exit 1; }
 	rm -f $(TABLES)/*/*.csv $(TABLES)/trust/translation/*.csv
 	$(RUN) evaluate $(SR) --config_file $(SR_CONFIGS)/evaluate.json --output_dir $(TABLES)/super_resolution \
-		--update_card True --fusions "['calibrated','mean']" --dial "[[1,None],[1,None,1.25],[1,None,1.5],[1,None,2.0]]"
+		--update_card True --fusions "['calibrated','mean']" --dial "[[1,None],[1,None,1.25],[1,None,1.5],[1,None,2.0],[1,None,2.5]]"
 	$(RUN) evaluate $(SR) --config_file $(SR_CONFIGS)/evaluate.json --output_dir $(TABLES)/super_resolution_dial \
 		--region "[80,80,80]"
 	$(RUN) evaluate $(TRANSLATE) --config_file $(T_CONFIGS)/evaluate.json \
