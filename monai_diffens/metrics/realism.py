@@ -109,6 +109,11 @@ class GaussianKernelFeatures:
         return torch.cat([phases.cos(), phases.sin()], dim=1) / math.sqrt(self.directions.shape[1])
 
 
+def shipped_encoder() -> str:
+    """The file of the encoder that comes with the package."""
+    return str(ENCODER_FILE)
+
+
 def patch_realism(encoder: str | Path | None = ENCODER_FILE) -> PatchRealism | None:
     """The metric with the encoder of a file.
 
