@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from monai_diffens.engines.sweep import KEYS
-from monai_diffens.engines.tables import read_table
+from monai_diffens.engines.tables import MARK, read_table
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.weights import save_weights
 
@@ -189,13 +189,13 @@ def test_two_processes_write_the_table_of_one(bundle, with_weights, arguments, s
     assert len({row["case"] for row in one}) == 2 and len(one) > 20
     keys, figures = [], []
     for table in (one, joined):
-        keys.append([tuple(row[key] for key in KEYS) for row in table])
+        keys.append([tuple(row[key] for key in (*KEYS, MARK)) for row in table])
         figures.append(
             [
                 {
                     name: float(value)
                     for name, value in row.items()
-                    if value and name not in (*KEYS, "seconds")
+                    if value and name not in (*KEYS, MARK, "seconds")
                 }
                 for row in table
             ]
