@@ -35,7 +35,8 @@ class PatchEncoder(nn.Module):
 
     def pooled(self, patches: Tensor) -> Tensor:
         """Features before they are standardised, (N, F) of patches (N, 1, X, Y, Z)."""
-        return torch.as_tensor(self.trunk(patches)).mean(dim=(2, 3, 4))
+        features: Tensor = self.trunk(patches)
+        return features.mean(dim=(2, 3, 4))
 
     def forward(self, patches: Tensor) -> Tensor:
         """Features (N, F) of patches (N, 1, X, Y, Z), intensities 1 at about the scan's 99.5th percentile."""
