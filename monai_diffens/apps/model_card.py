@@ -1,15 +1,17 @@
-"""Figures of a sweep, written into a bundle's model card and metadata: nothing is typed by hand."""
+"""Figures of a sweep and the cost of training, written into a bundle's model card."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from monai_diffens.apps.sweep_report import mean_rows
 from monai_diffens.engines.subset_sweep import REGRESSION
 from monai_diffens.engines.tables import read_table
 
-BEGIN, END = "<!-- results -->", "<!-- /results -->"
+RESULTS, COST = "results", "training cost"
 SHOWN = {
     "psnr_brain": "PSNR / dB",
     "psnr_matched": "PSNR matched / dB",
@@ -19,6 +21,14 @@ SHOWN = {
     "sharpness": "sharpness",
 }
 
+# Defaults of Green Algorithms (Lannelongue et al., Advanced Science 2021, doi:10.1002/advs.202100707):
+# power of one processor core, and of memory, overhead of a computing centre, emission of the world's grids.
+WATT_CORE = 12.0
+WATT_GIGABYTE = 0.3725
+GIGABYTES = 4
+OVERHEAD = 1.67
+GRAM_KWH = 475
+
 
 def write_card(
     table: str | Path, bundle_root: str | Path, num_steps: int, restart: float | None, gain: float = 1.0
@@ -27,13 +37,14 @@ def write_card(
 
     Args:
         table: CSV of :class:`~monai_diffens.engines.sweep.DialSweep`.
-        bundle_root: its ``docs/README.md`` and ``configs/metadata.json`` are rewritten.
+        bundle_root: its ``docs/README.md`` and ``configs/metadata.json`` are rewritten. Where the
+            metadata has ``training_cost``, the card tells that too.
         num_steps: passes of the setting shown (the bundle's default).
         restart: its restart.
         gain: its gain of the residual.
 
     Raises:
-        ValueError: when the table holds no such setting, or the card lacks the two marker lines.
+        ValueError: when the table holds no such setting, or the card lacks marker lines.
     """
     dial = (num_steps, "" if restart is None else str(restart), f"{gain:g}")
     rows = read_table(Path(table))
@@ -49,7 +60,6 @@ def write_card(
     shown = {name: head for name, head in SHOWN.items() if all(name in values for values in means.values())}
     cases = sorted({row["case"] for row in rows})
     lines = [
-        BEGIN,
         f"Means over {len(cases)} test volumes ({', '.join(cases)}), {num_steps} passes, restart {restart}, "
         + (f"gain {gain:g}, " if gain != 1 else "")
         + "inside the brain; data range 1 on volumes scaled by the truth's 99.5th foreground percentile.",
@@ -60,14 +70,6 @@ def write_card(
     for (setting, method), values in means.items():
         figures = " | ".join(f"{values[name]:.3f}" for name in shown)
         lines.append(f"| {setting} | {method} | {figures} |")
-    lines.append(END)
-
-    card = Path(bundle_root) / "docs" / "README.md"
-    text = card.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        raise ValueError(f"{card} lacks the lines {BEGIN} and {END}")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    card.write_text(before + "\n".join(lines) + after, encoding="utf-8")
 
     metadata = Path(bundle_root) / "configs" / "metadata.json"
     content = json.loads(metadata.read_text(encoding="utf-8"))
@@ -77,3 +79,37 @@ def write_card(
         if method in ("cubic", REGRESSION, "mean", "calibrated")
     }
     metadata.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+
+    card = Path(bundle_root) / "docs" / "README.md"
+    text = card.read_text(encoding="utf-8")
+    text = replace_block(text, RESULTS, lines)
+    if costs := content.get("training_cost"):
+        text = replace_block(text, COST, cost_lines(costs))
+    card.write_text(text, encoding="utf-8")
+
+
+def replace_block(text: str, name: str, lines: Sequence[str]) -> str:
+    """Put lines between the two marker lines of a card.
+
+    Raises:
+        ValueError: when the text lacks a marker.
+    """
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    if begin not in text or end not in text:
+        raise ValueError(f"the model card lacks the lines {begin} and {end}")
+    return "\n".join([text.split(begin)[0] + begin, *lines, end + text.split(end)[1]])
+
+
+def cost_lines(costs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Markdown table of what training the shipped weights took.
+
+    Args:
+        costs: file in ``models`` -> {"device": one processor core in words, "core_hours": time on it}.
+    """
+    watt = (WATT_CORE + GIGABYTES * WATT_GIGABYTE) * OVERHEAD
+    lines = ["| weights | device | core hours | energy / kWh | CO2e / g |", "|---|---|---|---|---|"]
+    for file, cost in costs.items():
+        energy = cost["core_hours"] * watt / 1000
+        figures = f"{cost['core_hours']:.1f} | {energy:.3f} | {energy * GRAM_KWH:.0f}"
+        lines.append(f"| `models/{file}` | {cost['device']} | {figures} |")
+    return lines

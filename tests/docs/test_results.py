@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_diffens.apps.model_card import write_card
+from monai_diffens.apps.model_card import cost_lines, write_card
 from monai_diffens.apps.sweep_report import write_report
 from monai_diffens.engines.tables import read_table
 
@@ -41,3 +41,18 @@ def test_model_card_and_metadata_are_what_the_table_gives(bundle, tmp_path):
     write_card(RESULTS / CARDS[bundle] / "sweep.csv", tmp_path, *dial)
     for name in ("docs/README.md", "configs/metadata.json"):
         assert (tmp_path / name).read_text() == (root / name).read_text(), name
+
+
+@pytest.mark.parametrize("bundle", CARDS)
+def test_what_training_cost_is_told_of_all_weights(bundle):
+    root = ROOT / "bundles" / bundle
+    costs = json.loads((root / "configs" / "metadata.json").read_text())["training_cost"]
+    assert set(costs) == {path.name for path in (root / "models").glob("*.pt")}
+    assert all(cost["core_hours"] > 0 for cost in costs.values())
+
+
+def test_energy_of_an_hour_by_hand():
+    line = cost_lines({"model.pt": {"device": "core", "core_hours": 10}})[-1]
+    assert (
+        line == "| `models/model.pt` | core | 10.0 | 0.225 | 107 |"
+    )  # (12 + 4 * 0.3725) W * 1.67 * 10 h, 475 g
