@@ -46,7 +46,7 @@ bench: $(VENV)/.installed  ## run every benchmarks/bench_*.py
 	@test -n "$(BENCHMARKS)" || { echo "no benchmarks/bench_*.py here" >&2; exit 1; }
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done
 
-# The tables are begun anew: rows that are there would be used again, whatever weights they are of.
+# The tables are begun anew: rows of the same weights that are there would be used again, whatever code made them.
 RUN = $(BIN)/python -m monai.bundle run
 SR = --bundle_root bundles/diffensembler_sr --dataset_dir $(DATA)
 SR_CONFIGS = bundles/diffensembler_sr/configs

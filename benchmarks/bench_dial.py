@@ -27,6 +27,7 @@ SAMPLERS = {
     "DDIM, restart 0.5": (TrailingDDIMScheduler, 0.5),
     "DPM-Solver++, restart 0.5": (DPMSolverPlusPlusScheduler, 0.5),
 }
+SHOWN = {"psnr_brain": "PSNR / dB, brain", "ssim_brain": "SSIM, brain", "sharpness": "sharpness, 1 = truth"}
 
 
 def main() -> None:
@@ -68,10 +69,8 @@ def evaluate_config() -> str:
 
 def draw(rows: list[dict]) -> None:
     """One curve a sampler, the mean over cases, a panel a figure."""
-    keys = [key for key in rows[0] if key not in ("case", "sampler", "passes")]
-    shown = [key for key in keys if any(part in key for part in ("psnr", "ssim", "sharp"))][:4]
-    figure, panels = plt.subplots(1, len(shown), figsize=(4 * len(shown), 3), layout="constrained")
-    for panel, key in zip(panels, shown, strict=True):
+    figure, panels = plt.subplots(1, len(SHOWN), figsize=(4 * len(SHOWN), 3), layout="constrained")
+    for panel, (key, name) in zip(panels, SHOWN.items(), strict=True):
         for sampler in SAMPLERS:
             passes = sorted({row["passes"] for row in rows if row["sampler"] == sampler})
             means = []
@@ -79,7 +78,10 @@ def draw(rows: list[dict]) -> None:
                 each = [row[key] for row in rows if (row["sampler"], row["passes"]) == (sampler, number)]
                 means.append(sum(each) / len(each))
             panel.plot(passes, means, "o-", label=sampler)
-        panel.set(xlabel="network passes", ylabel=key, xscale="log")
+        ticks = sorted({row["passes"] for row in rows})
+        panel.set_xscale("log", base=2)
+        panel.set_xticks(ticks, map(str, ticks))
+        panel.set(xlabel="network passes", ylabel=name)
     panels[0].legend(fontsize="x-small")
     figure.savefig(RESULTS / "dial.png", dpi=110)
 
