@@ -9,7 +9,7 @@ from typing import Any
 import ignite.distributed as idist
 
 from monai_diffens.engines.sweep import row_key
-from monai_diffens.engines.tables import MARK, append_row, read_table, weights_mark
+from monai_diffens.engines.tables import MethodMarks, append_row, read_table
 
 
 def own_share(items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -26,6 +26,7 @@ def join_tables(
     output_dir: str | Path,
     items: Sequence[Mapping[str, Any]],
     weights_files: Sequence[str | Path | None] = (),
+    method_weights: Mapping[str, Sequence[str | Path | None]] | None = None,
 ) -> Path | None:
     """Wait for all processes; the first one joins their tables, in the order of the items.
 
@@ -33,6 +34,7 @@ def join_tables(
         output_dir: holds the folders of :func:`own_folder`; receives ``sweep.csv``.
         items: all items, with ``case``.
         weights_files: as of :class:`~monai_diffens.engines.sweep.DialSweep`; rows of others are left out.
+        method_weights: likewise.
 
     Returns:
         The joined table, None in the other processes.
@@ -42,9 +44,9 @@ def join_tables(
         return None
     order = [str(item["case"]) for item in items]
     shards = sorted(Path(output_dir).glob("process_*/sweep.csv"))
-    mark = weights_mark(weights_files)
+    marks = MethodMarks(weights_files, method_weights)
     rows = [row for shard in shards for row in read_table(shard) if row["case"] in order]
-    rows = [row for row in rows if (row.get(MARK) or "") == mark]  # an earlier run had other weights
+    rows = [row for row in rows if marks.has(row)]  # an earlier run had other weights
     unique = {row_key(row): row for row in rows}  # an earlier run had other shares
     table = Path(output_dir) / "sweep.csv"
     table.unlink(missing_ok=True)

@@ -15,13 +15,14 @@ from monai_diffens.inferers.residual import target_base, to_residual
 
 
 class RegressionPrepareBatch(PrepareBatch):
-    """Drop conditions as the fusion's training does, and take the residual to the brain as the target.
+    """Drop conditions as the fusion's training does, and take the residual to the base as the target.
 
     Args:
         prior_stds: those of :class:`~monai_diffens.networks.regression_unet.RegressionUNet`, one a condition.
             The target comes with the smallest variance of those present, (B,), for a loss relative to it.
         held_out: subsets never trained on, see :class:`~monai_diffens.engines.fusion.FusionPrepareBatch`.
         residual_scale: divisor that brings residuals near unit variance.
+        base: what the residual is taken to, see :func:`target_base`.
     """
 
     def __init__(
@@ -29,10 +30,12 @@ class RegressionPrepareBatch(PrepareBatch):
         prior_stds: Sequence[float],
         held_out: Sequence[Sequence[int]] = (),
         residual_scale: float = 0.3,
+        base: str = "brain",
     ) -> None:
         self.stds = torch.tensor(prior_stds)
         self.draw = FusionPrepareBatch(len(prior_stds), held_out)
         self.residual_scale = residual_scale
+        self.base = base
 
     def __call__(
         self,
@@ -49,6 +52,6 @@ class RegressionPrepareBatch(PrepareBatch):
         present = image.flatten(2).any(dim=2).cpu()
         kept = self.draw.random_subsets(present | ~present.any(dim=1, keepdim=True))  # a crop may be empty
         conditions = image * kept.to(image.device)[:, :, None, None, None]
-        residual = to_residual(label, target_base(conditions, "brain"), self.residual_scale)
+        residual = to_residual(label, target_base(conditions, self.base), self.residual_scale)
         variance = torch.where(kept, self.stds, torch.ones_like(self.stds)).amin(dim=1) ** 2
         return conditions, (residual, variance.to(image.device)), (), {}

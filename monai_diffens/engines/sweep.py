@@ -20,7 +20,8 @@ from monai.data import MetaTensor
 from monai.transforms import CenterSpatialCrop
 from torch import Tensor
 
-from monai_diffens.engines.tables import MARK, append_row, read_table, start_table
+from monai_diffens.engines.baselines import Baseline, DialPoint, Drawn, restore_at, those_given
+from monai_diffens.engines.tables import MARK, MethodMarks, append_row, read_table, start_table
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.inferers.residual import check_gain
 from monai_diffens.metrics import PatchRealism, volume_metrics
@@ -30,9 +31,6 @@ from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
 logger = logging.getLogger(__name__)
 
 KEYS = ("setting", "case", "method", "num_steps", "restart", "gain")
-
-
-DialPoint = tuple[int, float | None, float]  # passes, restart, gain
 
 
 @dataclass
@@ -63,13 +61,15 @@ class DialSweep:
         settings: name -> {"factors": 3 slice spacings in voxels, "profile": "box" or "gaussian"}.
         fusions: fusion modes to sweep.
         dial: (num_steps, restart or None) pairs, or with the residual's gain behind them, 1 without.
-        output_dir: receives ``sweep.csv``; rows already in it are not computed again. A table of other
-            weights is begun anew.
+        output_dir: receives ``sweep.csv``; rows already in it are not computed again, those of other weights
+            are.
         region: side lengths of the central box that is restored, in voxels; the whole volume when None.
         device: where to run.
         realism: measures "fid" and "mmd"; neither when None.
         weights_files: files of all weights that the figures depend on; their hashes mark the rows (column
             "weights"). None among them is left out.
+        baselines: further methods by name; one that is None is left out.
+        method_weights: the files of those methods whose figures depend on other weights.
     """
 
     def __init__(
@@ -86,6 +86,8 @@ class DialSweep:
         device: str | torch.device = "cpu",
         realism: PatchRealism | None = None,
         weights_files: Sequence[str | Path | None] = (),
+        baselines: Mapping[str, Baseline | None] | None = None,
+        method_weights: Mapping[str, Sequence[str | Path | None]] | None = None,
     ) -> None:
         self.items = items
         self.preprocessing = preprocessing
@@ -98,7 +100,8 @@ class DialSweep:
         self.region = region
         self.device = device
         self.realism = realism
-        self.weights_files = tuple(weights_files)
+        self.baselines = those_given(baselines)
+        self.marks = MethodMarks(weights_files, method_weights)
         for fusion in self.fusions:
             network.check_fusion(fusion)
         for _, _, gain in self.dial:
@@ -106,7 +109,7 @@ class DialSweep:
 
     def run(self) -> Path:
         """Compute what is missing in the table, and return its path."""
-        self.mark = start_table(self.table, self.weights_files)
+        start_table(self.table, self.marks)
         done = {row_key(row) for row in read_table(self.table)}
         for item in self.items:
             loaded = self.load(item)
@@ -157,7 +160,8 @@ class DialSweep:
             seconds = time.perf_counter() - started
             row: dict[str, Any] = dict(zip(KEYS, key, strict=True)) | trial.measure(result)
             row["seconds"] = seconds
-            row |= {MARK: self.mark} if self.mark else {}
+            mark = self.marks.of(method)
+            row |= {MARK: mark} if mark else {}
             append_row(self.table, row)
             figures = {k: round(v, 3) for k, v in row.items() if isinstance(v, float)}
             logger.info("%s: %s", " ".join(key), figures)
@@ -165,29 +169,28 @@ class DialSweep:
         for method, baseline in trial.baselines.items():
             measure(method, (0, None, 1.0), baseline)
         inputs = trial.inputs.to(self.device)
-        drawn: dict[tuple[Any, ...], dict[int, Tensor]] = {}
+        drawn: dict[str, Drawn] = {name: {} for name in (*self.fusions, *self.baselines)}
         for point in self.dial:
             for fusion in self.fusions:
-                measure(fusion, point, partial(self.restore, inputs, fusion, point, drawn, trial.scale))
+                run = partial(self.restore, inputs, fusion, point, drawn[fusion], trial.scale)
+                measure(fusion, point, run)
+        for point in self.dial:
+            for name, other in self.baselines.items():
+                if other.has(point):
+                    measure(name, point, partial(other.restore, inputs, point, drawn[name]))
 
     def restore(
         self,
         inputs: Tensor,
         fusion: str,
         point: DialPoint,
-        drawn: dict[tuple[Any, ...], dict[int, Tensor]] | None = None,
+        drawn: Drawn | None = None,
         scale: float = 1.0,
     ) -> Tensor:
-        """One volume (1, X, Y, Z) of scaled conditions (1, M, X, Y, Z), on the CPU.
-
-        ``drawn`` keeps the residuals of the case: other gains of the same passes need no network.
-        """
+        """One volume (1, X, Y, Z) of scaled conditions (1, M, X, Y, Z), see :func:`restore_at`."""
         inferer = copy.copy(self.inferer)
         inferer.fusion = fusion
-        if drawn is not None:
-            inferer.drawn = drawn.setdefault((fusion, *point[:2]), {})
-        inferer.num_steps, inferer.restart, inferer.residual_gain = point
-        return torch.as_tensor(inferer(inputs, self.network)[0]).clamp(min=0).cpu() * scale
+        return restore_at(inferer, self.network, inputs, point, drawn) * scale
 
 
 def dial_point(values: Sequence[Any]) -> DialPoint:

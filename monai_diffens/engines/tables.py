@@ -1,4 +1,4 @@
-"""Tables of measurements: CSV that grows row by row, and is begun anew for other weights."""
+"""Tables of measurements: CSV that grows row by row; rows of other weights are dropped."""
 
 from __future__ import annotations
 
@@ -53,18 +53,51 @@ def weights_mark(files: str | Path | Sequence[str | Path | None]) -> str:
     return "+".join(marks)
 
 
-def start_table(
-    table: Path, weights_files: str | Path | Sequence[str | Path | None], column: str = MARK
-) -> str:
-    """Make the folder, drop a table of other weights, and return the mark of these (:func:`weights_mark`).
+class MethodMarks:
+    """Which mark the rows of a method have (:func:`weights_mark`).
 
-    A table without ``column``, of an earlier version, is dropped too. Where no weight file is given, rows
-    have no mark.
+    Args:
+        files: weights that the figures of all methods depend on.
+        methods: the files of those methods that depend on others instead: a new baseline so leaves the rows
+            of the model as they are.
     """
-    mark = weights_mark(weights_files)
+
+    def __init__(
+        self,
+        files: str | Path | Sequence[str | Path | None],
+        methods: Mapping[str, Sequence[str | Path | None]] | None = None,
+    ) -> None:
+        self.common = weights_mark(files)
+        self.methods = {name: weights_mark(each) for name, each in (methods or {}).items()}
+
+    def of(self, method: str) -> str:
+        """The mark of a method's rows."""
+        return self.methods.get(method, self.common)
+
+    def has(self, row: Mapping[str, str]) -> bool:
+        """Whether a row was made with these weights."""
+        return (row.get(MARK) or "") == self.of(row.get("method") or "")
+
+
+def start_table(
+    table: Path, weights: str | Path | Sequence[str | Path | None] | MethodMarks, column: str = MARK
+) -> str:
+    """Make the folder, drop the rows of other weights, and return the mark of these (:func:`weights_mark`).
+
+    Args:
+        table: CSV.
+        weights: files of all weights; a :class:`MethodMarks` where methods depend on different ones. Where
+            no file is given, rows have no mark.
+        column: a table without it, of an earlier version, is dropped too.
+    """
+    marks = weights if isinstance(weights, MethodMarks) else MethodMarks(weights)
     table.parent.mkdir(parents=True, exist_ok=True)
-    wanted = (column,) if mark else ()
-    if any((row.get(MARK) or "") != mark or not set(wanted) <= set(row) for row in read_table(table)):
-        logger.warning("%s holds other figures or those of other weights: begun anew", table.name)
+    wanted = {column} if marks.common else set()
+    rows = read_table(table)
+    kept = [row for row in rows if marks.has(row) and wanted <= set(row)]
+    if len(kept) < len(rows):
+        logger.warning("%s holds other figures or those of other weights: begun anew there", table.name)
         table.unlink()
-    return mark
+        for row in kept:
+            append_row(table, row)
+    return marks.common

@@ -29,6 +29,7 @@ from monai_diffens.inferers.sampling import (
     sample_with_prior,
 )
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
+from monai_diffens.networks.volume_denoiser import VolumeDenoiser
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
 logger = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ class DiffEnsemblerInferer(Inferer):
         self.drawn: dict[int, Tensor] | None = None  # residuals by seed, for who needs several gains of them
 
     def __call__(  # type: ignore[override]
-        self, inputs: Tensor, network: DiffEnsembler, *args: Any, **kwargs: Any
+        self, inputs: Tensor, network: DiffEnsembler | VolumeDenoiser, *args: Any, **kwargs: Any
     ) -> Tensor:
         """Sample one volume a case.
 
@@ -155,7 +156,7 @@ class DiffEnsemblerInferer(Inferer):
         return result
 
     @torch.no_grad()
-    def restore_case(self, inputs: Tensor, network: DiffEnsembler) -> Tensor:
+    def restore_case(self, inputs: Tensor, network: DiffEnsembler | VolumeDenoiser) -> Tensor:
         """Sample one case (1, M, X, Y, Z) -> (1, 1 and the maps, X, Y, Z)."""
         meta = inputs.meta if isinstance(inputs, MetaTensor) else {}
         conditions = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
@@ -206,7 +207,7 @@ class DiffEnsemblerInferer(Inferer):
         self,
         seed: int,
         conditions: Tensor,
-        network: DiffEnsembler,
+        network: DiffEnsembler | VolumeDenoiser,
         measurement: Measurement | None,
         region: Sequence[slice],
         bar: tqdm,

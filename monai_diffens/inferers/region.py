@@ -1,7 +1,12 @@
-"""The part of a volume that is sampled: empty space costs nothing."""
+"""The part of a volume that is sampled: empty space costs nothing. And windows of it, on the patch grid."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from monai.inferers import sliding_window_inference
 from monai.transforms.utils import generate_spatial_bounding_box
 from torch import Tensor
 
@@ -28,3 +33,32 @@ def foreground_box(conditions: Tensor, margin: int) -> tuple[slice, slice, slice
         for low, high, size in zip(start, stop, conditions.shape[2:], strict=True)
     )
     return x, y, z
+
+
+def on_patch_grid(
+    volume: Tensor, network: Callable[[Tensor], Tensor], window: int, overlap: float = 0.5
+) -> Tensor:
+    """Run a 3D network in MONAI's sliding windows, each of which begins on the patch grid.
+
+    MONAI pads a small volume on both sides and moves the last window back by any number of voxels, so the
+    volume is padded at its end beforehand.
+
+    Args:
+        volume: (B, C, X, Y, Z), its first voxel on the grid.
+        network: function of windows (B, C, w, w, w) to (B, n, w, w, w).
+        window: their side in voxels, a multiple of ``PATCH_GRID``.
+        overlap: of neighbouring windows; ``window`` times it is a multiple of ``PATCH_GRID`` too.
+
+    Returns:
+        (B, n, X, Y, Z).
+
+    Raises:
+        ValueError: when windows would leave the grid.
+    """
+    if window % PATCH_GRID or int(window * overlap) % PATCH_GRID:
+        raise ValueError(f"window {window} with overlap {overlap} leaves the grid of {PATCH_GRID} voxels")
+    shape = volume.shape[2:]
+    short = [max(window - size, -size % PATCH_GRID) for size in reversed(shape)]
+    padded = F.pad(volume, [each for size in short for each in (0, size)])
+    result = sliding_window_inference(padded, window, 1, network, overlap, mode="gaussian")
+    return torch.as_tensor(result)[..., : shape[0], : shape[1], : shape[2]]

@@ -1,4 +1,4 @@
-"""The baseline of an evaluation: MONAI's 3D U-Net that regresses the target at once, without diffusion."""
+"""A baseline of the evaluations: MONAI's 3D U-Net that regresses the target at once, without diffusion."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from monai.networks.nets import BasicUNet
 from torch import Tensor, nn
 
 from monai_diffens.inferers.residual import target_base
+from monai_diffens.networks.detail import detail_patches
 from monai_diffens.networks.slicing import from_patches, to_patches
 
 
@@ -18,7 +19,7 @@ class RegressionUNet(nn.Module):
 
     It has what the experts have: the same target, a patch stem as the calibrator's, and where a condition has
     a prior below 1 (the target's own low-resolution scan) it predicts what is left beside that scan, at unit
-    variance. Untrained it is that scan, or else the base.
+    variance. Untrained it is that scan, or else the base. Super-resolution has one condition and no prior.
 
     Args:
         num_conditions: M.
@@ -27,6 +28,9 @@ class RegressionUNet(nn.Module):
         prior_stds: of the experts, see :class:`~monai_diffens.networks.plane_denoiser.PlaneDenoiser`; at most
             one below 1.
         residual_scale: of the training.
+        base: what the residual is taken to, see :func:`target_base`; with "brain" it is 0 outside of it.
+        detail_gain: amplification of the detail of one condition, see :func:`detail_patches`; the conditions
+            as they are when None.
     """
 
     def __init__(
@@ -35,17 +39,23 @@ class RegressionUNet(nn.Module):
         channels: Sequence[int] = (32, 48, 64, 96, 128, 32),
         prior_stds: Sequence[float] = (1.0, 1.0, 1.0, 0.4),
         residual_scale: float = 0.3,
+        base: str = "brain",
+        detail_gain: float | None = None,
     ) -> None:
         super().__init__()
+        if detail_gain is not None and num_conditions > 1:
+            raise ValueError(f"detail_gain is for one condition, not for {num_conditions}")
         if len(prior_stds) != num_conditions or sum(std < 1 for std in prior_stds) > 1:
             raise ValueError(f"{num_conditions} priors are needed, at most one below 1: {prior_stds}")
         self.stem = 2
         self.divisor = self.stem * 2**4
         self.prior_stds = tuple(prior_stds)
         self.residual_scale = residual_scale
+        self.base = base
+        self.detail_gain = detail_gain
         self.unet = BasicUNet(
             spatial_dims=3,
-            in_channels=num_conditions * self.stem**3,
+            in_channels=num_conditions * self.stem**3 + (detail_gain is not None),
             out_channels=self.stem**3,
             features=tuple(channels),
         )
@@ -59,17 +69,21 @@ class RegressionUNet(nn.Module):
             conditions: (B, M, X, Y, Z) scaled, 0 where a case lacks one and outside of the brain.
 
         Returns:
-            (B, 1, X, Y, Z) residual to the base "brain", 0 outside of the brain.
+            (B, 1, X, Y, Z) residual to the base.
         """
         shape = conditions.shape[2:]
         # instance norm needs more than one voxel at the lowest level
         short = [max(2 * self.divisor - size, -size % self.divisor) for size in reversed(shape)]
         padding = [each for size in short for each in (0, size)]
-        patches = to_patches(F.pad(conditions, padding), self.stem)
+        padded = F.pad(conditions, padding)
+        if self.detail_gain is None:
+            patches = to_patches(padded, self.stem)
+        else:
+            patches = detail_patches(padded, self.stem, self.detail_gain)
         left = from_patches(self.unet(patches), self.stem)[..., : shape[0], : shape[1], : shape[2]]
-        brain = target_base(conditions, "brain")
         std = self.expected_std(conditions)[:, None, None, None, None]
-        return (self.expected(conditions) + std * left) * brain
+        residual = self.expected(conditions) + std * left
+        return residual * target_base(conditions, "brain") if self.base == "brain" else residual
 
     def expected(self, conditions: Tensor) -> Tensor:
         """Residual that the priors say, (B, 1, X, Y, Z): the low-resolution scan's, 0 without one."""

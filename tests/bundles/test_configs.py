@@ -17,7 +17,9 @@ from bundle_copies import BUNDLE, ROOT
 from config_parts import components
 
 import monai_diffens
+from monai_diffens.inferers.residual import RESIDUAL_SCALE
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
+from monai_diffens.networks.volume_denoiser import VolumeDenoiser
 
 CONFIGS = {
     path.stem: json.loads(path.read_text(encoding="utf-8"))
@@ -27,6 +29,8 @@ CONFIGS = {
 METADATA = json.loads((BUNDLE / "configs" / "metadata.json").read_text(encoding="utf-8"))
 SCHEMA = ROOT.parent / "shared" / "schema" / "meta_schema_20240725.json"
 TRAINING = [name for name, config in CONFIGS.items() if "train" in config]
+BASELINES = ("train_regression", "train_volume_diffusion")
+OWN_NETWORK = ("train_planes", *BASELINES)
 
 # MONAI warns whenever it reads a config.
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
@@ -65,7 +69,8 @@ def test_imports_and_expressions_are_python(name):
 @pytest.mark.parametrize("key", ["network_def", "scheduler", "device"])
 def test_configs_agree_on(key):
     alone = {name: config for name, config in CONFIGS.items() if not name.startswith("multi_gpu_")}
-    used = {name: config[key] for name, config in alone.items() if key in config and name != "train_planes"}
+    used = {name: config[key] for name, config in alone.items() if key in config}
+    used = {name: value for name, value in used.items() if key != "network_def" or name not in OWN_NETWORK}
     assert "inference" in used and "train" in used
     assert all(value == used["inference"] for value in used.values()), used
 
@@ -89,11 +94,12 @@ def test_scans_are_prepared_alike_in_training_and_evaluation():
     prepared = {name: CONFIGS[name]["train"]["deterministic_transforms"] for name in TRAINING}
     if "evaluate" in CONFIGS:
         prepared["evaluate"] = CONFIGS["evaluate"]["preprocessing"]["transforms"]
-    same = [[t for t in steps if not t["_target_"].endswith("SpatialPadd")] for steps in prepared.values()]
+    cuts = ("SpatialPadd", "CropForegroundd")
+    same = [[t for t in steps if not t["_target_"].endswith(cuts)] for steps in prepared.values()]
     assert all(steps == same[0] for steps in same)
     for key in ("dataset_dir", "bundle_root"):
         assert len({CONFIGS[name][key] for name in prepared}) == 1
-    assert len({part.get("residual_scale") for _, part in ALL_COMPONENTS}) == 1
+    assert {part.get("residual_scale", RESIDUAL_SCALE) for _, part in ALL_COMPONENTS} == {RESIDUAL_SCALE}
     scaled = [CONFIGS["inference"]["preprocessing"]["transforms"], same[0]]
     percentiles = [
         part.get("percentile")
@@ -102,6 +108,38 @@ def test_scans_are_prepared_alike_in_training_and_evaluation():
         if part["_target_"].endswith("ScaleForegroundPercentiled")
     ]
     assert len(percentiles) == 2 and percentiles[0] == percentiles[1]
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_baselines_train_on_what_the_planes_train_on(name):
+    planes, baseline = CONFIGS["train_planes"], CONFIGS[name]
+    items = "items"
+    for part in ("train", "validate"):
+        assert baseline[part][items] == planes[part][items]
+    for key in ("min_sharpness", "seed", "val_region", "val_factors", "clip_norm", "final_learning_rate"):
+        assert baseline[key] == planes[key]
+    changes = [config["train"]["random_transforms"][1:] for config in (planes, baseline)]
+    assert changes[1] == changes[0][:-1]  # the last takes slices
+    crop = baseline["train"]["random_transforms"][0]["roi_size"]
+    assert crop == [64, 64, 64]
+    if name == "train_regression":
+        assert baseline["network_def"] == CONFIGS["evaluate"]["regression_def"]
+        assert baseline["validate"]["inferer"] == CONFIGS["evaluate"]["regression_inferer"]
+        assert baseline["validate"]["inferer"]["window"] == crop[0]
+    else:
+        assert baseline["network_def"] == CONFIGS["evaluate"]["volume_diffusion_def"]
+        assert baseline["scheduler"] == planes["scheduler"]
+        assert inspect.signature(VolumeDenoiser).parameters["window"].default == crop[0]
+        same = CONFIGS["evaluate"]["inferer"] | {"fusion": "mean"}
+        assert CONFIGS["evaluate"]["volume_diffusion_inferer"] == same
+
+
+def test_the_3d_diffusion_is_as_large_as_the_model_and_has_its_stem():
+    ours, other = DiffEnsembler(), VolumeDenoiser()
+    sizes = [sum(p.numel() for p in network.parameters()) for network in (ours, other)]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.02)
+    expert = ours.bank.experts[0]
+    assert (expert.stem, expert.detail_gain) == (other.stem, other.detail_gain)
 
 
 # Metadata

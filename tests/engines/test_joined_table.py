@@ -46,3 +46,21 @@ def test_rows_of_other_weights_are_left_out(tmp_path):
         append_row(folder / "sweep.csv", row(case, "mean", 1.0) | {"weights": weights})
     table = join_tables(tmp_path, [{"case": case} for case in "abc"], [tmp_path / "model.pt"])
     assert [each["case"] for each in read_table(table)] == ["a", "c"]
+
+
+def test_methods_may_have_weights_of_their_own(tmp_path):
+    files = {}
+    for name in ("model.pt", "regression.pt"):
+        files[name] = tmp_path / name
+        files[name].write_bytes(name.encode())
+    marks = {"mean": weights_mark(files["model.pt"]), "regression": weights_mark(files["regression.pt"])}
+    (tmp_path / "process_0").mkdir()
+    for case, mark in (("a", marks["regression"]), ("b", marks["mean"])):
+        for method in marks:
+            append_row(tmp_path / "process_0" / "sweep.csv", row(case, method, 1.0) | {"weights": mark})
+    own = {"regression": [files["regression.pt"]]}
+    table = join_tables(tmp_path, [{"case": case} for case in "ab"], [files["model.pt"]], own)
+    assert [(each["case"], each["method"]) for each in read_table(table)] == [
+        ("a", "regression"),
+        ("b", "mean"),
+    ]

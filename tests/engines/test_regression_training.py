@@ -35,3 +35,11 @@ def test_subsets_target_and_variance(batch):
     whole = {subset[1:] for subset in seen if not subset[0]}
     assert len(whole) == 6 and (True, False, True) not in whole  # all seven but the one held out
     assert {subset[1:] for subset in seen if subset[0]} == {(True, False, False), (False, False, True)}
+
+
+def test_of_one_condition_the_residual_is_to_it(batch):
+    one = {"image": batch["image"][:, :1], "label": batch["label"]}
+    prepare = RegressionPrepareBatch([1.0], residual_scale=0.07, base="condition")
+    conditions, (residual, variance), *_ = prepare(one)
+    assert torch.equal(conditions, one["image"]) and variance.tolist() == [1.0] * 6
+    assert torch.allclose(0.07 * residual + conditions, one["label"], atol=1e-6)

@@ -3,8 +3,10 @@
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.inferers import SlidingWindowInferer
 from torch import nn
 
+from monai_diffens.inferers.agreement import ScanAgreement, cut_off
 from monai_diffens.inferers.regression_inferer import RegressionInferer
 from monai_diffens.transforms.conditions import StackConditionsd
 from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
@@ -54,3 +56,39 @@ def test_without_a_scan_it_is_the_networks_own(truth):
     inputs = StackConditionsd(("T1w", "FLAIR"))({"T1w": MetaTensor(truth)})["image"][None]
     result = RegressionInferer(window=16, measured_channel=1)(inputs, Constant())
     assert torch.allclose(torch.as_tensor(result)[0][truth > 0], torch.tensor(1.15), atol=1e-5)
+
+
+class Detail(nn.Module):
+    """A residual that depends on the conditions and on the place in the window."""
+
+    def forward(self, conditions: torch.Tensor) -> torch.Tensor:
+        return conditions.mean(dim=1, keepdim=True) + torch.linspace(0, 1, conditions.shape[-1])
+
+
+def test_with_base_brain_nothing_has_changed(truth):
+    inputs = stacked(truth)
+    result = RegressionInferer(window=16, measured_channel=1)(inputs, Detail())
+    plain, measure = inputs.as_tensor(), measurement_for(SHAPE, FACTORS)
+    brain = (plain > 0).any(dim=1, keepdim=True).float()
+    residual = SlidingWindowInferer(16, overlap=0.5, mode="gaussian")(plain, Detail())
+    residual = ScanAgreement(measure, plain[:, 1:], brain, 0.3)(residual)
+    expected = cut_off(brain + 0.3 * residual, brain > 0, measure, [slice(None)] * 3)
+    assert torch.equal(result.as_tensor(), expected)
+
+
+def test_of_one_scan_a_gain_adds_no_passes(truth):
+    low = thick_slice(MetaTensor(truth), FACTORS)[None]
+    options = {"window": 16, "base": "condition", "residual_scale": 0.07, "measured_channel": 0}
+    drawn, plain = {}, low.as_tensor()
+    for gain in (1.0, 2.0):
+        inferer = RegressionInferer(residual_gain=gain, margin=40, consistency=False, **options)
+        inferer.drawn = drawn
+        result = inferer(low, Detail()).as_tensor()
+        assert torch.allclose(result, (plain + gain * 0.07 * drawn[0]).clamp(min=0), atol=1e-6)
+    assert list(drawn) == [0]
+    agrees = RegressionInferer(residual_gain=2.0, **options)(low, Detail()).as_tensor()
+    measure = measurement_for(SHAPE, FACTORS)
+    assert torch.allclose(measure(agrees[0]), measure(truth), atol=2e-2)
+    assert not torch.allclose(measure(result[0]), measure(truth), atol=2e-2)
+    with pytest.raises(ValueError, match="residual_gain must be 1"):
+        RegressionInferer(residual_gain=2.0)

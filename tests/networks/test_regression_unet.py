@@ -1,10 +1,18 @@
 """The regression baseline: where it starts, what it is given, and what its shapes are."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
+from monai.networks.nets import BasicUNet
 from torch import nn
 
 from monai_diffens.networks.regression_unet import RegressionUNet
+from monai_diffens.networks.slicing import from_patches, to_patches
+from monai_diffens.networks.weights import load_weights
+
+TRANSLATE = Path(__file__).parents[2] / "bundles" / "diffensembler_translate"
 
 SHAPE = (19, 34, 40)  # no multiple of the network's strides
 
@@ -54,3 +62,35 @@ def test_priors_that_do_not_fit():
         RegressionUNet(num_conditions=2)
     with pytest.raises(ValueError, match="at most one below 1"):
         RegressionUNet(num_conditions=2, prior_stds=(0.4, 0.4))
+
+
+def test_of_one_condition_it_starts_at_that_and_sees_its_detail(conditions):
+    options = {"channels": (8,) * 6, "prior_stds": [1.0], "residual_scale": 0.07}
+    one = RegressionUNet(1, base="condition", detail_gain=10.0, **options)
+    scan = conditions[:, :1]
+    assert not one(scan).any()
+    with torch.no_grad():
+        for parameter in one.unet.final_conv.parameters():
+            nn.init.normal_(parameter, std=0.1)
+        residual = one.eval()(scan)
+        assert residual.shape == scan.shape and residual[scan == 0].any()
+        assert (one(scan + 0.02 * torch.randn_like(scan)) - residual).abs().max() > 0.1
+    with pytest.raises(ValueError, match="detail_gain is for one condition"):
+        RegressionUNet(detail_gain=10.0)
+
+
+def test_translations_shipped_weights_give_what_they_gave():
+    config = json.loads((TRANSLATE / "configs" / "evaluate.json").read_text())["regression_def"]
+    network = RegressionUNet(**{key: value for key, value in config.items() if key != "_target_"}).eval()
+    load_weights(network, TRANSLATE / "models" / "regression.pt")
+    unet = BasicUNet(3, 4 * 8, 8, features=config["channels"]).eval()
+    unet.load_state_dict({name.removeprefix("unet."): value for name, value in network.state_dict().items()})
+    grid = torch.meshgrid(*[torch.linspace(-1.1, 1.1, 64)] * 3, indexing="ij")
+    scans = (sum(axis**2 for axis in grid) < 1) * (0.5 + torch.rand(1, 4, 64, 64, 64))
+    for present in (True, False):
+        scans[:, 3] *= present
+        brain = (scans > 0).any(dim=1, keepdim=True).float()
+        left = from_patches(unet(to_patches(scans, 2)), 2)
+        expected = (scans[:, 3:] - brain) / 0.3 + 0.4 * left if present else left
+        with torch.no_grad():
+            assert torch.allclose(network(scans), expected * brain, rtol=0, atol=1e-6)

@@ -20,6 +20,7 @@ EXPERT = {"channels": [8, 16], "norm_num_groups": 4, "num_head_channels": 8}
 NETWORKS = {  # of other configs: the whole model
     "train_planes": EXPERT,
     "train_regression": {"channels": [8] * 6},
+    "train_volume_diffusion": EXPERT | {"window": 32, "overlap": 0.5},
 }
 MODEL = EXPERT | {"calibrator_channels": [8, 16]}
 SMALL = {

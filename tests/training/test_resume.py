@@ -20,6 +20,7 @@ SR, TRANSLATE = "diffensembler_sr", "diffensembler_translate"
         (SR, "train_planes", "train#dataset"),
         (SR, "train", None),
         (SR, "train", "train#source"),
+        (SR, "train_volume_diffusion", None),
         (TRANSLATE, "train_planes", None),
         (TRANSLATE, "train", None),
         (TRANSLATE, "train_regression", None),
