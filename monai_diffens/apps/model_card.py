@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_diffens.apps.sweep_report import mean_rows
-from monai_diffens.engines.subset_sweep import REGRESSION
+from monai_diffens.engines.baselines import REGRESSION, VOLUME_DIFFUSION
 from monai_diffens.engines.tables import read_table
 
 RESULTS, COST = "results", "training cost"
@@ -76,7 +76,7 @@ def write_card(
     content["eval_metrics"] = {
         f"{setting}, {method}": {name: round(values[name], 4) for name in shown}
         for (setting, method), values in means.items()
-        if method in ("cubic", REGRESSION, "mean", "calibrated")
+        if method in ("cubic", REGRESSION, VOLUME_DIFFUSION, "mean", "calibrated")
     }
     metadata.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.inferers.regression_inferer import RegressionInferer
 
+REGRESSION, VOLUME_DIFFUSION = "3D U-Net regression", "3D diffusion"  # as the bundles' tables call them
+
 DialPoint = tuple[int, float | None, float]  # passes, restart, gain
 Drawn = dict[tuple[int, float | None], dict[int, Tensor]]  # residuals by passes and restart, then by seed
 

@@ -11,6 +11,7 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
+from monai_diffens.engines.baselines import REGRESSION
 from monai_diffens.engines.sweep import DialSweep, Trial
 from monai_diffens.inferers.regression_inferer import RegressionInferer
 from monai_diffens.metrics import PatchRealism, volume_metrics
@@ -21,7 +22,6 @@ from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
 
 LABEL_KEY = "lesions"
 PEAK_PERCENTILE = 99.5
-REGRESSION = "3D U-Net regression"
 
 
 def all_subsets(contrasts: Sequence[str]) -> dict[str, dict[str, list[str]]]:

@@ -175,9 +175,9 @@ class DialSweep:
                 run = partial(self.restore, inputs, fusion, point, drawn[fusion], trial.scale)
                 measure(fusion, point, run)
         for point in self.dial:
-            for name, other in self.baselines.items():
+            for method, other in self.baselines.items():
                 if other.has(point):
-                    measure(name, point, partial(other.restore, inputs, point, drawn[name]))
+                    measure(method, point, partial(other.restore, inputs, point, drawn[method]))
 
     def restore(
         self,

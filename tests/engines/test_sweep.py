@@ -250,6 +250,7 @@ def test_baselines_are_methods_with_weights_of_their_own(sweep, baselines, tmp_p
     small, runs = sweep(**options)
     rows = read_table(small.run())
     assert rows[: len(before)] == before and runs == []  # rows of the model stay
+    assert {(row["setting"], row["case"]) for row in rows} == {("x2", "sub-1")}
     added = {key[2:]: row for row in rows[len(before) :] for key in keys([row])}
     assert list(added) == [
         ("3D U-Net regression", "1", "", "1"),
