@@ -22,7 +22,7 @@ from monai.utils import convert_to_tensor
 from torch import Tensor
 from tqdm import tqdm
 
-from monai_diffens.data.seeding import derived_seed
+from monai_diffens.data.seeding import Chance, chance_of
 from monai_diffens.inferers.agreement import ScanAgreement
 from monai_diffens.inferers.consistency import Measurement
 from monai_diffens.inferers.residual import RESIDUAL_SCALE, target_base, to_residual
@@ -160,14 +160,14 @@ class ExpertReplay(Randomizable, Dataset):
     @torch.no_grad()
     def draw(self, number: int) -> dict[str, Any]:
         """Run the experts on a random case at a random timestep of stratum ``number`` modulo ``draws``."""
-        random = np.random.RandomState(derived_seed(self.seed, number))
-        fraction = (number % self.draws + random.rand()) / self.draws
-        set_rnd(self.source, random.randint(2**31))
-        generator = torch.Generator().manual_seed(random.randint(2**31))
+        chance = self.chance(number)
+        fraction = (number % self.draws + chance.within_stratum) / self.draws
+        set_rnd(self.source, chance.source_seed)
+        generator = torch.Generator().manual_seed(chance.noise_seed)
         device = next(self.bank.parameters()).device
-        item = self.source[random.randint(len(self.source))]
+        item = self.source[chance.case]
         conditions, label = (_batch(item[key]).to(device) for key in ("image", "label"))
-        measurement = self.measurement(item["image"], conditions, leave_out=random.rand() < 0.5)
+        measurement = self.measurement(item["image"], conditions, leave_out=chance.leave_out)
         residual = to_residual(label, target_base(conditions, self.base), self.residual_scale)
         noise = torch.randn(residual.shape, generator=generator).to(device)
         timesteps = stratum_timesteps(
@@ -179,9 +179,10 @@ class ExpertReplay(Randomizable, Dataset):
         present = conditions[0].flatten(1).any(dim=1)
         if len(present) == 1:
             present[:] = True
-            predictions = self.bank(x_t, conditions, timesteps)
+            predictions = self.run_experts(x_t, conditions, timesteps, None)
         else:
-            predictions = self.bank(x_t, conditions, timesteps, present.repeat(len(self.bank.planes)))
+            experts = present.repeat(len(self.bank.planes))
+            predictions = self.run_experts(x_t, conditions, timesteps, experts)
         if measurement is not None:
             scan, base = conditions[:, [self.measured_channel]], target_base(conditions, self.base)
             agreement = ScanAgreement(measurement, scan, base, self.residual_scale)
@@ -196,6 +197,16 @@ class ExpertReplay(Randomizable, Dataset):
             "present": present.cpu(),
             "gram": (errors @ errors.T / errors.shape[1]).cpu(),
         }
+
+    def run_experts(
+        self, x_t: Tensor, conditions: Tensor, timesteps: Tensor, present: Tensor | None
+    ) -> Tensor:
+        """What the frozen experts say, (1, E, X, Y, Z); a subclass may keep more of it."""
+        return self.bank(x_t, conditions, timesteps, present)
+
+    def chance(self, number: int) -> Chance:
+        """What is random in draw ``number``, of the seed and the number alone."""
+        return chance_of(self.seed, number, len(self.source))
 
     def measurement(self, image: Tensor, conditions: Tensor, leave_out: bool) -> Measurement | None:
         """What the measured condition's scan saw of the target, or None without that condition.
