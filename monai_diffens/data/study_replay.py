@@ -139,9 +139,9 @@ class StudyReplay(ExpertReplay):
 def cut_maps(maps: Tensor, plane: str, box: Sequence[slice], patch: int) -> Tensor:
     """Part of a plane's maps (M, N, C, H / p, W / p) over a box of voxels whose ends are multiples of p."""
     volume = to_volume(maps.flatten(0, 1), plane, maps.shape[0])  # (M, C, ...), coarse in the plane
-    scaled: list[slice[Any, Any, Any]] = [
-        part if axis == plane_axis(plane) else slice(part.start // patch, part.stop // patch)
+    along = plane_axis(plane)
+    x, y, z = (
+        part if axis == along else slice(part.start // patch, part.stop // patch)
         for axis, part in enumerate(box)
-    ]
-    cut = volume[(..., *scaled)].float()
-    return to_slices(cut, plane).unflatten(0, (maps.shape[0], -1))
+    )
+    return to_slices(volume[:, :, x, y, z].float(), plane).unflatten(0, (maps.shape[0], -1))
