@@ -13,11 +13,12 @@ from monai.transforms import SpatialCrop
 from monai.transforms.utils import generate_spatial_bounding_box
 from torch import Tensor
 
+from monai_diffens.engines.baselines import DialPoint
 from monai_diffens.engines.feature_fusion import FeatureFusionStep
 from monai_diffens.engines.fusion import RelativeSquaredError, average_error
 from monai_diffens.engines.subset_sweep import SubsetSweep
-from monai_diffens.engines.sweep import DialPoint, dial_point
-from monai_diffens.engines.tables import append_row, read_table
+from monai_diffens.engines.sweep import dial_point
+from monai_diffens.engines.tables import MethodMarks, append_row, read_table
 from monai_diffens.engines.variant_training import FUSION_FILE, VariantTraining, claim, variant_of
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 
@@ -32,11 +33,18 @@ class CropSweep(SubsetSweep):
 
     Args:
         offsets: of the crops' centres from the centre of the target's foreground, in voxels.
-        **options: of :class:`SubsetSweep`; ``region`` is a crop's size.
+        weights_files: of :class:`SubsetSweep`.
+        **options: likewise; ``region`` is a crop's size.
     """
 
-    def __init__(self, offsets: Sequence[Sequence[int]], **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(
+        self,
+        offsets: Sequence[Sequence[int]],
+        weights_files: Sequence[str | Path | None] = (),
+        **options: Any,
+    ) -> None:
+        super().__init__(weights_files=weights_files, **options)
+        self.weights_files = tuple(weights_files)
         if self.region is None:
             raise ValueError("crops need a region")
         self.loaded: dict[str, dict[str, Tensor]] = {}
@@ -134,7 +142,7 @@ class AblationStudy:
         sweep.fusions = ("mean", "calibrated") if name == SHIPPED else ("calibrated",)
         sweep.table = folder / "sweep.csv"
         if (folder / FUSION_FILE).is_file():
-            sweep.weights_files = (*self.sweep.weights_files, folder / FUSION_FILE)
+            sweep.marks = MethodMarks((*self.sweep.weights_files, folder / FUSION_FILE))
         sweep.run()
 
     def subsets(self, present: Tensor) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BUNDLES, MODEL
 from monai.bundle import ConfigWorkflow
 
 from monai_diffens.apps.ablation_report import ABLATIONS, write_report
@@ -20,6 +19,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning"),
     pytest.mark.filterwarnings("ignore:Not all config files"),
 ]
+BUNDLES = Path(__file__).parents[2] / "bundles"
+TINY = {"channels": [8, 16], "norm_num_groups": 4, "num_head_channels": 8, "calibrator_channels": [8, 16]}
 VARIANTS = {
     "reference": {},
     "one": {"subjects": 1, "channels": [4, 8], "features": True},
@@ -35,7 +36,7 @@ def bundle(tmp_path_factory) -> Path:
     for name in ("evaluate", "train"):
         path = copy / "configs" / f"{name}.json"
         config = json.loads(path.read_text())
-        config["network_def"] |= MODEL
+        config["network_def"] |= TINY
         path.write_text(json.dumps(config))
     options = {key: value for key, value in config["network_def"].items() if key[0] != "_"}
     torch.manual_seed(0)
