@@ -68,6 +68,8 @@ evidence: $(VENV)/.installed  ## measure everything in docs/results and the mode
 		--output_dir $(TABLES)/trust --lesion_region "[48,48,48]" --dial "[[1,None]]" --fusions "['calibrated','mean']"
 	$(RUN) calibrate $(TRANSLATE) --config_file "['$(T_CONFIGS)/evaluate.json','$(T_CONFIGS)/trust.json']" \
 		--output_dir $(TABLES)/trust/translation --region "[40,40,40]" --num_samples 3 --dial "[[1,None]]"
+	$(RUN) segment $(TRANSLATE) --config_file "['$(T_CONFIGS)/evaluate.json','$(T_CONFIGS)/segment.json']" \
+		--output_dir $(TABLES)/segmentation
 
 bundles: $(VENV)/.demo  ## write a release zip of every bundle that has weights, and SHA-256, to dist/
 	$(BIN)/python -m monai_diffens pack $(BUNDLES) --output_dir dist

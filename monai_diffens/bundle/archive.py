@@ -33,7 +33,8 @@ from monai_diffens.transforms.messages import say
 DIGESTS = "SHA256SUMS"
 LARGEST = 2 << 30  # bytes, unpacked: weights of a bundle are below 25 MB a file
 WEIGHTS, RECORD = "models/model.pt", "models/model.pt.sha256"
-BASELINES = ("models/regression.pt", "models/volume_diffusion.pt")  # of the evaluation, where there are some
+# of the evaluation, where there are some
+BASELINES = ("models/regression.pt", "models/volume_diffusion.pt", "models/segmentation.pt")
 SHIPPED = ("LICENSE", "configs/", "docs/", WEIGHTS, RECORD, *BASELINES)  # and what begins so
 TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that zip can tell
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from monai.data import partition_dataset, select_cross_validation_folds
 
 from monai_diffens.data.bids import CONTRASTS, aligned_subjects, sharp_volumes
 from monai_diffens.data.writer import case_name
@@ -47,11 +49,11 @@ def training_cases(
         dataset_dir: BIDS folder, see :func:`~monai_diffens.data.bids.aligned_subjects`.
         split: train, val or test.
         data_list: JSON of lists "training", "validation" and "test" of items of contrast to path (relative to
-            the JSON's folder or absolute), the target among them; optionally ``case``.
+            the JSON's folder or absolute), the target among them; optionally ``case`` and ``lesions``.
         target: contrast to synthesise.
 
     Returns:
-        Items with a path for each contrast, and ``case``.
+        Items with a path for each contrast, ``case``, and ``lesions`` where there are labels.
 
     Raises:
         SystemExit: as :func:`training_volumes`.
@@ -60,7 +62,31 @@ def training_cases(
     if data_list is None:
         return aligned_subjects(dataset_dir, split, target)
     items = listed_items(data_list, split, target)
-    return [{key: value for key, value in item.items() if key in (*CONTRASTS, "case")} for item in items]
+    kept = (*CONTRASTS, "lesions", "case")
+    return [{key: value for key, value in item.items() if key in kept} for item in items]
+
+
+def cross_validation_fold(
+    items: Sequence[dict[str, str]], fold: int, num_folds: int, held_out: bool
+) -> list[dict[str, str]]:
+    """Items that one fold of a cross-validation leaves out, or all others.
+
+    Args:
+        items: cases; those without ``lesions`` are left out. Every ``num_folds``-th belongs to one fold, so
+            that sources that lie side by side in the list are spread over the folds.
+        fold: from 0.
+        num_folds: folds altogether.
+        held_out: the items that are left out, to validate on, instead of those to train on.
+
+    Raises:
+        SystemExit: with one line: no such fold, or fewer labelled items than folds.
+    """
+    labelled = [item for item in items if "lesions" in item]
+    if not 0 <= fold < num_folds <= len(labelled):
+        raise SystemExit(f"fold {fold} of {num_folds} cannot be made of {len(labelled)} labelled cases")
+    parts = partition_dataset(labelled, num_partitions=num_folds)
+    chosen = [number for number in range(num_folds) if (number == fold) == held_out]
+    return list(select_cross_validation_folds(parts, chosen))
 
 
 def listed_items(data_list: str | Path, split: str, needed: str) -> list[dict[str, str]]:

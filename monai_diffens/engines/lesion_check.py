@@ -17,14 +17,13 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 from monai_diffens.engines.sweep import load_truth
 from monai_diffens.engines.tables import append_row, read_table, start_table
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
-from monai_diffens.transforms.lesions import Change, lesion_changes
+from monai_diffens.transforms.lesions import Change, lesion_box, lesion_changes
 from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
 
 logger = logging.getLogger(__name__)
@@ -90,7 +89,7 @@ class LesionCheck:
             truth = load_truth(self.preprocessing, item)[0].numpy()
             label = load_truth(self.preprocessing, {**item, "label": item["lesion"]})[0].numpy() > 0
             for change in lesion_changes(truth, label, self.sizes, self.per_class):
-                box = _box(change.mask, self.region)
+                box = lesion_box(change.mask, self.region)
                 part = change.inside(box)
                 for name, setting in self.settings.items():
                     self.check(
@@ -160,13 +159,3 @@ def recovered(
         "recovered": float(found[mask].mean()) / contrast,
         "pattern": float((found * difference).sum() / np.square(difference).sum()),
     }
-
-
-def _box(mask: NDArray[np.bool_], region: Sequence[int]) -> tuple[slice, ...]:
-    """Box of ``region`` voxels around a mask, inside the volume."""
-    middle = [(part.start + part.stop) // 2 for part in ndimage.find_objects(mask.astype(np.uint8))[0]]
-    starts = [
-        max(0, min(int(m) - side // 2, n - side))
-        for m, side, n in zip(middle, region, mask.shape, strict=True)
-    ]
-    return tuple(slice(start, start + side) for start, side in zip(starts, region, strict=True))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from monai_diffens.bundle.manifest import sha256_of as sha256_of
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.plane_denoiser import PlaneDenoiser
+from monai_diffens.networks.segmentation_unet import SegmentationFolds
 from monai_diffens.networks.slicing import PLANES
 
 
@@ -77,6 +78,16 @@ def load_planes(network: DiffEnsembler, folders: Mapping[str, str]) -> None:
             load_weights(expert, folder / "model.pt")
         else:
             expert.load_state_dict(_read(found[-1])["ema"])
+
+
+def load_folds(network: SegmentationFolds, folder: str | Path) -> None:
+    """Load ``fold_<number>/model.pt`` of each fold that train_segmentation.json trained.
+
+    Raises:
+        SystemExit: with one line, when weights are missing, damaged or do not fit.
+    """
+    for number, fold in enumerate(network.folds):
+        load_weights(fold, Path(folder) / f"fold_{number}" / "model.pt")
 
 
 def shrink_fusion(network: DiffEnsembler, share: float) -> None:

@@ -101,3 +101,13 @@ def mirror(volume: NDArray[Any], brain: NDArray[np.bool_]) -> NDArray[Any]:
     result = np.zeros_like(volume)
     result[inside] = volume[source[inside]]
     return result
+
+
+def lesion_box(mask: NDArray[np.bool_], region: Sequence[int]) -> tuple[slice, ...]:
+    """Box of ``region`` voxels around a mask (X, Y, Z), inside the volume."""
+    middle = [(part.start + part.stop) // 2 for part in ndimage.find_objects(mask.astype(np.uint8))[0]]
+    starts = [
+        max(0, min(int(m) - side // 2, n - side))
+        for m, side, n in zip(middle, region, mask.shape, strict=True)
+    ]
+    return tuple(slice(start, start + side) for start, side in zip(starts, region, strict=True))
