@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from monai_diffens.apps.model_card import cost_lines, write_card
+from monai_diffens.apps.segmentation_report import write_segmentation_report
 from monai_diffens.apps.sweep_report import write_report
 from monai_diffens.engines.tables import read_table
 
@@ -28,6 +29,14 @@ def test_report_is_what_its_table_gives(name, tmp_path):
     shutil.copy(RESULTS / name / "sweep.csv", tmp_path)
     table = tmp_path / "sweep.csv"
     assert write_report(table, title, note, pictured=[read_table(table)[0]["setting"]]).read_text() == written
+
+
+def test_segmentation_report_is_what_its_table_gives(tmp_path):
+    folder = RESULTS / "segmentation"
+    written = (folder / "segmentation.md").read_text()
+    shutil.copy(folder / "segmentation.csv", tmp_path)
+    note = written.splitlines()[2].split(". ", 1)[1]
+    assert write_segmentation_report(tmp_path / "segmentation.csv", note).read_text() == written
 
 
 @pytest.mark.parametrize("bundle", CARDS)
