@@ -19,7 +19,9 @@ from config_parts import components
 import monai_diffens
 from monai_diffens.inferers.residual import RESIDUAL_SCALE
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
+from monai_diffens.networks.regression_unet import RegressionUNet
 from monai_diffens.networks.volume_denoiser import VolumeDenoiser
+from monai_diffens.networks.weights import load_weights
 
 CONFIGS = {
     path.stem: json.loads(path.read_text(encoding="utf-8"))
@@ -140,6 +142,15 @@ def test_the_3d_diffusion_is_as_large_as_the_model_and_has_its_stem():
     assert sizes[1] == pytest.approx(sizes[0], rel=0.02)
     expert = ours.bank.experts[0]
     assert (expert.stem, expert.detail_gain) == (other.stem, other.detail_gain)
+
+
+def test_the_shipped_regression_is_small_and_trained():
+    path = BUNDLE / "models" / "regression.pt"
+    assert path.stat().st_size < 6e6
+    definition = CONFIGS["evaluate"]["regression_def"]
+    network = RegressionUNet(**{key: value for key, value in definition.items() if key != "_target_"})
+    load_weights(network, path)
+    assert all(parameter.any() for parameter in network.unet.final_conv.parameters())  # they start at zero
 
 
 # Metadata

@@ -166,8 +166,9 @@ def with_weights(tmp_path):
             for parameter in network.parameters():  # the last layers start at zero
                 parameter.add_(torch.randn_like(parameter), alpha=0.02)
         save_weights(network.state_dict(), root / "models" / "model.pt")
-        for baseline in (ROOT / "bundles" / bundle / "models").glob("regression.pt*"):
-            shutil.copy(baseline, root / "models")
+        for name in ("regression.pt*", "volume_diffusion.pt*"):
+            for baseline in (ROOT / "bundles" / bundle / "models").glob(name):
+                shutil.copy(baseline, root / "models")
         return root
 
     return copy
