@@ -11,7 +11,7 @@ DATA ?= ../shared/data
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test train-smoke lint bench bundles download-test label-test deploy-test torture pacs-test dicom-tools docs evidence
+.PHONY: help demo test train-smoke lint bench bundles download-test label-test deploy-test torture pacs-test dicom-tools docs evidence ablations
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,7 +55,7 @@ T_CONFIGS = bundles/diffensembler_translate/configs
 TABLES = docs/results
 evidence: $(VENV)/.installed  ## measure everything in docs/results and the model cards again, on the test subjects: hours
 	@test -d "$(DATA)" || { echo "no data in $(DATA): set DATA" >&2; exit 1; }
-	rm -f $(TABLES)/*/*.csv $(TABLES)/trust/translation/*.csv
+	rm -f $(filter-out $(TABLES)/ablations/%,$(wildcard $(TABLES)/*/*.csv)) $(TABLES)/trust/translation/*.csv
 	$(RUN) evaluate $(SR) --config_file $(SR_CONFIGS)/evaluate.json --output_dir $(TABLES)/super_resolution \
 		--update_card True --fusions "['calibrated','mean']" --dial "[[1,None],[1,None,1.25],[1,None,1.5],[1,None,2.0],[1,None,2.5]]"
 	$(RUN) evaluate $(SR) --config_file $(SR_CONFIGS)/evaluate.json --output_dir $(TABLES)/super_resolution_dial \
@@ -70,6 +70,12 @@ evidence: $(VENV)/.installed  ## measure everything in docs/results and the mode
 		--output_dir $(TABLES)/trust/translation --region "[40,40,40]" --num_samples 3 --dial "[[1,None]]"
 	$(RUN) segment $(TRANSLATE) --config_file "['$(T_CONFIGS)/evaluate.json','$(T_CONFIGS)/segment.json']" \
 		--output_dir $(TABLES)/segmentation
+
+# A run that was stopped goes on: what was trained and drawn lies in the bundle's train/ablations.
+ablations: $(VENV)/.installed  ## train variants of the translation's fusion, compare them on val: docs/results/ablations
+	@test -d "$(DATA)" || { echo "no data in $(DATA): set DATA" >&2; exit 1; }
+	$(RUN) ablate $(TRANSLATE) --config_file "['$(T_CONFIGS)/evaluate.json','$(T_CONFIGS)/ablations.json']" \
+		--output_dir $(TABLES)/ablations
 
 bundles: $(VENV)/.demo  ## write a release zip of every bundle that has weights, and SHA-256, to dist/
 	$(BIN)/python -m monai_diffens pack $(BUNDLES) --output_dir dist

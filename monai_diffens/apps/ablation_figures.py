@@ -53,23 +53,32 @@ def short(conditions: str) -> str:
 
 
 def draw(samples: Rows, held_out: Rows, variants: Mapping[str, str], path: Path) -> None:
-    """Figure of one ablation: error on held-out draws, and three figures of samples, dots for crops."""
+    """Figure of one ablation: the error on held-out draws, and gains of samples over the plain average's.
+
+    Gains are taken crop by crop (dots), since crops differ more from each other than variants do; lines join
+    their means.
+    """
     figure, axes = _axes(1, 4)
     places = np.arange(len(variants))
     subsets = list(dict.fromkeys(row["conditions"] for row in held_out))
     for number, subset in enumerate(subsets):
         means = [np.mean(relative_errors(held_out, name, subset)) for name in variants]
         axes[0][0].plot(places, means, "o-", color=f"C{4 + number}", label=short(subset))
-    axes[0][0].set_ylabel("error over the plain average's, held-out draws")
+    axes[0][0].set_ylabel("relative error, held-out draws")
     shown = points(samples, REFERENCE, at_most=4)
     for axis, metric in zip(axes[0][1:], ("psnr_brain", "ssim_brain", "hfen"), strict=True):
         for number, (setting, steps) in enumerate(shown):
-            found = [list(crops(samples, name, setting, steps, metric).values()) for name in variants]
+            base = crops(samples, MEAN, setting, steps, metric)
+            gains = []
+            for name in variants:
+                found = crops(samples, name, setting, steps, metric)
+                gains.append([value - base[case] for case, value in found.items()])
             label = f"{short(setting)}, {steps} pass{'es' if steps != '1' else ''}"
-            axis.plot(places, [np.mean(each) for each in found], "o-", color=f"C{number}", label=label)
-            for place, each in zip(places, found, strict=True):
-                axis.plot([place] * len(each), each, ".", color=f"C{number}", alpha=0.35)
-        axis.set_ylabel(FIGURES[metric])
+            there = [place for place, each in zip(places, gains, strict=True) if each]
+            axis.plot(there, [np.mean(each) for each in gains if each], "o-", color=f"C{number}", label=label)
+            for place, each in zip(places, gains, strict=True):
+                axis.plot([place] * len(each), each, ".", color=f"C{number}", alpha=0.4)
+        axis.set_ylabel(f"{FIGURES[metric]}, less the plain average's")
     for axis in axes[0]:
         axis.set_xticks(places, variants.values(), rotation=25, ha="right")
     for axis in axes[0][:2]:

@@ -21,7 +21,7 @@ from monai_diffens.apps.markdown import markdown_row
 from monai_diffens.engines.ablation import MEAN, REFERENCE, SHIPPED, TABLES
 from monai_diffens.engines.tables import read_table
 
-OTHER_SEED = "another seed"
+OTHER_SEEDS = {"another seed": "reference, seed 1", "a third seed": "reference, seed 2"}
 DECIMALS = {"psnr_brain": 2, "ssim_brain": 3, "hfen": 3, "sharpness": 3}
 
 
@@ -46,7 +46,10 @@ ABLATIONS = {
         "Size of the calibrator",
         {"half the channels": "16, 32", REFERENCE: "32, 64 (reference)", "double the channels": "64, 128"},
     ),
-    "features": Ablation("Feature maps", {REFERENCE: "without (reference)", "features": "with"}),
+    "features": Ablation(
+        "Feature maps",
+        {REFERENCE: "without (reference)", "features": "with", "features, another seed": "with, seed 1"},
+    ),
     "bias": Ablation("Bias", {REFERENCE: "with (reference)", "no bias": "without"}),
     "weights": Ablation(
         "Softmax and free weights",
@@ -75,27 +78,40 @@ def write_report(folder: str | Path) -> Path:
         ValueError: when a table is empty.
     """
     folder = Path(folder)
+    report = folder / "ablations.md"
+    text = page(folder, report.read_text(encoding="utf-8") if report.is_file() else skeleton())
+    _, held_out, samples = (read_table(folder / f"{name}.csv") for name in TABLES)
+    draw_steps(samples, folder / f"{STEPS}.png")
+    for name in ABLATIONS:
+        draw(samples, held_out, compared(samples, name), folder / f"{name}.png")
+    report.write_text(text, encoding="utf-8")
+    return report
+
+
+def page(folder: Path, text: str) -> str:
+    """The text with the tables of a folder between its marks; what else it says is kept.
+
+    Raises:
+        ValueError: when a table is empty.
+    """
     training, held_out, samples = (read_table(folder / f"{name}.csv") for name in TABLES)
     if not (training and held_out and samples):
         raise ValueError(f"{folder} lacks rows of an ablation: run ablate first")
-    known = {row["variant"] for row in samples}
     parts = {"training": training_table(training, held_out), STEPS: steps_table(samples)}
-    draw_steps(samples, folder / f"{STEPS}.png")
-    for name, ablation in ABLATIONS.items():
-        shown = {key: label for key, label in ablation.variants.items() if key in known}
-        around = {MEAN: MEAN, **shown, OTHER_SEED: "reference, other seed"}
-        around = {key: label for key, label in around.items() if key in known}
-        parts[name] = sample_table(samples, around)
-        draw(samples, held_out, around, folder / f"{name}.png")
-    report = folder / "ablations.md"
-    text = report.read_text(encoding="utf-8") if report.is_file() else skeleton()
+    parts |= {name: sample_table(samples, compared(samples, name)) for name in ABLATIONS}
     for name, lines in parts.items():
         begin, end = _marks(name)
-        block = "\n".join([begin, "", *lines, "", end])
         if begin in text and end in text:
+            block = "\n".join([begin, "", *lines, "", end])
             text = text.split(begin)[0] + block + text.split(end)[1]
-    report.write_text(text, encoding="utf-8")
-    return report
+    return text
+
+
+def compared(samples: Rows, name: str) -> dict[str, str]:
+    """Variants of an ablation that have samples, with what tells how large a difference is."""
+    known = {row["variant"] for row in samples}
+    shown = {MEAN: MEAN, **ABLATIONS[name].variants, **OTHER_SEEDS}
+    return {key: label for key, label in shown.items() if key in known}
 
 
 def skeleton() -> str:

@@ -10,7 +10,7 @@ from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 
 SIZE = (16, 20, 24)
 SUBJECTS = 6
-DRAWS = 12
+DRAWS = 8
 
 
 @pytest.fixture(scope="module")

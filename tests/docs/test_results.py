@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from monai_diffens.apps.ablation_report import ABLATIONS, page
 from monai_diffens.apps.model_card import cost_lines, write_card
 from monai_diffens.apps.segmentation_report import write_segmentation_report
 from monai_diffens.apps.sweep_report import write_report
@@ -65,3 +66,18 @@ def test_energy_of_an_hour_by_hand():
     assert (
         line == "| `models/model.pt` | core | 10.0 | 0.225 | 107 |"
     )  # (12 + 4 * 0.3725) W * 1.67 * 10 h, 475 g
+
+
+def test_ablations_are_what_their_tables_give():
+    folder = RESULTS / "ablations"
+    written = (folder / "ablations.md").read_text()
+    assert page(folder, written) == written
+    for name in ("training", "steps", *ABLATIONS):
+        assert written.count(f"<!-- {name} -->") == written.count(f"<!-- /{name} -->") == 1
+        assert name == "training" or (f"({name}.png)" in written and (folder / f"{name}.png").is_file())
+    config = json.loads(
+        (ROOT / "bundles" / "diffensembler_translate" / "configs" / "ablations.json").read_text()
+    )
+    assert [row["variant"] for row in read_table(folder / "training.csv")] == list(config["variants"])
+    cases = {row["case"] for row in read_table(folder / "samples.csv")}
+    assert {case.split()[0] for case in cases} == {"sub-tcga06"}  # the one of split val

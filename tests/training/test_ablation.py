@@ -8,7 +8,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from monai_diffens.apps.ablation_report import ABLATIONS, write_report
+from monai_diffens.apps.ablation_report import ABLATIONS, page, skeleton, write_report
 from monai_diffens.engines.ablation import AblationStudy
 from monai_diffens.engines.tables import read_table
 from monai_diffens.engines.variant_training import Variant, claim, variant_of
@@ -159,9 +159,10 @@ def test_tables_and_a_stopped_run_goes_on(study, tmp_path):
     assert {name: (folder / f"{name}.csv").read_bytes() for name in tables} == contents
 
     text = write_report(folder).read_text()
-    (folder / "ablations.md").write_text(text.replace("## Bias", "## Bias\n\nWords of a reader."))
-    assert "Words of a reader." in write_report(folder).read_text()
     assert {path.stem for path in folder.glob("*.png")} == {"steps", *ABLATIONS}
+    assert text == page(folder, skeleton()) and "| one | " in text
+    told = text.replace("## Bias", "## Bias\n\nWords of a reader.")
+    assert page(folder, told) == told
 
 
 def test_other_settings_are_begun_anew(study, tmp_path):
