@@ -106,7 +106,7 @@ class OneIsRight(nn.Module):
         self.residual = nn.Parameter(residual)
         self.scheduler = scheduler
 
-    def forward(self, x_t, conditions, timesteps):
+    def forward(self, x_t, conditions, timesteps, present=None):
         level = float(self.scheduler.alphas_cumprod[int(timesteps[0])])
         right = from_clean(self.residual, x_t, level, "v_prediction")
         return torch.cat([torch.randn_like(right), right, torch.randn_like(right)], dim=1)
