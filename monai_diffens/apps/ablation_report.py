@@ -17,7 +17,7 @@ from monai_diffens.apps.ablation_figures import (
     points,
     relative_errors,
 )
-from monai_diffens.apps.markdown import markdown_row
+from monai_diffens.apps.markdown import block_marks, markdown_row, replace_block
 from monai_diffens.engines.ablation import MEAN, REFERENCE, SHIPPED, TABLES
 from monai_diffens.engines.tables import read_table
 
@@ -92,7 +92,7 @@ def page(folder: Path, text: str) -> str:
     """The text with the tables of a folder between its marks; what else it says is kept.
 
     Raises:
-        ValueError: when a table is empty.
+        ValueError: when a table is empty, or the text lacks a mark.
     """
     training, held_out, samples = (read_table(folder / f"{name}.csv") for name in TABLES)
     if not (training and held_out and samples):
@@ -100,10 +100,7 @@ def page(folder: Path, text: str) -> str:
     parts = {"training": training_table(training, held_out), STEPS: steps_table(samples)}
     parts |= {name: sample_table(samples, compared(samples, name)) for name in ABLATIONS}
     for name, lines in parts.items():
-        begin, end = _marks(name)
-        if begin in text and end in text:
-            block = "\n".join([begin, "", *lines, "", end])
-            text = text.split(begin)[0] + block + text.split(end)[1]
+        text = replace_block(text, name, ["", *lines, ""])
     return text
 
 
@@ -116,9 +113,9 @@ def compared(samples: Rows, name: str) -> dict[str, str]:
 
 def skeleton() -> str:
     """A page with headings, figures and empty tables."""
-    lines = ["# Ablations", "", *_marks("training")]
+    lines = ["# Ablations", "", *block_marks("training")]
     for name, title in {STEPS: "Passes", **{key: each.title for key, each in ABLATIONS.items()}}.items():
-        lines += ["", f"## {title}", "", f"![{title}]({name}.png)", "", *_marks(name)]
+        lines += ["", f"## {title}", "", f"![{title}]({name}.png)", "", *block_marks(name)]
     return "\n".join(lines) + "\n"
 
 
@@ -179,7 +176,3 @@ def spread(values: Sequence[float], decimals: int, sign: str = "") -> str:
         return "-"
     mean = f"{np.mean(values):{sign}.{decimals}f}"
     return mean if len(values) < 2 else f"{mean} ± {np.std(values, ddof=1):.{decimals}f}"
-
-
-def _marks(name: str) -> tuple[str, str]:
-    return f"<!-- {name} -->", f"<!-- /{name} -->"

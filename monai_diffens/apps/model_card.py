@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from monai_diffens.apps.markdown import replace_block
 from monai_diffens.apps.sweep_report import mean_rows
 from monai_diffens.engines.baselines import REGRESSION, VOLUME_DIFFUSION
 from monai_diffens.engines.tables import read_table
@@ -86,18 +87,6 @@ def write_card(
     if costs := content.get("training_cost"):
         text = replace_block(text, COST, cost_lines(costs))
     card.write_text(text, encoding="utf-8")
-
-
-def replace_block(text: str, name: str, lines: Sequence[str]) -> str:
-    """Put lines between the two marker lines of a card.
-
-    Raises:
-        ValueError: when the text lacks a marker.
-    """
-    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    if begin not in text or end not in text:
-        raise ValueError(f"the model card lacks the lines {begin} and {end}")
-    return "\n".join([text.split(begin)[0] + begin, *lines, end + text.split(end)[1]])
 
 
 def cost_lines(costs: Mapping[str, Mapping[str, Any]]) -> list[str]:

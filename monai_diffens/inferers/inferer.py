@@ -22,12 +22,7 @@ from monai_diffens.inferers.memory import in_step, plan_case, run_within_memory
 from monai_diffens.inferers.precision import computes_in_bf16
 from monai_diffens.inferers.region import foreground_box
 from monai_diffens.inferers.residual import RESIDUAL_SCALE, check_gain, from_residual, target_base
-from monai_diffens.inferers.sampling import (
-    Denoise,
-    SamplingScheduler,
-    constrained,
-    sample_with_prior,
-)
+from monai_diffens.inferers.sampling import Denoise, SamplingScheduler, constrained, sample_with_prior
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.volume_denoiser import VolumeDenoiser
 from monai_diffens.transforms.thick_slices import measurement_from_meta
@@ -193,10 +188,8 @@ class DiffEnsemblerInferer(Inferer):
         scale = self.residual_scale * self.residual_gain
         restored = from_residual(whole(samples.mean), base, scale)
         support = base > 0 if self.base == "brain" else torch.ones_like(base, dtype=torch.bool)
-        if self.non_negative:
-            result = [cut_off(restored, support, measurement, region)]
-        else:
-            result = [restored * support]
+        cut = cut_off(restored, support, measurement, region) if self.non_negative else restored * support
+        result = [cut]
         if self.spread:
             result.append(whole(samples.std() * (scale * self.spread_scale)))
         if weights is not None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from monai.inferers import sliding_window_inference
 from monai.transforms.utils import generate_spatial_bounding_box
 from torch import Tensor
+
+from monai_diffens.networks.slicing import pad_end
 
 PATCH_GRID = 8  # voxels; a multiple of the experts' patch and of pooling by 2, 4 or 8
 FOREGROUND = 1e-3  # scaled intensity above which a voxel is no background
@@ -58,7 +59,6 @@ def on_patch_grid(
     if window % PATCH_GRID or int(window * overlap) % PATCH_GRID:
         raise ValueError(f"window {window} with overlap {overlap} leaves the grid of {PATCH_GRID} voxels")
     shape = volume.shape[2:]
-    short = [max(window - size, -size % PATCH_GRID) for size in reversed(shape)]
-    padded = F.pad(volume, [each for size in short for each in (0, size)])
+    padded = pad_end(volume, PATCH_GRID, window)
     result = sliding_window_inference(padded, window, 1, network, overlap, mode="gaussian")
     return torch.as_tensor(result)[..., : shape[0], : shape[1], : shape[2]]

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from monai.networks.nets import BasicUNet
 from torch import Tensor, nn
 
 from monai_diffens.inferers.residual import target_base
 from monai_diffens.networks.detail import detail_patches
-from monai_diffens.networks.slicing import from_patches, to_patches
+from monai_diffens.networks.slicing import from_patches, pad_end, to_patches
 
 
 class RegressionUNet(nn.Module):
@@ -73,9 +72,7 @@ class RegressionUNet(nn.Module):
         """
         shape = conditions.shape[2:]
         # instance norm needs more than one voxel at the lowest level
-        short = [max(2 * self.divisor - size, -size % self.divisor) for size in reversed(shape)]
-        padding = [each for size in short for each in (0, size)]
-        padded = F.pad(conditions, padding)
+        padded = pad_end(conditions, self.divisor, 2 * self.divisor)
         if self.detail_gain is None:
             patches = to_patches(padded, self.stem)
         else:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from monai.networks.nets import BasicUNet
 from torch import Tensor, nn
 
-from monai_diffens.networks.slicing import from_patches, to_patches
+from monai_diffens.networks.slicing import from_patches, pad_end, to_patches
 
 
 class SegmentationUNet(nn.Module):
@@ -35,8 +34,7 @@ class SegmentationUNet(nn.Module):
         """Logits (B, 1, X, Y, Z) of scaled contrasts (B, C, X, Y, Z); sides of any length."""
         shape = image.shape[2:]
         # instance norm needs more than one voxel at the lowest level
-        short = [max(2 * self.divisor - size, -size % self.divisor) for size in reversed(shape)]
-        patches = to_patches(F.pad(image, [each for size in short for each in (0, size)]), self.stem)
+        patches = to_patches(pad_end(image, self.divisor, 2 * self.divisor), self.stem)
         return from_patches(self.unet(patches), self.stem)[..., : shape[0], : shape[1], : shape[2]]
 
 

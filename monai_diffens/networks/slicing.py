@@ -8,6 +8,7 @@ Patches of side s are (B, C * s^3, X / s, Y / s, Z / s): MONAI's pixelunshuffle,
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 PLANES = ("axial", "coronal", "sagittal")
@@ -100,3 +101,17 @@ def from_patches(patches: Tensor, side: int) -> Tensor:
     """Put the voxels of each cube back in place; the inverse of :func:`to_patches`."""
     cubes = patches.unflatten(1, (-1, side, side, side)).permute(0, 1, 5, 2, 6, 3, 7, 4)
     return cubes.flatten(6, 7).flatten(4, 5).flatten(2, 3)
+
+
+def pad_end(volume: Tensor, divisor: int, shortest: int = 0) -> Tensor:
+    """Pad (B, C, X, Y, Z) with 0 behind its last voxels, so that patches begin where they did.
+
+    MONAI's DivisiblePad takes one item, and no shortest side.
+
+    Args:
+        volume: (B, C, X, Y, Z).
+        divisor: divides the sides of the result.
+        shortest: lowest side of the result, a multiple of ``divisor``.
+    """
+    short = [max(shortest - size, -size % divisor) for size in reversed(volume.shape[2:])]
+    return F.pad(volume, [each for size in short for each in (0, size)])

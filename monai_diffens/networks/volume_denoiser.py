@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from monai.networks.nets import DiffusionModelUNet
 from monai.networks.schedulers import Scheduler
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from monai_diffens.inferers.region import on_patch_grid
 from monai_diffens.networks.detail import detail_patches
 from monai_diffens.networks.predictions import FusedPrediction
-from monai_diffens.networks.slicing import from_patches, to_patches
+from monai_diffens.networks.slicing import from_patches, pad_end, to_patches
 
 
 class VolumeDenoiser(nn.Module):
@@ -83,7 +82,7 @@ class VolumeDenoiser(nn.Module):
             (B, 1, X, Y, Z), in the prediction type it was trained for.
         """
         shape = x.shape[2:]
-        x = F.pad(x, [each for size in reversed(shape) for each in (0, -size % self.divisor)])
+        x = pad_end(x, self.divisor)
         timesteps = timesteps.expand(x.shape[0])
         signal = self.signal_level[timesteps.long()]  # type: ignore[index]
         x_t = signal.to(x.dtype)[:, None, None, None, None] * x[:, :1]

@@ -108,7 +108,7 @@ def write_list(folder: Path, masks: Path, head: Head) -> Path:
         {"case": "unmasked", T1W: "t1.nii.gz"},
         {"case": "unknown", "T1": "t1.nii.gz"},
         {"case": "../escaped", T1W: "t1.nii.gz"},
-        {"case": "/tmp/escaped", T1W: "t1.nii.gz"},
+        {"case": "/escaped", T1W: "t1.nii.gz"},
         {"case": "nothing"},
     ]
     for case in ("all", "dicom", "gap", "unknown"):

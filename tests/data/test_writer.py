@@ -201,7 +201,7 @@ def test_saver_refuses_what_it_cannot_place(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("case", ["../evil", "/tmp/evil", "..", "a/b", ".hidden", "a\nb", "a\\b"])
+@pytest.mark.parametrize("case", ["../evil", "/evil", "..", "a/b", ".hidden", "a\nb", "a\\b"])
 def test_row_29_a_case_name_cannot_leave_the_folder(tmp_path, case):
     out = tmp_path / "deep" / "out"
     with pytest.raises(InputRejected, match="not a plain file name"):

@@ -2,72 +2,26 @@
 
 import copy
 import csv
+from functools import partial
 from hashlib import sha256
 
 import pytest
 import torch
 from monai.data import MetaTensor
+from small_sweep import DIAL, FUSIONS, INTERPOLATIONS, SETTINGS, SIZE, keys, load, small_sweep
 
-from monai_diffens.engines.baselines import Baseline
-from monai_diffens.engines.sweep import KEYS, DialSweep
+from monai_diffens.engines.sweep import KEYS
 from monai_diffens.engines.tables import append_row, read_table, weights_mark
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.inferers.regression_inferer import RegressionInferer
 from monai_diffens.metrics import volume_metrics
 from monai_diffens.metrics.realism import patch_realism
-from monai_diffens.networks.regression_unet import RegressionUNet
-from monai_diffens.networks.volume_denoiser import VolumeDenoiser
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
-
-SIZE = (18, 20, 22)
-SETTINGS = {
-    "x2 pooled": {"factors": [2, 2, 2]},
-    "5 mm sagittal": {"factors": [5, 1, 1], "profile": "gaussian"},
-}
-FUSIONS = ("mean", "calibrated")
-DIAL = [[1, None], (2, None), (2, 0.5), [2, 0.5, 1.5]]  # as JSON and as Python give it
-INTERPOLATIONS = ("cubic", "restored spline")
-
-
-def load(item) -> dict:
-    """Preprocessing: a ball of texture on 0, by the case's number."""
-    generator = torch.Generator().manual_seed(int(item["case"][-1]))
-    grid = torch.meshgrid(*(torch.linspace(-1.1, 1.1, n) for n in SIZE), indexing="ij")
-    volume = (sum(axis**2 for axis in grid) < 1) * (0.3 + 0.6 * torch.rand(SIZE, generator=generator))
-    return {**item, "label": MetaTensor(volume[None], meta={"filename_or_obj": item["label"]})}
 
 
 @pytest.fixture
 def sweep(tiny_ensembler, tmp_path):
-    """Function (options of DialSweep) to a small one, and how often its network runs."""
-
-    def build(**options) -> tuple[DialSweep, list[str]]:
-        network, runs = tiny_ensembler(), []
-        predict = network.predict
-
-        def counted(x_t, conditions, timesteps, fusion, step, emphasis, project):
-            runs.append(fusion)
-            return predict(x_t, conditions, timesteps, fusion, step, emphasis, project)
-
-        network.predict = counted
-        small = {
-            "items": [{"label": "/data/x.nii.gz", "case": case} for case in ("sub-1", "sub-2")],
-            "preprocessing": load,
-            "network": network,
-            "inferer": DiffEnsemblerInferer(TrailingDDIMScheduler(), progress=False, amp=False),
-            "settings": SETTINGS,
-            "fusions": FUSIONS,
-            "dial": DIAL,
-            "output_dir": tmp_path / "results" / "val",
-        }
-        return DialSweep(**(small | options)), runs
-
-    return build
-
-
-def keys(rows: list[dict[str, str]]) -> list[tuple[str, ...]]:
-    return [tuple(row[key] for key in KEYS) for row in rows]
+    return partial(small_sweep, tiny_ensembler, tmp_path)
 
 
 def test_every_method_is_measured_on_every_case_and_setting(sweep, tmp_path):
@@ -206,75 +160,6 @@ def test_rows_of_other_weights_are_not_used(sweep, tmp_path):
     old, runs = sweep(**options)
     old.run()
     assert len(runs) == 4
-
-
-@pytest.fixture
-def baselines() -> dict[str, Baseline | None]:
-    """Small 3D networks that predict something, and one that there are no weights of."""
-    torch.manual_seed(0)
-    unet = RegressionUNet(1, [8] * 6, [1.0], 0.07, "condition", 10.0)
-    denoiser = VolumeDenoiser((8, 16), norm_num_groups=4, num_head_channels=8, window=32, overlap=0.5)
-    for parameter in (*unet.unet.final_conv.parameters(), *denoiser.unet.out.parameters()):
-        torch.nn.init.normal_(parameter, std=0.1)
-    options = {"residual_scale": 0.07, "measured_channel": 0, "base": "condition", "window": 32}
-    inferer = DiffEnsemblerInferer(TrailingDDIMScheduler(), fusion="mean", progress=False, non_negative=True)
-    return {
-        "3D U-Net regression": Baseline(unet, RegressionInferer(**options)),
-        "3D diffusion": Baseline(denoiser, inferer),
-        "no weights": None,
-    }
-
-
-def test_baselines_are_methods_with_weights_of_their_own(sweep, baselines, tmp_path):
-    files = {name: tmp_path / f"{name}.pt" for name in ("model", "regression", "volume_diffusion")}
-    for name, file in files.items():
-        file.write_bytes(name.encode())
-    passes = []
-    for name, baseline in baselines.items():
-        if baseline:
-            baseline.network.register_forward_hook(lambda *_, name=name: passes.append(name))
-    options = {
-        "items": [{"label": "x", "case": "sub-1"}],
-        "settings": {"x2": {"factors": [2, 2, 2]}},
-        "dial": [[1, None], [1, None, 2.0], [2, 0.5]],
-        "weights_files": [files["model"]],
-    }
-    before = read_table(sweep(**options)[0].run())
-    options |= {
-        "baselines": baselines,
-        "method_weights": {
-            "3D U-Net regression": [files["regression"]],
-            "3D diffusion": [files["volume_diffusion"]],
-        },
-    }
-    small, runs = sweep(**options)
-    rows = read_table(small.run())
-    assert rows[: len(before)] == before and runs == []  # rows of the model stay
-    assert {(row["setting"], row["case"]) for row in rows} == {("x2", "sub-1")}
-    added = {key[2:]: row for row in rows[len(before) :] for key in keys([row])}
-    assert list(added) == [
-        ("3D U-Net regression", "1", "", "1"),
-        ("3D diffusion", "1", "", "1"),
-        ("3D U-Net regression", "1", "", "2"),
-        ("3D diffusion", "1", "", "2"),
-        ("3D diffusion", "2", "0.5", "1"),
-    ]
-    assert passes == ["3D U-Net regression"] + ["3D diffusion"] * 3  # a gain needs none
-    assert len({row["psnr_brain"] for row in rows}) == len(rows)
-    agreement = {row["method"]: float(row["consistency"]) for row in rows}
-    assert all(float(row["consistency"]) < 1e-2 for row in added.values()), agreement
-
-    files["regression"].write_bytes(b"trained on")
-    renewed, runs = sweep(**options)
-    assert {row["method"] for row in read_table(renewed.table)} == {row["method"] for row in rows}
-    passes.clear()
-    others = read_table(renewed.run())
-    assert passes == ["3D U-Net regression"] and runs == [] and len(others) == len(rows)
-    marks = {row["method"]: row["weights"] for row in others}
-    assert marks["mean"] == marks["cubic"] == weights_mark(files["model"])
-    assert [marks[name] for name in options["method_weights"]] == [
-        weights_mark(files[name]) for name in ("regression", "volume_diffusion")
-    ]
 
 
 def test_realism_is_a_column(sweep, tmp_path):
