@@ -19,11 +19,11 @@ from monai_diffens.transforms.thick_slices import thick_slice
 from monai_diffens.transforms.training_range import (
     CONTRAST_REFERENCE,
     REFERENCE,
-    FlagUnlikeTrainingd,
     TrainingRange,
     load_ranges,
     save_ranges,
 )
+from monai_diffens.transforms.unlike_training import FlagUnlikeTrainingd
 
 LOAD = Compose(
     [
