@@ -118,7 +118,7 @@ def test_the_run_tells_the_truth_and_nothing_else(plain, with_options):
             (23, "unknown", "", "unknown contrast 'T1'|did you mean T1w?"),
             (23, "nothing", "", "no contrast that can be used|found nothing"),
             (29, "escaped", "case name '../escaped'", "not a plain file name"),
-            (29, "escaped", "case name '/tmp/escaped'", "not a plain file name"),
+            (29, "escaped", "case name '/escaped'", "not a plain file name"),
             (9, "unmasked", "", "no brain mask of this name"),
         ]
     ],
