@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
 import sys
 import threading
 from types import FrameType
+from typing import Any
 
 from monai_diffens.transforms.messages import say
 
 __all__ = ["end_on_signals"]
+
+RETRY_S = 0.01
+
+
+class _Interrupted(SystemExit):
+    """What ends the run; ``number`` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.number = number
 
 
 def end_on_signals() -> None:
@@ -17,12 +29,43 @@ def end_on_signals() -> None:
 
     An exception, so that a file being written is removed on the way out. Python hands signals to the main
     thread only; elsewhere this does nothing, since a server has its own way to end.
+
+    Where a signal comes while a finaliser or a weak reference's callback is run, Python prints the exception
+    and drops it (``sys.unraisablehook``); it is then raised again, a moment later.
     """
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _end)
+        if sys.unraisablehook is not _raise_again:
+            _raise_again.others = sys.unraisablehook
+            sys.unraisablehook = _raise_again
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    print(say("interrupted", signal=signal.Signals(number).name), file=sys.stderr, flush=True)
-    raise SystemExit(128 + number)
+    if not _raise_again.told:
+        _raise_again.told = True
+        print(say("interrupted", signal=signal.Signals(number).name), file=sys.stderr, flush=True)
+    raise _Interrupted(number)
+
+
+class _RaiseAgain:
+    """The hook for exceptions that Python drops.
+
+    Attributes:
+        others: the hook for all others.
+        told: whether the user has been told of the interruption.
+    """
+
+    def __init__(self) -> None:
+        self.others: Any = sys.__unraisablehook__
+        self.told = False
+
+    def __call__(self, dropped: Any) -> None:
+        """Bring an interruption back once the finaliser has ended; hand on everything else."""
+        if isinstance(dropped.exc_value, _Interrupted):
+            threading.Timer(RETRY_S, _thread.interrupt_main, [dropped.exc_value.number]).start()
+        else:
+            self.others(dropped)
+
+
+_raise_again = _RaiseAgain()

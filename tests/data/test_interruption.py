@@ -1,0 +1,69 @@
+"""Signals end a run wherever they find it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+RUN = """
+import signal, time, weakref
+from monai_diffens.data.interruption import end_on_signals
+
+class Finaliser:
+    def __del__(self):
+        signal.raise_signal({number})
+        print("not reached")
+
+class Referred:
+    pass
+
+def work():
+    stop = time.monotonic() + 30
+    while time.monotonic() < stop:
+        sum(range(1000))
+    print("not stopped")
+
+end_on_signals()
+end_on_signals()  # a second evaluator in the process
+try:
+    {place}
+    work()
+finally:
+    print("cleaned up")
+"""
+
+PLACES = {
+    "plain code": "signal.raise_signal({number})",
+    "finaliser": "Finaliser()",
+    "callback": "r = Referred(); w = weakref.ref(r, lambda _: signal.raise_signal({number})); del r",
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_signal_ends_the_run_in_order(place, number):
+    code = RUN.format(number=int(number), place=PLACES[place].format(number=int(number)))
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 128 + number, ended.stderr
+    assert ended.stdout.splitlines() == ["cleaned up"]
+    assert ended.stderr.count(signal.Signals(number).name) == 1
+    assert "Traceback" not in ended.stderr
+
+
+def test_other_dropped_errors_are_told_as_ever():
+    code = """
+from monai_diffens.data.interruption import end_on_signals
+
+class Finaliser:
+    def __del__(self):
+        raise ValueError("of a finaliser")
+
+end_on_signals()
+Finaliser()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0
+    assert "ValueError: of a finaliser" in ended.stderr
