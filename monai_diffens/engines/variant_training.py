@@ -16,13 +16,12 @@ from typing import Any
 import torch
 from ignite.engine import Events
 from monai.bundle import ConfigParser
-from torch import nn
 
 from monai_diffens.data.study_replay import StudyReplay
 from monai_diffens.handlers.training_log import TrainingLog
 from monai_diffens.networks.calibrator_variants import CalibratorVariant
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
-from monai_diffens.networks.weights import load_weights, save_weights, sha256_of
+from monai_diffens.networks.weights import fusion_of, load_weights, save_weights, sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -149,9 +148,9 @@ class VariantTraining:
         network, record = self.network(variant), folder / "training.json"
         if not record.is_file():
             row = self._train(variant, copy.deepcopy(network), folder)
-            row["parameters"] = sum(value.numel() for value in learned(network).parameters())
+            row["parameters"] = sum(value.numel() for value in fusion_of(network).parameters())
             record.write_text(json.dumps({"variant": name} | row), encoding="utf-8")
-        load_weights(learned(network), folder / FUSION_FILE)
+        load_weights(fusion_of(network), folder / FUSION_FILE)
         return network.eval(), json.loads(record.read_text(encoding="utf-8"))
 
     def variant_folder(self, name: str) -> Path:
@@ -182,7 +181,7 @@ class VariantTraining:
             replay.fill()
         trainer.run()
         save_weights(
-            learned(parser.get_parsed_content("train#ema").ema_model).state_dict(), folder / FUSION_FILE
+            fusion_of(parser.get_parsed_content("train#ema").ema_model).state_dict(), folder / FUSION_FILE
         )
         drawn = 0.0 if variant.live else sum(entry["seconds"] for entry in replay.entries)
         return {
@@ -221,14 +220,6 @@ class VariantTraining:
         parser["iterations"] = variant.iterations or parser["iterations"]
         replay: StudyReplay = parser.get_parsed_content("train#dataset")
         return replay
-
-
-def learned(network: DiffEnsembler) -> nn.ModuleDict:
-    """What a training of the fusion changes."""
-    parts: dict[str, nn.Module] = {"calibrator": network.calibrator}
-    if network.alignment is not None:
-        parts["alignment"] = network.alignment
-    return nn.ModuleDict(parts)
 
 
 def claim(folder: Path, settings: Mapping[str, Any]) -> None:

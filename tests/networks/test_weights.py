@@ -11,6 +11,8 @@ import torch
 from monai_diffens.networks.plane_denoiser import PlaneDenoiser
 from monai_diffens.networks.slicing import PLANES
 from monai_diffens.networks.weights import (
+    fusion_of,
+    load_experts,
     load_planes,
     load_weights,
     save_weights,
@@ -243,3 +245,29 @@ def test_a_shrunk_fusion_lies_between_the_average_and_the_learned_one(tiny_ensem
 def test_a_share_outside_of_0_to_1_is_refused(tiny_ensembler, share):
     with pytest.raises(SystemExit, match="fusion_share must lie between 0 and 1"):
         shrink_fusion(tiny_ensembler(), share)
+
+
+def test_experts_of_a_whole_model_serve_a_fusion_of_another_kind(saved, tiny_ensembler, tmp_path):
+    network = tiny_ensembler(with_features=True)
+    load_experts(network, saved)
+    wanted = tiny_ensembler().bank.state_dict()
+    for name, value in network.bank.state_dict().items():
+        torch.testing.assert_close(value, wanted[name], rtol=0, atol=1e-3)
+    file = tmp_path / "fusion.pt"
+    save_weights(fusion_of(network).state_dict(), file)
+    assert {name.split(".")[0] for name in torch.load(file)} == {"calibrator", "alignment"}
+    other = tiny_ensembler(with_features=True)
+    with torch.no_grad():
+        for parameter in fusion_of(other).parameters():
+            parameter.zero_()
+    load_weights(fusion_of(other), file)
+    for name, value in fusion_of(other).state_dict().items():
+        torch.testing.assert_close(value, fusion_of(network).state_dict()[name], rtol=1e-2, atol=1e-3)
+    with pytest.raises(SystemExit, match="does not fit this network"):
+        load_weights(fusion_of(tiny_ensembler()), file)
+
+
+def test_load_experts_says_what_is_missing_or_does_not_fit(saved, tiny_ensembler, tmp_path):
+    network = tiny_ensembler()
+    assert "is missing" in refusal(load_experts, network, tmp_path / "none.pt")
+    assert "does not fit these experts" in refusal(load_experts, tiny_ensembler(channels=(8, 24)), saved)
