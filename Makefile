@@ -11,10 +11,11 @@ DATA ?= ../shared/data
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test train-smoke lint bench bundles download-test label-test deploy-test torture pacs-test dicom-tools docs evidence ablations
+.PHONY: help demo test train-smoke lint bench bundles download-test label-test deploy-test torture pacs-test dicom-tools \
+	docs evidence evidence-super-resolution evidence-translation ablations
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-26s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo  ## thick-slice a template brain, restore it, write NIfTI, PNG and figures to demo_output/
 	$(BIN)/python -m monai_diffens.apps.demo --output_dir demo_output
@@ -53,19 +54,26 @@ SR_CONFIGS = bundles/diffensembler_sr/configs
 TRANSLATE = --bundle_root bundles/diffensembler_translate --dataset_dir $(DATA)
 T_CONFIGS = bundles/diffensembler_translate/configs
 TABLES = docs/results
-evidence: $(VENV)/.installed  ## measure everything in docs/results and the model cards again, on the test subjects: hours
+# Two halves that do not wait for each other: OMP_NUM_THREADS=1 make -j2 evidence.
+evidence: evidence-super-resolution evidence-translation  ## measure docs/results and the model cards again, on test subjects: hours
+
+evidence-super-resolution: $(VENV)/.installed  ## the half of the super-resolution bundle
 	@test -d "$(DATA)" || { echo "no data in $(DATA): set DATA" >&2; exit 1; }
-	rm -f $(filter-out $(TABLES)/ablations/%,$(wildcard $(TABLES)/*/*.csv)) $(TABLES)/trust/translation/*.csv
+	rm -f $(wildcard $(TABLES)/super_resolution*/*.csv $(TABLES)/trust/*.csv)
 	$(RUN) evaluate $(SR) --config_file $(SR_CONFIGS)/evaluate.json --output_dir $(TABLES)/super_resolution \
 		--update_card True --fusions "['calibrated','mean']" --dial "[[1,None],[1,None,1.25],[1,None,1.5],[1,None,2.0],[1,None,2.5]]"
 	$(RUN) evaluate $(SR) --config_file $(SR_CONFIGS)/evaluate.json --output_dir $(TABLES)/super_resolution_dial \
 		--region "[80,80,80]"
-	$(RUN) evaluate $(TRANSLATE) --config_file $(T_CONFIGS)/evaluate.json \
-		--output_dir $(TABLES)/translation --update_card True --region "[80,80,80]"
 	$(RUN) calibrate $(SR) --config_file "['$(SR_CONFIGS)/evaluate.json','$(SR_CONFIGS)/trust.json']" \
 		--output_dir $(TABLES)/trust --region "[40,40,40]" --num_samples 3
 	$(RUN) check_lesions $(SR) --config_file "['$(SR_CONFIGS)/evaluate.json','$(SR_CONFIGS)/trust.json']" \
 		--output_dir $(TABLES)/trust --lesion_region "[48,48,48]" --dial "[[1,None]]" --fusions "['calibrated','mean']"
+
+evidence-translation: $(VENV)/.installed  ## the half of the translation bundle
+	@test -d "$(DATA)" || { echo "no data in $(DATA): set DATA" >&2; exit 1; }
+	rm -f $(wildcard $(TABLES)/translation/*.csv $(TABLES)/trust/translation/*.csv $(TABLES)/segmentation/*.csv)
+	$(RUN) evaluate $(TRANSLATE) --config_file $(T_CONFIGS)/evaluate.json \
+		--output_dir $(TABLES)/translation --update_card True --region "[80,80,80]"
 	$(RUN) calibrate $(TRANSLATE) --config_file "['$(T_CONFIGS)/evaluate.json','$(T_CONFIGS)/trust.json']" \
 		--output_dir $(TABLES)/trust/translation --region "[40,40,40]" --num_samples 3 --dial "[[1,None]]"
 	$(RUN) segment $(TRANSLATE) --config_file "['$(T_CONFIGS)/evaluate.json','$(T_CONFIGS)/segment.json']" \
