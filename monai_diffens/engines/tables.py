@@ -42,12 +42,12 @@ def weights_mark(files: str | Path | Sequence[str | Path | None]) -> str:
     """What marks the rows of weight files: 12 digits of each one's SHA-256, joined by "+".
 
     Args:
-        files: weight files; None among them is left out. The hash is read from ``<file>.sha256`` where that
-            is, else computed.
+        files: weight files; None or False among them is left out. The hash is read from ``<file>.sha256``
+            where that is, else computed.
     """
     marks = []
     for file in [files] if isinstance(files, (str, Path)) else files:
-        if file is not None:
+        if file:
             record = Path(f"{file}.sha256")
             marks.append((record.read_text(encoding="utf-8") if record.is_file() else sha256_of(file))[:12])
     return "+".join(marks)

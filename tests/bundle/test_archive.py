@@ -83,7 +83,7 @@ def test_incomplete_bundles_are_not_packed(source, tmp_path, missing):
     assert not (tmp_path / "dist").exists()
 
 
-@pytest.mark.parametrize("name", ["model.pt", "regression.pt", "volume_diffusion.pt", "segmentation.pt"])
+@pytest.mark.parametrize("name", ["model.pt", "fusion_features.pt", "regression.pt", "segmentation.pt"])
 @pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(b"others")])
 def test_weights_that_are_not_the_recorded_ones_are_not_packed(source, tmp_path, name, change):
     models = source / "models"

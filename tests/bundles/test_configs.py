@@ -21,7 +21,7 @@ from monai_diffens.inferers.residual import RESIDUAL_SCALE
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.regression_unet import RegressionUNet
 from monai_diffens.networks.volume_denoiser import VolumeDenoiser
-from monai_diffens.networks.weights import load_weights
+from monai_diffens.networks.weights import fusion_of, load_weights
 
 CONFIGS = {
     path.stem: json.loads(path.read_text(encoding="utf-8"))
@@ -151,6 +151,15 @@ def test_the_shipped_regression_is_small_and_trained():
     network = RegressionUNet(**{key: value for key, value in definition.items() if key != "_target_"})
     load_weights(network, path)
     assert all(parameter.any() for parameter in network.unet.final_conv.parameters())  # they start at zero
+
+
+def test_the_shipped_fusion_with_features_is_small_and_trained():
+    path = BUNDLE / "models" / "fusion_features.pt"
+    assert path.stat().st_size < 3e6
+    network = DiffEnsembler(with_features=True)
+    load_weights(fusion_of(network), path)
+    starts_at_zero = (*network.alignment.parameters(), *network.calibrator.conv_out.parameters())
+    assert all(parameter.any() for parameter in starts_at_zero)
 
 
 # Metadata
