@@ -31,11 +31,8 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         SystemExit: with one line: a file is missing, the hash differs, or names or shapes do not fit.
     """
     path = Path(path)
-    for needed in (path, _record_of(path)):
-        if not needed.is_file():
-            raise SystemExit(f"{needed} is missing: fetch the bundle again, or train it (train.json)")
     try:
-        network.load_state_dict(_read(path), strict=True)
+        network.load_state_dict(_read_recorded(path), strict=True)
     except Exception as error:
         raise SystemExit(f"{path} does not fit this network: {_first_reason(error)}") from error
 
@@ -90,11 +87,8 @@ def load_experts(network: DiffEnsembler, path: str | Path) -> None:
     Raises:
         SystemExit: with one line, when the file is missing, damaged or does not fit.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise SystemExit(f"{path} is missing: fetch the bundle again, or train it (train.json)")
-    prefix = "bank."
-    state = {key[len(prefix) :]: value for key, value in _read(path).items() if key.startswith(prefix)}
+    prefix, content = "bank.", _read_recorded(Path(path))
+    state = {key[len(prefix) :]: value for key, value in content.items() if key.startswith(prefix)}
     try:
         network.bank.load_state_dict(state, strict=True)
     except RuntimeError as error:
@@ -169,6 +163,14 @@ def start_expert(denoiser: PlaneDenoiser, path: str | Path, planes: str | Sequen
 
 def _record_of(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
+
+
+def _read_recorded(path: Path) -> Any:
+    """:func:`_read` of a file that must have its hash beside it."""
+    for needed in (path, _record_of(path)):
+        if not needed.is_file():
+            raise SystemExit(f"{needed} is missing: fetch the bundle again, or train it (train.json)")
+    return _read(path)
 
 
 def _read(path: Path) -> Any:

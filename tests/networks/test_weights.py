@@ -17,7 +17,6 @@ from monai_diffens.networks.weights import (
     load_weights,
     save_weights,
     sha256_of,
-    shrink_fusion,
     start_expert,
 )
 
@@ -75,10 +74,11 @@ def test_gradients_and_originals_are_left_alone(tiny_ensembler, tmp_path):
     assert all(p.requires_grad and p.dtype == torch.float32 for p in network.parameters())
 
 
+@pytest.mark.parametrize("load", [load_weights, load_experts])
 @pytest.mark.parametrize("missing", ["model.pt", "model.pt.sha256"])
-def test_missing_file(saved, missing, tiny_ensembler):
+def test_missing_file(saved, missing, load, tiny_ensembler):
     saved.with_name(missing).unlink()
-    assert refusal(load_weights, tiny_ensembler(), saved).startswith(f"{saved.with_name(missing)} is missing")
+    assert refusal(load, tiny_ensembler(), saved).startswith(f"{saved.with_name(missing)} is missing")
 
 
 @pytest.mark.parametrize("content", [b"0" * 64 + b"  model.pt\n", b"", b"\n", b"\xff\xfe\x00", b"a" * 10**5])
@@ -225,28 +225,6 @@ def test_start_expert_says_what_does_not_fit(saved):
     assert line.startswith(f"{saved} does not fit this expert: ")
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_a_shrunk_fusion_lies_between_the_average_and_the_learned_one(tiny_ensembler, share):
-    network = tiny_ensembler()
-    x, timesteps = torch.randn(1, 2, 8, 8, 8), torch.tensor([999])
-
-    def predict(fusion: str) -> torch.Tensor:
-        network.fusion = fusion
-        with torch.no_grad():
-            return network(x, timesteps)
-
-    mean, learned = predict("mean"), predict("calibrated")
-    assert (learned - mean).abs().max() > 1e-3
-    shrink_fusion(network, share)
-    torch.testing.assert_close(predict("calibrated"), mean + share * (learned - mean), atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.5])
-def test_a_share_outside_of_0_to_1_is_refused(tiny_ensembler, share):
-    with pytest.raises(SystemExit, match="fusion_share must lie between 0 and 1"):
-        shrink_fusion(tiny_ensembler(), share)
-
-
 def test_experts_of_a_whole_model_serve_a_fusion_of_another_kind(saved, tiny_ensembler, tmp_path):
     network = tiny_ensembler(with_features=True)
     load_experts(network, saved)
@@ -267,7 +245,5 @@ def test_experts_of_a_whole_model_serve_a_fusion_of_another_kind(saved, tiny_ens
         load_weights(fusion_of(tiny_ensembler()), file)
 
 
-def test_load_experts_says_what_is_missing_or_does_not_fit(saved, tiny_ensembler, tmp_path):
-    network = tiny_ensembler()
-    assert "is missing" in refusal(load_experts, network, tmp_path / "none.pt")
+def test_load_experts_says_what_does_not_fit(saved, tiny_ensembler):
     assert "does not fit these experts" in refusal(load_experts, tiny_ensembler(channels=(8, 24)), saved)
