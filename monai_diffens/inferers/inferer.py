@@ -17,13 +17,26 @@ from tqdm import tqdm
 from monai_diffens.data.writer import case_of
 from monai_diffens.inferers.agreement import ScanAgreement, cut_off
 from monai_diffens.inferers.consistency import Measurement
-from monai_diffens.inferers.maps import RunningMoments
-from monai_diffens.inferers.memory import in_step, plan_case, run_within_memory
-from monai_diffens.inferers.precision import computes_in_bf16
-from monai_diffens.inferers.region import foreground_box
+from monai_diffens.inferers.maps import RunningMoments, check_spread
+from monai_diffens.inferers.memory import (
+    check_limit,
+    in_step,
+    keep_freed_memory,
+    plan_case,
+    run_within_memory,
+)
+from monai_diffens.inferers.precision import check_amp, computes_in_bf16
+from monai_diffens.inferers.region import foreground_box, shown_boxes
 from monai_diffens.inferers.residual import RESIDUAL_SCALE, check_gain, from_residual, target_base
-from monai_diffens.inferers.sampling import Denoise, SamplingScheduler, constrained, sample_with_prior
+from monai_diffens.inferers.sampling import (
+    Denoise,
+    SamplingScheduler,
+    constrained,
+    project_prediction,
+    sample_with_prior,
+)
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
+from monai_diffens.networks.predictions import EmptySpace
 from monai_diffens.networks.volume_denoiser import VolumeDenoiser
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
@@ -94,15 +107,10 @@ class DiffEnsemblerInferer(Inferer):
         if min(num_steps, num_samples) < 1:
             counts = f"{num_steps} and {num_samples}"
             raise ValueError(f"num_steps and num_samples must be 1 or more, got {counts}")
-        if spread and num_samples < 2:
-            raise ValueError("a spread needs num_samples of 2 or more, got 1")
-        if spread_scale <= 0:
-            raise ValueError(f"spread_scale must be above 0, got {spread_scale}")
+        check_spread(spread, spread_scale, num_samples)
         check_gain(residual_gain, base)
-        if max_memory is not None and max_memory <= 0:
-            raise ValueError(f"max_memory must be above 0 GiB, got {max_memory}")
-        if amp not in (True, False, "auto"):
-            raise ValueError(f"amp must be true, false or 'auto', got '{amp}'")
+        check_limit(max_memory)
+        check_amp(amp)
         self.scheduler = scheduler
         self.num_steps = num_steps
         self.num_samples = num_samples
@@ -163,8 +171,10 @@ class DiffEnsemblerInferer(Inferer):
         case = case_of(meta)
         if isinstance(network, DiffEnsembler):  # another network sees to its memory itself
             maps = 2 * self.spread + (network.num_experts + 1) * self.weights
-            plan = plan_case(network, cropped, conditions, maps, self.max_memory, case)
+            bf16 = computes_in_bf16(self.amp, conditions.device.type)
+            plan = plan_case(network, cropped, conditions, maps, self.max_memory, case, bf16)
             plan.apply(network, self.weights)
+            keep_freed_memory()
             logger.info("%s: %s", case, plan)
         samples = RunningMoments()
         weights = cropped.new_zeros(1, network.num_experts, *cropped.shape[2:]) if self.weights else None
@@ -219,14 +229,19 @@ class DiffEnsemblerInferer(Inferer):
             base = target_base(conditions, self.base)
             agreement = ScanAgreement(measurement, scan, base, self.residual_scale, region)
 
+        boxes = shown_boxes(conditions, network.planes)
+
         def denoise(x_t: Tensor, t: int, step: int) -> Tensor:
             timesteps = torch.full((x_t.shape[0],), t, device=x_t.device)
+            empty = EmptySpace(boxes, project_prediction(x_t, x_t, t, torch.zeros_like, self.scheduler))
             project = None
             if agreement is not None and self.project_experts:
                 project = partial(agreement.of_prediction, x_t=x_t, t=t, scheduler=self.scheduler)
             with torch.autocast(kind, dtype=torch.bfloat16, enabled=computes_in_bf16(self.amp, kind)):
                 fused = run_within_memory(
-                    lambda: network.predict(x_t, conditions, timesteps, self.fusion, step, emphasis, project),
+                    lambda: network.predict(
+                        x_t, conditions, timesteps, self.fusion, step, emphasis, project, empty
+                    ),
                     network,
                     x_t.shape[2:],
                 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,10 +28,11 @@ GIB = 2**30
 FLOAT = 4  # bytes
 # What the networks hold on the way, whatever the volume. More buys no speed on a processor.
 CPU_WORK = GIB // 2
-CPU_CHUNK, GPU_CHUNK = 16, 256
+CPU_CHUNK, GPU_CHUNK = 8, 256
 # A processor's volumes in single precision at the worst moment of a step, beside conditions and predictions:
 # x_t, the fused prediction, the clean sample and the temporaries of its projection, result.
 STEP_VOLUMES = 6
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's mallopt, from its malloc.h
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 Result = TypeVar("Result")
@@ -64,6 +68,12 @@ class MemoryPlan:
         )
 
 
+def check_limit(max_memory: float | None) -> None:
+    """Raise ValueError where a limit in GiB is not above 0."""
+    if max_memory is not None and max_memory <= 0:
+        raise ValueError(f"max_memory must be above 0 GiB, got {max_memory}")
+
+
 def slice_bytes(network: DiffEnsembler, shape: Sequence[int]) -> int:
     """Bytes that one slice of the largest plane holds in an expert; an upper bound, measured."""
     denoiser = network.bank.experts[0]
@@ -73,11 +83,12 @@ def slice_bytes(network: DiffEnsembler, shape: Sequence[int]) -> int:
     return int(FLOAT * pixels * floats)
 
 
-def voxel_bytes(network: DiffEnsembler) -> int:
+def voxel_bytes(network: DiffEnsembler, bf16: bool = False) -> int:
     """Bytes that one voxel holds in the calibrator; an upper bound, measured."""
     calibrator = network.calibrator
     inputs = calibrator.conv_in.in_channels // calibrator.stem**3
-    return int(FLOAT * (3 * inputs + 15 * calibrator.conv_in.out_channels / calibrator.stem**3))
+    hidden = 6 * calibrator.conv_in.out_channels / calibrator.stem**3
+    return int(FLOAT * 3 * inputs + (FLOAT // 2 if bf16 else FLOAT) * hidden)
 
 
 def smallest_window(network: DiffEnsembler, shape: Sequence[int]) -> int:
@@ -95,6 +106,7 @@ def plan_memory(
     device: torch.device | str = "cpu",
     max_memory: float | None = None,
     name: str = "",
+    bf16: bool = False,
 ) -> MemoryPlan:
     """Choose chunk and window so that a case fits.
 
@@ -106,6 +118,7 @@ def plan_memory(
         device: where it runs.
         max_memory: limit in GiB for all of it beside the model; what the device has left when None.
         name: of the case, for the message.
+        bf16: the networks compute in it.
 
     Raises:
         InputRejected: in one line, when not even single slices and the smallest windows fit.
@@ -118,7 +131,7 @@ def plan_memory(
         pairs = zip(denoiser.feature_channels, denoiser.feature_strides, strict=True)  # type: ignore[arg-type]
         volumes += 2 * network.num_experts * math.ceil(sum(c / s**2 for c, s in pairs))
     volume_bytes = FLOAT * voxels * volumes
-    a_slice, a_voxel = slice_bytes(network, shape), voxel_bytes(network)
+    a_slice, a_voxel = slice_bytes(network, shape), voxel_bytes(network, bf16)
     smallest = smallest_window(network, shape)
     least = max(a_slice, a_voxel * smallest)
     limit = available_memory(device) if max_memory is None else int(max_memory * GIB)
@@ -141,11 +154,13 @@ def plan_case(
     num_maps: int = 0,
     max_memory: float | None = None,
     name: str = "",
+    bf16: bool = False,
 ) -> MemoryPlan:
     """Plan a case of conditions (1, M, X, Y, Z) cropped to (1, M, x, y, z); see :func:`plan_memory`."""
     outside = math.ceil(2 * conditions[0].numel() / cropped[0].numel())  # the scan and the result
     volumes = conditions.shape[1] + outside
-    return plan_memory(network, cropped.shape[2:], volumes, num_maps, conditions.device, max_memory, name)
+    device = conditions.device
+    return plan_memory(network, cropped.shape[2:], volumes, num_maps, device, max_memory, name, bf16)
 
 
 def available_memory(device: torch.device) -> int | None:
@@ -162,6 +177,18 @@ def available_memory(device: torch.device) -> int | None:
     if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":  # a container's, SLURM's
         found.append(int(limit.read_text()) - int(used.read_text()))
     return min(found, default=None)
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let glibc keep up to ``CPU_WORK`` that a pass has freed for the next one.
+
+    It would hand large blocks back to the system at once and get them anew page by page, which took a tenth
+    of a case's time. Other C libraries are left as they are.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        for parameter in (TRIM_THRESHOLD, MMAP_THRESHOLD):
+            ctypes.CDLL(None).mallopt(parameter, CPU_WORK)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

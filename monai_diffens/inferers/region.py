@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from monai.inferers import sliding_window_inference
 from monai.transforms.utils import generate_spatial_bounding_box
 from torch import Tensor
 
-from monai_diffens.networks.slicing import pad_end
+from monai_diffens.networks.slice_passes import slice_boxes
+from monai_diffens.networks.slicing import PATCH_GRID, pad_end
 
-PATCH_GRID = 8  # voxels; a multiple of the experts' patch and of pooling by 2, 4 or 8
 FOREGROUND = 1e-3  # scaled intensity above which a voxel is no background
 
 
@@ -34,6 +34,12 @@ def foreground_box(conditions: Tensor, margin: int) -> tuple[slice, slice, slice
         for low, high, size in zip(start, stop, conditions.shape[2:], strict=True)
     )
     return x, y, z
+
+
+def shown_boxes(conditions: Tensor, planes: Sequence[str]) -> list[list[list[int]]]:
+    """For each plane, the boxes of what its slices show of any condition (B, M, X, Y, Z)."""
+    seen = (conditions > FOREGROUND).any(dim=1, keepdim=True)
+    return [slice_boxes(seen, plane) for plane in planes]
 
 
 def on_patch_grid(

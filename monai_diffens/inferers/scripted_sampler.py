@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from monai_diffens.data.writer import case_of
 from monai_diffens.inferers.consistency import FIT_ITERATIONS, PROFILES, measurement_matrix
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.inferers.region import FOREGROUND, PATCH_GRID
+from monai_diffens.inferers.region import FOREGROUND
 from monai_diffens.inferers.residual import target_base, to_residual
 from monai_diffens.inferers.sampling import SamplingScheduler, sample_with_prior
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
+from monai_diffens.networks.predictions import EmptySpace
+from monai_diffens.networks.slice_passes import slice_boxes
+from monai_diffens.networks.slicing import PATCH_GRID
 from monai_diffens.schedulers.prediction import from_clean, to_clean
 
 
@@ -96,6 +99,7 @@ class ScriptedSampler(nn.Module):
         self.residual_gain = float(inferer.residual_gain)
         self.margin = inferer.margin
         self.grid = PATCH_GRID
+        self.planes = network.planes
         self.base = inferer.base
         self.measured_channel = inferer.measured_channel
         self.project_experts = inferer.project_experts
@@ -173,11 +177,16 @@ class ScriptedSampler(nn.Module):
         scan = conditions[:, self.measured_channel : self.measured_channel + 1]
         known = to_residual(scan, target_base(conditions, self.base), self.residual_scale)
         parts: list[Tensor] = [noise.to(conditions.device)]
+        seen = (conditions > self.threshold).any(dim=1, keepdim=True)
+        boxes = [slice_boxes(seen, plane) for plane in self.planes]
         for step, t in enumerate(self.timesteps):
             x_t = self.combine(self.plan[step], parts)
             timesteps = torch.full([x_t.shape[0]], t, device=x_t.device)
-            experts = self.network.run_experts(x_t, conditions, timesteps, self.fusion, step, self.emphasis)
             of_x, of_prediction = self.clean_of_x[step], self.clean_of_prediction[step]
+            empty = EmptySpace(boxes, -of_x * x_t / of_prediction)  # of a clean residual of 0
+            experts = self.network.run_experts(
+                x_t, conditions, timesteps, self.fusion, step, self.emphasis, empty
+            )
             if self.project_experts:
                 for index in range(experts.predictions.shape[1]):
                     prediction = experts.predictions[:, index : index + 1]

@@ -32,7 +32,7 @@ class FilmBlock(nn.Module):
         """(B, in_channels, X, Y, Z) and (B, embedding_dim) -> (B, channels, X, Y, Z)."""
         h = self.conv_in(F.silu(self.norm_in(x)))
         scale, shift = self.film(embedding)[:, :, None, None, None].chunk(2, dim=1)
-        h = self.norm_out(h) * (1 + scale) + shift
+        h = torch.addcmul(shift, self.norm_out(h), 1 + scale)
         return self.conv_out(F.silu(h)) + self.skip(x)
 
 
@@ -47,10 +47,10 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, X, Y, Z) -> the same shape, each voxel with mean 0 and variance 1 over C."""
-        centred = x - x.mean(dim=1, keepdim=True)
-        variance = centred.square().mean(dim=1, keepdim=True)
-        shape = (1, -1, 1, 1, 1)
-        return centred * torch.rsqrt(variance + self.eps) * self.weight.view(shape) + self.bias.view(shape)
+        # torch's kernel over the last axis: twice as fast as the formula over the second, in less memory
+        return F.layer_norm(x.movedim(1, -1), self.weight.shape, self.weight, self.bias, self.eps).movedim(
+            -1, 1
+        )
 
 
 class VolumeCalibrator(nn.Module):
@@ -136,19 +136,13 @@ class VolumeCalibrator(nn.Module):
         """
         share = average_weights(present).to(predictions.dtype)[:, :, None, None, None]
         mask = (share > 0).to(predictions.dtype)
-        mean = (predictions * share).sum(dim=1, keepdim=True)
-        deviations = (predictions - mean) * mask * self.deviation_gain
-        x = torch.cat([x_t, conditions, mean, deviations], dim=1)
-
-        size = x.shape[2:]
-        padding = [(-side) % self.divisor for side in (size[2], size[1], size[0])]
-        x = F.pad(x, (0, padding[0], 0, padding[1], 0, padding[2]))
+        size = x_t.shape[2:]
         embedding = self.embed(
             torch.cat(
                 [get_timestep_embedding(timesteps, self.embedding_dim), present.to(torch.float32)], dim=1
             )
         )
-        h = self.conv_in(to_patches(x, self.stem))
+        h = self.conv_in(self._stem_input(x_t, conditions, predictions, share, mask))
         skips: list[Tensor] = []
         # TorchScript: no indexing of modules, no zip(strict=), `forward` where a list was reversed, and no
         # second use of a module's variable
@@ -169,7 +163,20 @@ class VolumeCalibrator(nn.Module):
         if emphasis is not None:
             raw = raw * emphasis.to(raw.dtype)[:, :, None, None, None]
             share = average_weights(present, emphasis).to(raw.dtype)[:, :, None, None, None]
-        return raw + share * (1 - raw.sum(dim=1, keepdim=True)), bias
+        return torch.addcmul(raw, share, 1 - raw.sum(dim=1, keepdim=True)), bias
+
+    def _stem_input(
+        self, x_t: Tensor, conditions: Tensor, predictions: Tensor, share: Tensor, mask: Tensor
+    ) -> Tensor:
+        """Patches of x_t, conditions, the experts' mean and their deviations from it, padded to whole cells.
+
+        A method of its own, so that the volumes on the way are given back before the first convolution.
+        """
+        mean = weighted_sum(share, predictions)
+        deviations = (predictions - mean) * (mask * self.deviation_gain)
+        x = torch.cat([x_t, conditions, mean, deviations], dim=1)
+        padding = [(-side) % self.divisor for side in (x.shape[4], x.shape[3], x.shape[2])]
+        return to_patches(F.pad(x, (0, padding[0], 0, padding[1], 0, padding[2])), self.stem)
 
 
 def average_weights(present: Tensor, emphasis: Tensor | None = None) -> Tensor:
@@ -188,6 +195,14 @@ def average_weights(present: Tensor, emphasis: Tensor | None = None) -> Tensor:
         return parts / parts.sum(dim=1, keepdim=True).clamp(min=1.0)
     parts = parts * emphasis.to(torch.float32)
     return parts / parts.sum(dim=1, keepdim=True).clamp(min=1e-12)
+
+
+def weighted_sum(weights: Tensor, volumes: Tensor) -> Tensor:
+    """Sum over E of weights (B, E, ...) times volumes (B, E, X, Y, Z): (B, 1, X, Y, Z)."""
+    total = weights[:, :1] * volumes[:, :1]
+    for index in range(1, volumes.shape[1]):
+        total = torch.addcmul(total, weights[:, index : index + 1], volumes[:, index : index + 1])
+    return total
 
 
 def _add_features(h: Tensor, features: list[Tensor] | None, level: int) -> Tensor:

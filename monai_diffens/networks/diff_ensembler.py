@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_diffens.networks.calibrator import VolumeCalibrator, average_weights
+from monai_diffens.networks.calibrator import VolumeCalibrator, average_weights, weighted_sum
 from monai_diffens.networks.expert_bank import ExpertBank
 from monai_diffens.networks.expert_selection import ExpertSelection
 from monai_diffens.networks.feature_alignment import FeatureAlignment
-from monai_diffens.networks.predictions import ExpertOutputs, FusedPrediction
+from monai_diffens.networks.predictions import EmptySpace, ExpertOutputs, FusedPrediction
 from monai_diffens.networks.slicing import PLANES
 from monai_diffens.networks.windows import Box, run_in_windows
 
@@ -92,6 +92,7 @@ class DiffEnsembler(ExpertSelection):
         step: int = 0,
         emphasis: Tensor | None = None,
         project: Callable[[Tensor], Tensor] | None = None,
+        empty: EmptySpace | None = None,
     ) -> FusedPrediction:
         """Run the experts that ``fusion`` needs and the case has, and fuse.
 
@@ -103,11 +104,12 @@ class DiffEnsembler(ExpertSelection):
             step: number of the denoising step; "alternate" takes the planes in turn by it.
             emphasis: (E,), see :meth:`emphasis`; 1 for all when None.
             project: what each expert's prediction (B, 1, X, Y, Z) passes before the fusion.
+            empty: slices are cropped to what they show; whole ones are run when None.
 
         Raises:
             ValueError: when no expert is left for a case.
         """
-        experts = self.run_experts(x_t, conditions, timesteps, fusion, step, emphasis)
+        experts = self.run_experts(x_t, conditions, timesteps, fusion, step, emphasis, empty)
         if project is not None:
             for index in experts.present.any(dim=0).nonzero().flatten().tolist():
                 prediction = experts.predictions[:, index : index + 1]
@@ -122,13 +124,15 @@ class DiffEnsembler(ExpertSelection):
         fusion: str,
         step: int,
         emphasis: Tensor | None,
+        empty: EmptySpace | None = None,
     ) -> ExpertOutputs:
         """First half of :meth:`predict`: every slice through the experts, in all processes together."""
         present = self.active(fusion, step, emphasis).to(x_t.device) & self.present(conditions)
         if not bool(present.any(dim=1).all()):
             raise ValueError(f"a case has no condition that fusion '{fusion}' and the weights leave in")
+        with_features = self.alignment is not None and fusion == "calibrated"
         predictions, features = self.bank.predict_with_features(
-            x_t, conditions, timesteps, present, self.alignment is not None and fusion == "calibrated"
+            x_t, conditions, timesteps, present, with_features, empty
         )
         if not torch.jit.is_scripting():  # one process in compiled code
             self.bank.sum_over_processes(predictions)
@@ -149,7 +153,7 @@ class DiffEnsembler(ExpertSelection):
         if fusion == "calibrated":
             return self.fuse(x_t, conditions, predictions, timesteps, present, features, factors)
         weights = average_weights(present, factors).to(x_t.dtype)[:, :, None, None, None]
-        fused = (weights * predictions).sum(dim=1, keepdim=True)
+        fused = weighted_sum(weights, predictions)
         return FusedPrediction(fused, weights, torch.zeros([1, 1, 1, 1, 1], device=x_t.device))
 
     def fuse(
@@ -189,7 +193,7 @@ class DiffEnsembler(ExpertSelection):
         emphasis: Tensor | None,
     ) -> FusedPrediction:
         weights, bias = self.calibrator(x_t, conditions, predictions, timesteps, present, aligned, emphasis)
-        fused = (weights * predictions).sum(dim=1, keepdim=True) + bias
+        fused = weighted_sum(weights, predictions) + bias
         return FusedPrediction(fused, weights, bias)
 
     @torch.jit.unused

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from monai_diffens.networks.plane_denoiser import PlaneDenoiser
-from monai_diffens.networks.slicing import PLANES, gather_slices, plane_axis, put_slices
+from monai_diffens.networks.predictions import EmptySpace
+from monai_diffens.networks.slice_passes import crop_slices, slice_passes
+from monai_diffens.networks.slicing import (
+    PLANES,
+    gather_slices,
+    in_plane_axes,
+    plane_axis,
+    put_slices,
+    to_slices,
+)
 
 
 class ExpertBank(nn.Module):
@@ -77,8 +86,18 @@ class ExpertBank(nn.Module):
         timesteps: Tensor,
         present: Tensor | None = None,
         keep_features: bool = True,
+        empty: EmptySpace | None = None,
     ) -> tuple[Tensor, list[list[Tensor]]]:
         """Predict as :meth:`forward`, and return the decoders' feature maps.
+
+        Args:
+            x_t: as in :meth:`forward`.
+            conditions: likewise.
+            timesteps: likewise.
+            present: likewise.
+            keep_features: return the maps.
+            empty: crop slices to what they show. A network's statistics and attention are then of that part
+                alone, as of the crops it was trained on. Not with maps: those are of whole slices.
 
         Returns:
             Predictions (B, E, X, Y, Z), and for each expert its maps (B * N, C, H / s, W / s), coarsest
@@ -93,7 +112,11 @@ class ExpertBank(nn.Module):
             plane = self.planes[plane_index]
             total = batch_size * x_t.shape[2 + plane_axis(plane)]
             first, last = total * self.rank // self.world_size, total * (self.rank + 1) // self.world_size
-            steps = timesteps.repeat_interleave(total // batch_size)
+            count = total // batch_size
+            steps = timesteps.repeat_interleave(count)
+            boxes = empty.boxes[plane_index] if empty is not None and not keep_features else None
+            sides = [[x, y, z][axis] for axis in in_plane_axes(plane)]
+            passes = slice_passes(first, last, count, sides, self.slice_chunk, boxes)
             for source in range(num_conditions):
                 index = plane_index * num_conditions + source
                 maps: list[Tensor] = []
@@ -103,14 +126,23 @@ class ExpertBank(nn.Module):
                     condition = conditions[:, source : source + 1]
                     groups = torch.full_like(steps, source, dtype=torch.long)
                     chunk_maps: list[list[Tensor]] = []
-                    for begin in range(first, last, self.slice_chunk):
-                        end = min(begin + self.slice_chunk, last)
+                    if empty is not None and boxes is not None:
+                        unseen = to_slices(empty.prediction, plane)[first:last]
+                        put_slices(prediction, unseen, plane, first)
+                    for parts in passes:
+                        slices: list[Tensor] = []
+                        for part in parts:
+                            x_part, shown = crop_slices(x_t, plane, part), crop_slices(condition, plane, part)
+                            slices.append(gather_slices(x_part, shown, plane, self.reach, part[0], part[1]))
+                        begin, end = parts[0][0], parts[-1][1]
                         chunk, decoded = network.predict_with_features(  # type: ignore[operator]
-                            gather_slices(x_t, condition, plane, self.reach, begin, end),
+                            slices[0] if len(slices) == 1 else torch.cat(slices),
                             steps[begin:end],
                             groups[begin:end],
                         )
-                        put_slices(prediction, chunk, plane, begin)
+                        for part in parts:
+                            here = crop_slices(prediction, plane, part)
+                            put_slices(here, chunk[part[0] - begin : part[1] - begin], plane, part[0])
                         if keep_features:
                             chunk_maps.append(decoded)
                     if keep_features:

@@ -25,6 +25,7 @@ class ExpertSelection(nn.Module):
         self.bank = bank
         self.num_experts = len(bank.names)
         self.expert_names = bank.names
+        self.planes = bank.planes
         self.expert_planes = bank.expert_planes
         self.expert_conditions = [bank.conditions[index] for index in bank.expert_conditions]
         # of a single condition the user never hears: its experts are called after their planes

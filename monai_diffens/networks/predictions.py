@@ -7,6 +7,18 @@ from typing import NamedTuple
 from torch import Tensor
 
 
+class EmptySpace(NamedTuple):
+    """Where a case shows nothing, and what experts predict there without being run.
+
+    Attributes:
+        boxes: for each plane of the model those of :func:`~monai_diffens.networks.slice_passes.slice_boxes`.
+        prediction: (B, 1, X, Y, Z), that of a clean sample of 0.
+    """
+
+    boxes: list[list[list[int]]]
+    prediction: Tensor
+
+
 class FusedPrediction(NamedTuple):
     """What one denoising step yields.
 

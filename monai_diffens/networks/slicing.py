@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PLANES = ("axial", "coronal", "sagittal")
+PATCH_GRID = 8  # voxels; a multiple of the experts' patch and of pooling by 2, 4 or 8
 
 
 def plane_axis(plane: str) -> int:
@@ -27,6 +28,12 @@ def plane_axis(plane: str) -> int:
     if plane == "axial":
         return 2
     raise ValueError(f"unknown plane '{plane}': use axial, coronal or sagittal")
+
+
+def in_plane_axes(plane: str) -> list[int]:
+    """The two other spatial axes: those of a slice's rows and of its columns."""
+    axis = plane_axis(plane)
+    return [1 if axis == 0 else 0, 1 if axis == 2 else 2]
 
 
 def to_slices(volume: Tensor, plane: str) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from monai_diffens.inferers.region import on_patch_grid
 from monai_diffens.networks.detail import detail_patches
-from monai_diffens.networks.predictions import FusedPrediction
+from monai_diffens.networks.predictions import EmptySpace, FusedPrediction
 from monai_diffens.networks.slicing import from_patches, pad_end, to_patches
 
 
@@ -37,6 +37,7 @@ class VolumeDenoiser(nn.Module):
     """
 
     num_experts = 1
+    planes: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -99,6 +100,7 @@ class VolumeDenoiser(nn.Module):
         step: int = 0,
         emphasis: Tensor | None = None,
         project: Callable[[Tensor], Tensor] | None = None,
+        empty: EmptySpace | None = None,
     ) -> FusedPrediction:
         """Predict volumes of any size in windows, as :meth:`DiffEnsembler.predict` does with one expert.
 
@@ -110,6 +112,7 @@ class VolumeDenoiser(nn.Module):
             step: unused.
             emphasis: unused, there is one expert.
             project: what the prediction (B, 1, X, Y, Z) passes.
+            empty: unused, there are no slices.
         """
         x = torch.cat([x_t, conditions], dim=1)
         run = partial(self, timesteps=timesteps[:1])

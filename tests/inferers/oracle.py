@@ -23,13 +23,15 @@ class Oracle:
         self.calls: list[tuple[torch.Size, str, int, bool]] = []
 
     check_fusion = DiffEnsembler.check_fusion
-    expert_names = expert_planes = ("axial", "coronal", "sagittal")
+    planes = expert_names = expert_planes = ("axial", "coronal", "sagittal")
     named_conditions = ()
 
     def emphasis(self, condition_weights, plane_weights) -> None:
         assert condition_weights is plane_weights is None
 
-    def predict(self, x_t, conditions, timesteps, fusion, step, emphasis, project=None) -> FusedPrediction:
+    def predict(
+        self, x_t, conditions, timesteps, fusion, step, emphasis, project=None, empty=None
+    ) -> FusedPrediction:
         self.calls.append((x_t.shape, fusion, step, torch.is_autocast_enabled("cpu")))
         level = float(self.scheduler.alphas_cumprod[int(timesteps[0])])
         clean = self.clean(x_t, conditions)
