@@ -2,48 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from monai.data import MetaTensor
-from monai.inferers import Inferer
 from torch import Tensor
 from tqdm import tqdm
 
 from monai_diffens.data.writer import case_of
-from monai_diffens.inferers.agreement import ScanAgreement, cut_off
-from monai_diffens.inferers.consistency import Measurement
+from monai_diffens.inferers.agreement import cut_off
 from monai_diffens.inferers.maps import RunningMoments, check_spread
-from monai_diffens.inferers.memory import (
-    check_limit,
-    in_step,
-    keep_freed_memory,
-    plan_case,
-    run_within_memory,
-)
-from monai_diffens.inferers.precision import check_amp, computes_in_bf16
-from monai_diffens.inferers.region import foreground_box, shown_boxes
+from monai_diffens.inferers.memory import check_limit, in_step, keep_freed_memory, plan_case
+from monai_diffens.inferers.precision import computes_in_bf16
+from monai_diffens.inferers.region import foreground_box
 from monai_diffens.inferers.residual import RESIDUAL_SCALE, check_gain, from_residual, target_base
-from monai_diffens.inferers.sampling import (
-    Denoise,
-    SamplingScheduler,
-    constrained,
-    project_prediction,
-    sample_with_prior,
-)
+from monai_diffens.inferers.residual_sampler import ResidualSampler
+from monai_diffens.inferers.sampling import SamplingScheduler
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
-from monai_diffens.networks.predictions import EmptySpace
 from monai_diffens.networks.volume_denoiser import VolumeDenoiser
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
 logger = logging.getLogger(__name__)
 
 
-class DiffEnsemblerInferer(Inferer):
+class DiffEnsemblerInferer(ResidualSampler):
     """Sample the target volume given its conditions.
 
     Args:
@@ -103,35 +87,35 @@ class DiffEnsemblerInferer(Inferer):
         project_experts: bool = False,
         non_negative: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            scheduler,
+            num_steps,
+            seed,
+            fusion,
+            restart,
+            amp,
+            residual_scale,
+            base,
+            measured_channel,
+            condition_weights,
+            plane_weights,
+            project_experts,
+        )
         if min(num_steps, num_samples) < 1:
             counts = f"{num_steps} and {num_samples}"
             raise ValueError(f"num_steps and num_samples must be 1 or more, got {counts}")
         check_spread(spread, spread_scale, num_samples)
         check_gain(residual_gain, base)
         check_limit(max_memory)
-        check_amp(amp)
-        self.scheduler = scheduler
-        self.num_steps = num_steps
         self.num_samples = num_samples
-        self.seed = seed
-        self.fusion = fusion
-        self.restart = restart
         self.consistency = consistency
-        self.amp = amp
         self.progress = progress
-        self.residual_scale = residual_scale
         self.residual_gain = residual_gain
         self.margin = margin
         self.spread = spread
         self.spread_scale = spread_scale
         self.weights = weights
-        self.base = base
-        self.measured_channel = measured_channel
-        self.condition_weights = condition_weights
-        self.plane_weights = plane_weights
         self.max_memory = max_memory
-        self.project_experts = project_experts
         self.non_negative = non_negative
         self.drawn: dict[int, Tensor] | None = None  # residuals by seed, for who needs several gains of them
 
@@ -205,65 +189,3 @@ class DiffEnsemblerInferer(Inferer):
         if weights is not None:
             result.append(whole(weights / weights.sum(dim=1, keepdim=True)))  # the sum counts the passes
         return torch.cat(result, dim=1)
-
-    def sample_residual(
-        self,
-        seed: int,
-        conditions: Tensor,
-        network: DiffEnsembler | VolumeDenoiser,
-        measurement: Measurement | None,
-        region: Sequence[slice],
-        bar: tqdm,
-        weights: Tensor | None = None,
-    ) -> Tensor:
-        """One sample of the scaled residual (1, 1, X, Y, Z) inside the foreground region, before its gain.
-
-        The experts' weights of every pass are added to ``weights`` (1, E, X, Y, Z) where it is given.
-        """
-        kind = conditions.device.type
-        emphasis = network.emphasis(self.condition_weights, self.plane_weights)
-
-        agreement: ScanAgreement | None = None
-        if measurement is not None:
-            scan = conditions[:, self.measured_channel : self.measured_channel + 1]
-            base = target_base(conditions, self.base)
-            agreement = ScanAgreement(measurement, scan, base, self.residual_scale, region)
-
-        boxes = shown_boxes(conditions, network.planes)
-
-        def denoise(x_t: Tensor, t: int, step: int) -> Tensor:
-            timesteps = torch.full((x_t.shape[0],), t, device=x_t.device)
-            empty = EmptySpace(boxes, project_prediction(x_t, x_t, t, torch.zeros_like, self.scheduler))
-            project = None
-            if agreement is not None and self.project_experts:
-                project = partial(agreement.of_prediction, x_t=x_t, t=t, scheduler=self.scheduler)
-            with torch.autocast(kind, dtype=torch.bfloat16, enabled=computes_in_bf16(self.amp, kind)):
-                fused = run_within_memory(
-                    lambda: network.predict(
-                        x_t, conditions, timesteps, self.fusion, step, emphasis, project, empty
-                    ),
-                    network,
-                    x_t.shape[2:],
-                )
-            bar.update()
-            if weights is not None:
-                weights.add_(fused.weights)
-            return fused.prediction.float()
-
-        # drawn on the CPU, so that it is the same on every device
-        noise = torch.randn(conditions[:, :1].shape, generator=torch.Generator().manual_seed(seed))
-        ancestral = torch.Generator(conditions.device).manual_seed(seed + 1)
-
-        def walk(step: Denoise) -> Tensor:
-            x = noise.to(conditions.device)
-            return sample_with_prior(step, x, self.scheduler, self.num_steps, self.restart, ancestral)
-
-        if agreement is None:
-            return walk(denoise)
-        # again at the end: a scheduler that clips, or mixes several predictions, leaves the null space
-        return agreement(walk(constrained(denoise, agreement, self.scheduler)))
-
-    def seed_of(self, case: str, number: int) -> int:
-        """Seed that depends on the inferer's seed, the case's name and the sample's number alone."""
-        digest = hashlib.sha256(f"{self.seed}/{case}/{number}".encode()).digest()
-        return int.from_bytes(digest[:7], "big")
