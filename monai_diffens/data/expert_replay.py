@@ -25,6 +25,7 @@ from tqdm import tqdm
 from monai_diffens.data.seeding import Chance, chance_of
 from monai_diffens.inferers.agreement import ScanAgreement
 from monai_diffens.inferers.consistency import Measurement
+from monai_diffens.inferers.precision import computes_in_bf16
 from monai_diffens.inferers.residual import RESIDUAL_SCALE, target_base, to_residual
 from monai_diffens.inferers.sampling import SamplingScheduler
 from monai_diffens.networks.expert_bank import ExpertBank
@@ -58,6 +59,7 @@ class ExpertReplay(Randomizable, Dataset):
             to agree with it, as in sampling with ``project_experts``. No such condition when None.
         folder: keeps the draws in files that are mapped into memory, so that the buffer may be larger than
             memory and a resumed run need not run the experts again. In memory when None.
+        amp: bf16 of the experts, see :func:`~monai_diffens.inferers.precision.computes_in_bf16`.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class ExpertReplay(Randomizable, Dataset):
         noise_emphasis: float = 1.0,
         measured_channel: int | None = None,
         folder: str | Path | None = None,
+        amp: bool | str = "auto",
     ) -> None:
         self.slots = range(idist.get_rank(), draws, idist.get_world_size())
         if not self.slots:
@@ -90,6 +93,7 @@ class ExpertReplay(Randomizable, Dataset):
         self.noise_emphasis = noise_emphasis
         self.measured_channel = measured_channel
         self.seed = seed
+        self.amp = amp
         self.folder = None if folder is None else Path(folder)
         self.crop = RandSpatialCrop(crop_size, random_size=False)
         self.set_random_state(seed=seed)
@@ -179,9 +183,9 @@ class ExpertReplay(Randomizable, Dataset):
         present = conditions[0].flatten(1).any(dim=1)
         if len(present) == 1:
             present[:] = True
-            predictions = self.run_experts(x_t, conditions, timesteps, None)
-        else:
-            experts = present.repeat(len(self.bank.planes))
+        experts = None if len(present) == 1 else present.repeat(len(self.bank.planes))
+        bf16 = computes_in_bf16(self.amp, device.type)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             predictions = self.run_experts(x_t, conditions, timesteps, experts)
         if measurement is not None:
             scan, base = conditions[:, [self.measured_channel]], target_base(conditions, self.base)

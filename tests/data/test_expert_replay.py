@@ -43,6 +43,7 @@ def replay(tiny_ensembler):
             "draws": 4,
             "length": 6,
             "crop_size": 12,
+            "amp": False,
         }
         buffer = ExpertReplay(**(small | options))
         if filled:

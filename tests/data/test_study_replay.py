@@ -35,6 +35,7 @@ def replay(tiny_ensembler, subjects, tmp_path):
             "length": 40,
             "crop_size": 8,
             "folder": tmp_path / "draws",
+            "amp": False,
         }
         return StudyReplay(**(small | options))
 
