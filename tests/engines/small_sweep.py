@@ -34,9 +34,9 @@ def small_sweep(tiny_ensembler, folder: Path, **options) -> tuple[DialSweep, lis
     network, runs = tiny_ensembler(), []
     predict = network.predict
 
-    def counted(x_t, conditions, timesteps, fusion, step, emphasis, project):
+    def counted(x_t, conditions, timesteps, fusion, *arguments):
         runs.append(fusion)
-        return predict(x_t, conditions, timesteps, fusion, step, emphasis, project)
+        return predict(x_t, conditions, timesteps, fusion, *arguments)
 
     network.predict = counted
     small = {
