@@ -67,7 +67,7 @@ evidence-super-resolution: $(VENV)/.installed  ## the half of the super-resoluti
 	$(RUN) calibrate $(SR) --config_file "['$(SR_CONFIGS)/evaluate.json','$(SR_CONFIGS)/trust.json']" \
 		--output_dir $(TABLES)/trust --region "[40,40,40]" --num_samples 3
 	$(RUN) check_lesions $(SR) --config_file "['$(SR_CONFIGS)/evaluate.json','$(SR_CONFIGS)/trust.json']" \
-		--output_dir $(TABLES)/trust --lesion_region "[48,48,48]" --dial "[[1,None,1.3]]" --fusions "['calibrated','mean']"
+		--output_dir $(TABLES)/trust --lesion_region "[48,48,48]" --dial "[[1,None]]" --fusions "['calibrated','mean']"
 
 evidence-translation: $(VENV)/.installed  ## the half of the translation bundle
 	@test -d "$(DATA)" || { echo "no data in $(DATA): set DATA" >&2; exit 1; }

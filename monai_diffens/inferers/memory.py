@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 GIB = 2**30
 FLOAT = 4  # bytes
 # What the networks hold on the way, whatever the volume. More buys no speed on a processor.
-CPU_WORK = GIB // 2
+CPU_WORK = 5 * GIB // 8
 CPU_CHUNK, GPU_CHUNK = 8, 256
 # A processor's volumes in single precision at the worst moment of a step, beside conditions and predictions:
 # x_t, the fused prediction, the clean sample and the temporaries of its projection, result.

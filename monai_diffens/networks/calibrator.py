@@ -171,12 +171,18 @@ class VolumeCalibrator(nn.Module):
         """Patches of x_t, conditions, the experts' mean and their deviations from it, padded to whole cells.
 
         A method of its own, so that the volumes on the way are given back before the first convolution.
+        They are written into their padded place: joining and padding would copy each twice.
         """
         mean = weighted_sum(share, predictions)
-        deviations = (predictions - mean) * (mask * self.deviation_gain)
-        x = torch.cat([x_t, conditions, mean, deviations], dim=1)
-        padding = [(-side) % self.divisor for side in (x.shape[4], x.shape[3], x.shape[2])]
-        return to_patches(F.pad(x, (0, padding[0], 0, padding[1], 0, padding[2])), self.stem)
+        parts = [x_t, conditions, mean, (predictions - mean) * (mask * self.deviation_gain)]
+        sides = [side + -side % self.divisor for side in x_t.shape[2:]]
+        x = predictions.new_zeros([x_t.shape[0], sum([part.shape[1] for part in parts])] + sides)
+        begin = 0
+        for part in parts:
+            end = begin + part.shape[1]
+            x[:, begin:end, : part.shape[2], : part.shape[3], : part.shape[4]] = part
+            begin = end
+        return to_patches(x, self.stem)
 
 
 def average_weights(present: Tensor, emphasis: Tensor | None = None) -> Tensor:
