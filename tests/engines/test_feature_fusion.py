@@ -33,6 +33,7 @@ def batch(network):
         length=6,
         crop_size=SIDE,
         features=True,
+        amp=False,
     )
     return next(iter(DataLoader(replay, batch_size=6)))
 

@@ -1,0 +1,37 @@
+"""bf16 where the processor computes in it, for any inferer, and float32 comes back."""
+
+import pytest
+import torch
+from monai.inferers import SimpleInferer
+
+from monai_diffens.inferers import precision
+from monai_diffens.inferers.precision import AutocastInferer
+
+
+class Notes(torch.nn.Module):
+    """A convolution that notes what it computed in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(1, 1, 3, padding=1)
+        self.seen: list[torch.dtype] = []
+
+    def forward(self, x: torch.Tensor, gain: float = 1.0) -> torch.Tensor:
+        result = self.conv(x) * gain
+        self.seen.append(result.dtype)
+        return result
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+@pytest.mark.parametrize("amp", [True, False, "auto"])
+def test_a_network_computes_in_bf16_and_answers_in_float32(amp, has_it, monkeypatch):
+    monkeypatch.setattr(precision.torch.cpu, "_is_avx512_bf16_supported", lambda: has_it)
+    monkeypatch.setattr(precision.torch.cpu, "_is_amx_tile_supported", lambda: False)
+    network, x = Notes(), torch.rand(1, 1, 8, 8)
+    result = AutocastInferer(SimpleInferer(), amp)(x, network, gain=2.0)
+    used = has_it if amp == "auto" else amp
+    assert network.seen == [torch.bfloat16 if used else torch.float32]
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, network(x, gain=2.0), rtol=0.02 * used, atol=0.02 * used)
+    result.sum().backward()
+    assert network.conv.weight.grad.dtype == torch.float32 and network.conv.weight.grad.abs().sum() > 0
