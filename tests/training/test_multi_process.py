@@ -88,6 +88,7 @@ def one_and_two(arguments, start, tmp_path):
                 "f": str(tmp_path / "items.pt"),
                 "weights_only": True,
             },
+            "train::inferer::amp": False,  # within rounding is that of float32
             "train::checkpoint": {"network": "@model", "optimizer": "@train#optimizer"},
             "train::dataloader::sampler": {
                 "_target_": "torch.utils.data.SequentialSampler",
