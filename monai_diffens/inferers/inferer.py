@@ -181,11 +181,14 @@ class DiffEnsemblerInferer(ResidualSampler):
 
         scale = self.residual_scale * self.residual_gain
         restored = from_residual(whole(samples.mean), base, scale)
-        support = base > 0 if self.base == "brain" else torch.ones_like(base, dtype=torch.bool)
-        cut = cut_off(restored, support, measurement, region) if self.non_negative else restored * support
-        result = [cut]
+        if self.non_negative:
+            support = base > 0 if self.base == "brain" else torch.ones_like(base, dtype=torch.bool)
+            restored = cut_off(restored, support, measurement, region)
+        elif self.base == "brain":
+            restored = restored * (base > 0)
+        result = [restored]
         if self.spread:
             result.append(whole(samples.std() * (scale * self.spread_scale)))
         if weights is not None:
             result.append(whole(weights / weights.sum(dim=1, keepdim=True)))  # the sum counts the passes
-        return torch.cat(result, dim=1)
+        return torch.cat(result, dim=1) if len(result) > 1 else restored

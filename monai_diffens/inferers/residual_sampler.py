@@ -17,16 +17,11 @@ from monai_diffens.inferers.memory import run_within_memory
 from monai_diffens.inferers.precision import check_amp, computes_in_bf16
 from monai_diffens.inferers.region import shown_boxes
 from monai_diffens.inferers.residual import RESIDUAL_SCALE, target_base
-from monai_diffens.inferers.sampling import (
-    Denoise,
-    SamplingScheduler,
-    constrained,
-    project_prediction,
-    sample_with_prior,
-)
+from monai_diffens.inferers.sampling import Denoise, SamplingScheduler, constrained, sample_with_prior
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.predictions import EmptySpace
 from monai_diffens.networks.volume_denoiser import VolumeDenoiser
+from monai_diffens.schedulers.prediction import from_clean
 
 
 class ResidualSampler(Inferer):
@@ -92,7 +87,9 @@ class ResidualSampler(Inferer):
 
         def denoise(x_t: Tensor, t: int, step: int) -> Tensor:
             timesteps = torch.full((x_t.shape[0],), t, device=x_t.device)
-            empty = EmptySpace(boxes, project_prediction(x_t, x_t, t, torch.zeros_like, self.scheduler))
+            alpha_cumprod = float(self.scheduler.alphas_cumprod[t])
+            nothing = from_clean(torch.zeros_like(x_t), x_t, alpha_cumprod, self.scheduler.prediction_type)
+            empty = EmptySpace(boxes, nothing)
             project = None
             if agreement is not None and self.project_experts:
                 project = partial(agreement.of_prediction, x_t=x_t, t=t, scheduler=self.scheduler)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
 from torch import Tensor, nn
 
-from monai_diffens.networks.slicing import from_patches, to_patches
+from monai_diffens.networks.slicing import as_computed, from_patches, to_patches
 
 # Deviations from the mean are small against the predictions; brought to the same size they are seen.
 DEVIATION_GAIN = 3.0
@@ -176,7 +176,8 @@ class VolumeCalibrator(nn.Module):
         mean = weighted_sum(share, predictions)
         parts = [x_t, conditions, mean, (predictions - mean) * (mask * self.deviation_gain)]
         sides = [side + -side % self.divisor for side in x_t.shape[2:]]
-        x = predictions.new_zeros([x_t.shape[0], sum([part.shape[1] for part in parts])] + sides)
+        channels = sum([part.shape[1] for part in parts])
+        x = as_computed(x_t[:1, :1, :1, :1, :1]).new_zeros([x_t.shape[0], channels] + sides)
         begin = 0
         for part in parts:
             end = begin + part.shape[1]

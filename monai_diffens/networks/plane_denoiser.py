@@ -11,6 +11,7 @@ from monai.networks.schedulers import Scheduler
 from torch import Tensor, nn
 
 from monai_diffens.networks.scriptable_unet import ScriptableUNet
+from monai_diffens.networks.slicing import as_computed
 
 
 class PlaneDenoiser(nn.Module):
@@ -110,8 +111,9 @@ class PlaneDenoiser(nn.Module):
         middle = condition.shape[1] // 2
         mean = F.avg_pool2d(condition[:, middle : middle + 1], self.stem)
         base = F.interpolate(mean, scale_factor=float(self.stem), mode="nearest")
-        detail = F.pixel_unshuffle((condition - base) * self.detail_gain, self.stem)
-        return torch.cat([F.pixel_unshuffle(x_t, self.stem), detail, 2 * mean - 1], dim=1)
+        detail = F.pixel_unshuffle(as_computed((condition - base) * self.detail_gain), self.stem)
+        patches = F.pixel_unshuffle(as_computed(x_t), self.stem)
+        return torch.cat([patches, detail, as_computed(2 * mean - 1)], dim=1)
 
     def prior_mean(self, x: Tensor, stds: Tensor) -> Tensor:
         """Clean sample to expect, (N, 1, H, W).

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from monai_diffens.networks.slicing import PATCH_GRID, in_plane_axes, plane_axis, to_slices
+from monai_diffens.networks.slicing import PATCH_GRID, in_plane_axes, plane_axis
 
 BLOCK = 8  # slices that are cropped alike
 MARGIN = 4  # voxels around what they show
@@ -39,11 +39,17 @@ def slice_boxes(
         For each block, those of one volume behind those of the other: first row and end, first column and
         end of the box in its slices; all 0 where it shows nothing.
     """
-    slices = to_slices(seen, plane)[:, 0]
-    count = seen.shape[2 + plane_axis(plane)]
+    axis, (row_axis, column_axis) = plane_axis(plane), in_plane_axes(plane)
+    count = seen.shape[2 + axis]
     blocks = (count + block_size - 1) // block_size
     boxes: list[list[int]] = []
-    rows, columns = slices.any(dim=2).cpu(), slices.any(dim=1).cpu()
+    # (B * N, H) and (B * N, W)
+    rows = (
+        seen[:, 0].any(dim=1 + column_axis, keepdim=True).movedim(1 + axis, 1).flatten(2).flatten(0, 1).cpu()
+    )
+    columns = (
+        seen[:, 0].any(dim=1 + row_axis, keepdim=True).movedim(1 + axis, 1).flatten(2).flatten(0, 1).cpu()
+    )
     for volume in range(seen.shape[0]):
         for block in range(blocks):
             first = volume * count + block * block_size

@@ -98,6 +98,17 @@ def put_slices(volume: Tensor, slices: Tensor, plane: str, begin: int) -> None:
     stack[batch, index % stack.shape[1]] = slices.to(volume.dtype)
 
 
+def as_computed(volume: Tensor) -> Tensor:
+    """The volume in the type that autocast would bring it to before a convolution.
+
+    Cast before it is cut into patches, half as much is moved; the values are the same.
+    """
+    if not torch.jit.is_scripting():
+        if torch.is_autocast_enabled(volume.device.type):
+            return volume.to(torch.get_autocast_dtype(volume.device.type))
+    return volume
+
+
 def to_patches(volume: Tensor, side: int) -> Tensor:
     """Move the voxels of each cube into channels: (B, C, X, Y, Z) -> (B, C * side^3, X / side, ...)."""
     cubes = volume.unflatten(4, (-1, side)).unflatten(3, (-1, side)).unflatten(2, (-1, side))
