@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from monai_diffens.data.writer import case_of
 from monai_diffens.inferers.agreement import cut_off
+from monai_diffens.inferers.freed_memory import keep_freed_memory
 from monai_diffens.inferers.maps import RunningMoments, check_spread
-from monai_diffens.inferers.memory import check_limit, in_step, keep_freed_memory, plan_case
+from monai_diffens.inferers.memory import check_limit, in_step, plan_case
 from monai_diffens.inferers.precision import computes_in_bf16
 from monai_diffens.inferers.region import foreground_box
 from monai_diffens.inferers.residual import RESIDUAL_SCALE, check_gain, from_residual, target_base

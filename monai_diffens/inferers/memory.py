@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import math
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,7 +29,6 @@ CPU_CHUNK, GPU_CHUNK = 8, 256
 # A processor's volumes in single precision at the worst moment of a step, beside conditions and predictions:
 # x_t, the fused prediction, the clean sample and the temporaries of its projection, result.
 STEP_VOLUMES = 6
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's mallopt, from its malloc.h
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 Result = TypeVar("Result")
@@ -177,18 +173,6 @@ def available_memory(device: torch.device) -> int | None:
     if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":  # a container's, SLURM's
         found.append(int(limit.read_text()) - int(used.read_text()))
     return min(found, default=None)
-
-
-@cache
-def keep_freed_memory() -> None:
-    """Let glibc keep up to ``CPU_WORK`` that a pass has freed for the next one.
-
-    It would hand large blocks back to the system at once and get them anew page by page, which took a tenth
-    of a case's time. Other C libraries are left as they are.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        for parameter in (TRIM_THRESHOLD, MMAP_THRESHOLD):
-            ctypes.CDLL(None).mallopt(parameter, CPU_WORK)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
