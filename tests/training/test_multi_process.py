@@ -88,7 +88,6 @@ def one_and_two(arguments, start, tmp_path):
                 "f": str(tmp_path / "items.pt"),
                 "weights_only": True,
             },
-            "train::inferer::amp": False,  # within rounding is that of float32
             "train::checkpoint": {"network": "@model", "optimizer": "@train#optimizer"},
             "train::dataloader::sampler": {
                 "_target_": "torch.utils.data.SequentialSampler",
@@ -98,6 +97,8 @@ def one_and_two(arguments, start, tmp_path):
             "val_interval": 0,
             "warmup_steps": 1,
         }
+        if stage == "train_planes":
+            fixed["train::inferer::amp"] = False  # within rounding is that of float32
         (tmp_path / "fixed.json").write_text(json.dumps(fixed))
         shares = {
             "train::dataloader::sampler": {
