@@ -34,7 +34,7 @@ class AutocastInferer(Inferer):
 
     MONAI's trainer autocasts on GPUs alone. bf16 has the exponents of float32: no gradient has to be scaled.
     Not for training 3D networks on a processor: torch 2.13's bf16 gradients of small 3D convolutions read
-    memory that nobody wrote (NaN where it held one). Those of 2D convolutions, and predictions, do not.
+    memory that nobody wrote (NaN where it held one). 2D convolutions and predictions never did when tried.
 
     Args:
         inferer: what is run.
