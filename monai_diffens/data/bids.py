@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from monai_diffens.transforms.plane_slices import SHARP_PLANE_KEY
 
 CONTRASTS = ("T1w", "ce-gadolinium_T1w", "T2w", "FLAIR")
 
@@ -65,22 +67,46 @@ def sharp_volumes(
     Raises:
         ValueError: when nothing is left.
     """
-    items = []
-    for row in participants(dataset_dir):
-        if row["split"] != split:
-            continue
-        sharpness = dict(re.findall(r"(\S+)=(\S+)", row["throughplane_sharpness"]))
-        for contrast in contrasts:
-            path = contrast_path(dataset_dir, row["participant_id"], contrast)
-            if float(sharpness.get(contrast, 0)) >= min_sharpness and path.is_file():
-                subject = row["participant_id"]
-                name = f"{subject}_{contrast}"
-                items.append({"label": str(path), "case": name, "subject": subject, "contrast": contrast})
+    every = _volumes(dataset_dir, split, contrasts)
+    items = [item for item, sharpness in every if sharpness >= min_sharpness]
     if not items:
         raise ValueError(
             f"{dataset_dir}: no {split} volume of {', '.join(contrasts)} reaches {min_sharpness}"
         )
     return items
+
+
+def thick_volumes(
+    dataset_dir: str | Path,
+    split: str,
+    contrasts: Sequence[str] = CONTRASTS,
+    min_sharpness: float = 0.5,
+) -> list[dict[str, str]]:
+    """Volumes that :func:`sharp_volumes` leaves out as blurred; their slices are axial, and sharp as slices.
+
+    Args: those of :func:`sharp_volumes`.
+
+    Returns:
+        Items as there, with ``sharp_plane``.
+    """
+    every = _volumes(dataset_dir, split, contrasts)
+    return [item | {SHARP_PLANE_KEY: "axial"} for item, sharpness in every if 0 < sharpness < min_sharpness]
+
+
+def _volumes(
+    dataset_dir: str | Path, split: str, contrasts: Sequence[str]
+) -> Iterator[tuple[dict[str, str], float]]:
+    """A split's volumes, with their ``throughplane_sharpness``; 0 where it is not known."""
+    for row in participants(dataset_dir):
+        if row["split"] != split:
+            continue
+        sharpness = dict(re.findall(r"(\S+)=(\S+)", row["throughplane_sharpness"]))
+        subject = row["participant_id"]
+        for contrast in contrasts:
+            path = contrast_path(dataset_dir, subject, contrast)
+            if path.is_file():
+                item = {"label": str(path), "case": f"{subject}_{contrast}", "subject": subject}
+                yield item | {"contrast": contrast}, float(sharpness.get(contrast, 0))
 
 
 def aligned_subjects(

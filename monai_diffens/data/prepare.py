@@ -19,8 +19,10 @@ from monai_diffens.data.bids import participants
 from monai_diffens.data.inputs import BIDS_CONTRASTS
 from monai_diffens.data.training_volumes import SECTIONS, training_volumes
 from monai_diffens.data.writer import case_name
+from monai_diffens.networks.slicing import PLANES, plane_axis
 from monai_diffens.transforms.input_gate import CheckedVolume, InputRejected, check_volume
 from monai_diffens.transforms.messages import say
+from monai_diffens.transforms.plane_slices import SHARP_PLANE_KEY
 
 VALIDATION_SHARE = 5  # every fifth subject, where no splits are given
 SPACING_TOLERANCE = 0.05
@@ -35,8 +37,9 @@ def prepare_volumes(
 ) -> Path:
     """Check every volume with the input gate, write ``prepare.csv`` and ``data_list.json``.
 
-    Left out, and said so: volumes blurred along an axis, which would teach a network to leave blur in place.
-    An error: files that the gate rejects, another voxel size, a subject or a file in two splits.
+    Volumes blurred along an axis would teach a network to leave blur in place: they are listed for slices
+    across that axis alone, and it is said so. An error: files that the gate rejects, another voxel size, a
+    subject or a file in two splits.
 
     Args:
         dataset_dir: BIDS folder; with a column ``split`` in participants.tsv, else every fifth subject is
@@ -62,17 +65,18 @@ def prepare_volumes(
         row: dict[str, Any] = {key: item[key] for key in ("case", "subject")} | {"split": split}
         row |= dict.fromkeys(("shape", "spacing_mm", "sharpness"), "")
         try:
-            row |= _look_at(Path(item["label"]), spacing)
-            served = row["sharpness"] >= min_sharpness
-            row["verdict"] = (
-                "accepted" if served else say("blurred", value=row["sharpness"], least=min_sharpness)
-            )
+            looked, plane = _look_at(Path(item["label"]), spacing)
+            row |= looked
+            listed = {**item, "label": os.path.relpath(item["label"], output)}
+            row["verdict"] = "accepted"
+            if row["sharpness"] < min_sharpness:
+                listed[SHARP_PLANE_KEY] = plane
+                row["verdict"] = say("blurred", plane=plane, value=row["sharpness"], least=min_sharpness)
+            lists[SECTIONS[split]].append(listed)
         except InputRejected as error:
-            served, row["verdict"] = False, str(error)
+            row["verdict"] = str(error)
             errors.append(str(error))
         rows.append(row)
-        if served:
-            lists[SECTIONS[split]].append({**item, "label": os.path.relpath(item["label"], output)})
     return write_lists(output, rows, lists, errors)
 
 
@@ -105,7 +109,7 @@ def write_lists(
     for row in rows:
         print(f"{row['case']} ({row['split']}): {row['verdict']}")
     print(", ".join(f"{section}: {len(listed)}" for section, listed in lists.items()) + f"; list: {path}")
-    if not lists["training"]:
+    if all(SHARP_PLANE_KEY in item for item in lists["training"]):
         errors = [*errors, say("nothing_to_train")]
     if errors:
         raise SystemExit("\n".join(errors))
@@ -113,29 +117,37 @@ def write_lists(
 
 
 def throughplane_sharpness(volume: NDArray[Any]) -> float:
-    """Detail along the blurriest axis over the mean of the two others.
+    """Detail along the blurriest axis over the mean of the two others, see :func:`axis_detail`.
 
-    Detail is the median absolute second difference over the foreground (above 0): about 1 for isotropic
-    detail, below 0.3 for thick slices interpolated to cubic voxels.
+    About 1 for isotropic detail, below 0.3 for thick slices interpolated to cubic voxels.
 
     Args:
         volume: (X, Y, Z).
     """
+    low, *others = sorted(axis_detail(volume))
+    return low / (sum(others) / 2) if sum(others) else 0.0
+
+
+def axis_detail(volume: NDArray[Any]) -> list[float]:
+    """Median absolute second difference of a volume (X, Y, Z) along each axis, over voxels above 0."""
     detail = []
     for axis in range(3):
         moved = np.moveaxis(volume, axis, 0)
         inside = (moved[:-2] > 0) & (moved[1:-1] > 0) & (moved[2:] > 0)
         second = np.abs(moved[:-2] - 2 * moved[1:-1] + moved[2:])[inside]
         detail.append(float(np.median(second)) if second.size else 0.0)
-    low, *others = sorted(detail)
-    return low / (sum(others) / 2) if sum(others) else 0.0
+    return detail
 
 
 def _items(dataset_dir: str | Path, data_list: str | Path | None) -> list[tuple[str, dict[str, str]]]:
     if data_list is not None:
         listed = json.loads(Path(data_list).read_text(encoding="utf-8"))
         splits = [split for split, section in SECTIONS.items() if listed.get(section)]
-        return [(split, item) for split in splits for item in training_volumes("", split, data_list)]
+        return [
+            (split, item)
+            for split in splits
+            for item in training_volumes("", split, data_list, planes=PLANES)
+        ]
     every = sorted(Path(dataset_dir).glob("sub-*/**/anat/sub-*.nii*"))
     found = [path for path in every if case_name(path).rsplit("_", 1)[-1] in BIDS_CONTRASTS]
     by_subject: dict[str, list[Path]] = defaultdict(list)
@@ -195,12 +207,14 @@ def check_target(path: Path, spacing: float) -> CheckedVolume:
     return checked
 
 
-def _look_at(path: Path, spacing: float) -> dict[str, Any]:
+def _look_at(path: Path, spacing: float) -> tuple[dict[str, Any], str]:
+    """Columns of a volume's row, and the plane across its blurriest axis."""
     checked = check_target(path, spacing)
-    image: Any = nib.load(path)
-    volume = np.asarray(image.dataobj, dtype=np.float32).reshape(checked.shape)
+    image: Any = nib.as_closest_canonical(nib.load(path))  # training takes volumes as RAS
+    volume = np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3])
+    blurriest = int(np.argmin(axis_detail(volume)))
     return {
         "shape": "x".join(map(str, checked.shape)),
         "spacing_mm": "x".join(f"{zoom:.3g}" for zoom in checked.zooms),
         "sharpness": round(throughplane_sharpness(volume), 3),
-    }
+    }, next(plane for plane in PLANES if plane_axis(plane) == blurriest)

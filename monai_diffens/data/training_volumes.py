@@ -9,15 +9,21 @@ from typing import Any
 
 from monai.data import partition_dataset, select_cross_validation_folds
 
-from monai_diffens.data.bids import CONTRASTS, aligned_subjects, sharp_volumes
+from monai_diffens.data.bids import CONTRASTS, aligned_subjects, sharp_volumes, thick_volumes
 from monai_diffens.data.writer import case_name
+from monai_diffens.networks.slicing import PLANES
+from monai_diffens.transforms.plane_slices import SHARP_PLANE_KEY
 
 SECTIONS = {"train": "training", "val": "validation", "test": "test"}  # as MONAI names them
-TEXT_KEYS = ("case", "subject", "contrast")  # all others are paths
+TEXT_KEYS = ("case", "subject", "contrast", SHARP_PLANE_KEY)  # all others are paths
 
 
 def training_volumes(
-    dataset_dir: str | Path, split: str, data_list: str | Path | None = None, min_sharpness: float = 0.5
+    dataset_dir: str | Path,
+    split: str,
+    data_list: str | Path | None = None,
+    min_sharpness: float = 0.5,
+    planes: str | Sequence[str] = (),
 ) -> list[dict[str, str]]:
     """Volumes of a split, from the data list where there is one, else from the BIDS folder.
 
@@ -25,19 +31,44 @@ def training_volumes(
         dataset_dir: BIDS folder, see :func:`~monai_diffens.data.bids.sharp_volumes`.
         split: train, val or test.
         data_list: JSON of lists "training", "validation" and "test" of items with ``label`` (path, relative
-            to the JSON's folder or absolute), optionally ``subject`` and ``case``.
-        min_sharpness: of volumes from the BIDS folder; a data list is taken as it is.
+            to the JSON's folder or absolute), optionally ``subject`` and ``case``, and ``sharp_plane`` of
+            those acquired in thick slices.
+        min_sharpness: of volumes from the BIDS folder: those below it were acquired in thick slices.
+        planes: volumes acquired in thick slices serve for the slices of these planes; for none if empty.
 
     Returns:
-        Items with ``label``, ``case`` and ``subject``.
+        Items with ``label``, ``case`` and ``subject``, and ``sharp_plane`` of those acquired in thick slices.
 
     Raises:
         SystemExit: with one line: the data list cannot be read, lacks the section, or names no such file.
         ValueError: the BIDS folder has no volume that serves.
     """
     if data_list is None:
-        return sharp_volumes(dataset_dir, split, min_sharpness=min_sharpness)
-    return listed_items(data_list, split, "label")
+        items = sharp_volumes(dataset_dir, split, min_sharpness=min_sharpness)
+        items += thick_volumes(dataset_dir, split, min_sharpness=min_sharpness)
+    else:
+        items = listed_items(data_list, split, "label")
+    served = (planes,) if isinstance(planes, str) else planes
+    return [item for item in items if item.get(SHARP_PLANE_KEY) in (None, *served)]
+
+
+def draw_weights(items: Sequence[Mapping[str, str]], thick_share: float) -> list[float]:
+    """Weight of each item in random draws, so that volumes acquired in thick slices make up a share of them.
+
+    Args:
+        items: those of :func:`training_volumes`.
+        thick_share: 0 to 1; without effect where there are volumes of one sort alone.
+
+    Raises:
+        SystemExit: with one line, for another share.
+    """
+    if not 0 <= thick_share <= 1:
+        raise SystemExit(f"thick_share must lie between 0 and 1, got {thick_share}")
+    thick = [SHARP_PLANE_KEY in item for item in items]
+    count = sum(thick)
+    if count in (0, len(items)):
+        return [1.0] * len(items)
+    return [thick_share / count if each else (1 - thick_share) / (len(items) - count) for each in thick]
 
 
 def training_cases(
@@ -108,6 +139,10 @@ def listed_items(data_list: str | Path, split: str, needed: str) -> list[dict[st
 def _resolved(item: Any, needed: str, path: Path, section: str, number: int) -> dict[str, str]:
     if not isinstance(item, Mapping) or needed not in item:
         raise SystemExit(f"{path}: '{section}' {number} is no item with a '{needed}'")
+    if item.get(SHARP_PLANE_KEY, PLANES[0]) not in PLANES:
+        raise SystemExit(
+            f"{path}: '{section}' {number}: {SHARP_PLANE_KEY} must be one of {', '.join(PLANES)}"
+        )
     found = {key: str(value if key in TEXT_KEYS else path.parent / str(value)) for key, value in item.items()}
     for key, value in found.items():
         if key not in TEXT_KEYS and not Path(value).is_file():

@@ -200,7 +200,7 @@ DICOM = {
 TRAINING = {
     "not_at_target": "{name}: voxels of {spacing} mm, {target:g} mm is needed for ground truth; leave it "
     "out, or resample it if it was acquired that fine",
-    "blurred": "left out: sharpness {value:.2f} along one axis, below {least:g}: thick slices",
+    "blurred": "for {plane} slices alone: sharpness {value:.2f} across them, below {least:g}: thick slices",
     "two_splits": "{name}: in the splits {splits}; a subject belongs to one",
     "same_file": "the same file under several names: {names}; keep one",
     "no_target": "left out: {target} and one contrast more are needed",

@@ -15,11 +15,14 @@ from torch import Tensor
 from monai_diffens.networks.slicing import PLANES, neighbour_slices, plane_axis, to_slices
 
 PLANE_KEY = "plane"
+SHARP_PLANE_KEY = "sharp_plane"  # of a thick-sliced volume: the plane whose slices are sharp
 GROUP_KEY = "group"
 
 
 class RandPlaneSlabd(Randomizable, MapTransform):
     """Crop a random slab of a random plane out of the foreground, before anything costly is done to it.
+
+    An item that names its ``sharp_plane`` gives slabs of that plane alone.
 
     Args:
         keys: volumes (C, X, Y, Z) on one grid; the first decides the foreground (voxels above zero).
@@ -50,7 +53,7 @@ class RandPlaneSlabd(Randomizable, MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Crop every key to the same slab."""
         d = dict(data)
-        plane = self.planes[self.R.randint(len(self.planes))]
+        plane = d.get(SHARP_PLANE_KEY) or self.planes[self.R.randint(len(self.planes))]
         volume = d[self.first_key(d)]
         start: Sequence[int] = (0, 0, 0)
         stop: Sequence[int] = volume.shape[1:]

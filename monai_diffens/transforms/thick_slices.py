@@ -12,6 +12,8 @@ from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
 
 from monai_diffens.inferers.consistency import PROFILES, AxisSampling, Measurement
+from monai_diffens.networks.slicing import in_plane_axes
+from monai_diffens.transforms.plane_slices import SHARP_PLANE_KEY
 
 # meta entry: one row an axis of slices, factor, thickness and profile number; no slices: a fine axis
 SAMPLING_KEY = "slice_sampling"
@@ -108,6 +110,9 @@ def thick_slice(volume: Tensor, factors: Sequence[float], profile: str = "box") 
 class RandThickSlicesd(Randomizable, MapTransform):
     """Thick-slice with a random axis, factor and profile, or pool all axes alike (the paper's setting).
 
+    An item that names its ``sharp_plane`` was acquired in thick slices: it is degraded along the axes of that
+    plane alone, for along its slice axis it is no ground truth.
+
     Args:
         keys: volumes (C, X, Y, Z); all get the same parameters.
         factor_range: smallest and largest slice spacing, in voxels.
@@ -134,20 +139,22 @@ class RandThickSlicesd(Randomizable, MapTransform):
         self.factors: tuple[float, ...] = (1.0, 1.0, 1.0)
         self.profile = "box"
 
-    def randomize(self, data: Any = None) -> None:
-        """Draw axis, factor and profile."""
-        if self.R.random() < self.pool_prob:
-            self.factors, self.profile = (self.pool_factor,) * 3, "box"
-            return
+    def randomize(self, data: Sequence[int] = (0, 1, 2)) -> None:
+        """Draw axis, factor and profile; ``data`` are the axes to draw from, or to pool."""
         factors = [1.0, 1.0, 1.0]
-        factors[self.R.randint(3)] = self.R.uniform(*self.factor_range)
+        if self.R.random() < self.pool_prob:
+            for axis in data:
+                factors[axis] = self.pool_factor
+            self.factors, self.profile = tuple(factors), "box"
+            return
+        factors[data[self.R.randint(len(data))]] = self.R.uniform(*self.factor_range)
         self.factors = tuple(factors)
         self.profile = "gaussian" if self.R.random() < self.gaussian_prob else "box"
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Draw once and degrade every key."""
-        self.randomize()
         d = dict(data)
+        self.randomize(in_plane_axes(d[SHARP_PLANE_KEY]) if SHARP_PLANE_KEY in d else (0, 1, 2))
         for key in self.key_iterator(d):
             d[key] = thick_slice(d[key], self.factors, self.profile)
         return d

@@ -13,7 +13,9 @@ from monai_diffens.data.bids import (
     contrast_path,
     participants,
     sharp_volumes,
+    thick_volumes,
 )
+from monai_diffens.data.prepare import axis_detail
 
 ROWS = {
     "sub-a": ("train", "T1w=0.85 ce-gadolinium_T1w=0.49 T2w=0.5 FLAIR=0.1"),
@@ -96,6 +98,16 @@ def test_blurred_volumes_are_left_out(tree, min_sharpness, expected):
     assert names(sharp_volumes(tree, "train", min_sharpness=min_sharpness)) == expected
 
 
+def test_thick_volumes_are_those_known_to_be_blurred(tree):
+    thick = thick_volumes(tree, "train")
+    assert names(thick) == [
+        "sub-a_ce-gadolinium_T1w",
+        "sub-a_FLAIR",
+        "sub-b_T1w",
+    ]  # of sub-e nothing is known
+    assert {item["sharp_plane"] for item in thick} == {"axial"}
+
+
 def test_contrasts_are_those_asked_for_in_that_order(tree):
     assert names(sharp_volumes(tree, "train", ["T2w", "T1w"])) == ["sub-a_T2w", "sub-a_T1w"]
 
@@ -138,6 +150,15 @@ def test_default_threshold_keeps_all_good_ground_truth_and_no_thick_slices(data_
     assert good <= listed
     thick = {f"sub-tcga0{n}" for n in (1, 2, 3, 5, 7)}  # 3 to 6 mm in every contrast
     assert not {name for name in listed if name.split("_")[0] in thick}
+
+
+def test_thick_slices_of_the_pack_are_axial(data_dir):
+    """Every volume that training takes axial slices of is blurriest along the axis from feet to head."""
+    thick = thick_volumes(data_dir, "train", min_sharpness=0.7)
+    assert len(thick) == 35 and len({item["subject"] for item in thick}) == 12
+    for item in thick:
+        image = nib.as_closest_canonical(nib.load(item["label"]))
+        assert int(np.argmin(axis_detail(np.asarray(image.dataobj, dtype=np.float32)))) == 2, item["case"]
 
 
 def test_list_of_good_ground_truth_is_reproduced_by_a_higher_threshold(data_dir):

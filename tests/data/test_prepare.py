@@ -10,7 +10,7 @@ import pytest
 from scipy.ndimage import zoom
 
 from monai_diffens.data.prepare import prepare_volumes, throughplane_sharpness
-from monai_diffens.data.training_volumes import training_volumes
+from monai_diffens.data.training_volumes import draw_weights, training_volumes
 
 SHAPE = (24, 28, 20)
 
@@ -39,13 +39,29 @@ def test_good_data_are_listed_and_split_by_subject(tmp_path):
     path = prepare_volumes(tmp_path / "bids", tmp_path / "out")
     listed = json.loads(path.read_text())
     assert [item["subject"] for item in listed["validation"]] == ["sub-4"]
-    assert len(listed["training"]) == 5 and listed["test"] == []
+    assert len(listed["training"]) == 6 and listed["test"] == []
     found = training_volumes("", "train", path)
     assert [item["case"] for item in found] == [f"sub-{n}_T1w" for n in (0, 1, 2, 3, 5)]
     assert all(nib.load(item["label"]).shape == SHAPE for item in found)
     rows = list(csv.DictReader((tmp_path / "out" / "prepare.csv").read_text().splitlines()))
-    (left_out,) = [row for row in rows if row["subject"] == "sub-blurred"]
-    assert left_out["verdict"].startswith("left out: ") and float(left_out["sharpness"]) < 0.5
+    (thick,) = [row for row in rows if row["subject"] == "sub-blurred"]
+    assert thick["verdict"].startswith("for axial slices alone: ") and float(thick["sharpness"]) < 0.5
+    (added,) = [item for item in training_volumes("", "train", path, planes="axial") if item not in found]
+    assert added["subject"] == "sub-blurred" and added["sharp_plane"] == "axial"
+    assert training_volumes("", "train", path, planes=["coronal", "sagittal"]) == found
+
+
+def test_thick_slices_are_found_in_the_head_not_in_the_array(tmp_path):
+    """Stored as (front, head, right): what is blurred along the second array axis has sharp axial slices."""
+    fine = np.random.default_rng(9).uniform(10, 300, SHAPE)
+    blurred = zoom(fine[:, ::4], (1, 4, 1), order=1)
+    path = save(tmp_path / "bids", "sub-0", values=blurred)
+    axes = np.array([[0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+    nib.Nifti1Image(blurred.astype(np.int16), axes).to_filename(path)
+    with pytest.raises(SystemExit, match="no volume serves for training"):  # none is sharp in all planes
+        prepare_volumes(tmp_path / "bids", tmp_path / "out")
+    (item,) = json.loads((tmp_path / "out" / "data_list.json").read_text())["training"]
+    assert item["sharp_plane"] == "axial"
 
 
 def test_what_is_silently_wrong_is_refused(tmp_path):
@@ -81,9 +97,25 @@ def test_a_subject_in_two_splits_is_refused(tmp_path):
         ('{"training": []}', "no volumes under 'training'"),
         ('{"training": [{"image": "a"}]}', "'training' 0 is no item with a 'label'"),
         ('{"training": [{"label": "a/b.nii"}]}', "'training' 0: no file b.nii"),
+        ('{"training": [{"label": "a", "sharp_plane": "axail"}]}', "sharp_plane must be one of axial, "),
     ],
 )
 def test_a_data_list_that_does_not_serve(tmp_path, content, told):
     (tmp_path / "list.json").write_text(content)
     with pytest.raises(SystemExit, match=told):
         training_volumes("", "train", tmp_path / "list.json")
+
+
+@pytest.mark.parametrize(("thick", "share"), [(35, 0.5), (35, 0.0), (1, 1.0), (13, 0.2)])
+def test_thick_slices_are_drawn_as_often_as_asked(thick, share):
+    items = [{"label": "a"}] * 13 + [{"label": "b", "sharp_plane": "axial"}] * thick
+    weights = draw_weights(items, share)
+    assert sum(weights[13:]) == pytest.approx(share) and sum(weights) == pytest.approx(1)
+    assert len(set(weights[:13])) == len(set(weights[13:])) == 1
+
+
+@pytest.mark.parametrize("items", [[{"label": "a"}] * 3, [{"label": "a", "sharp_plane": "axial"}] * 3])
+def test_volumes_of_one_sort_are_drawn_alike(items):
+    assert draw_weights(items, 0.3) == [1, 1, 1]
+    with pytest.raises(SystemExit, match="thick_share must lie between 0 and 1, got 1.5"):
+        draw_weights(items, 1.5)

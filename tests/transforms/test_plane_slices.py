@@ -8,7 +8,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose
 
 from monai_diffens.networks.slicing import PLANES, plane_axis
-from monai_diffens.transforms.plane_slices import PLANE_KEY, RandPlaneSlabd, RandSlicesd
+from monai_diffens.transforms.plane_slices import PLANE_KEY, SHARP_PLANE_KEY, RandPlaneSlabd, RandSlicesd
 
 SHAPE = (22, 18, 26)
 FOREGROUND = ((4, 20), (1, 15), (6, 24))
@@ -57,6 +57,13 @@ def test_slab_is_a_contiguous_part_of_the_foreground(plane, slice_size, depth):
             assert stop - start == (depth if axis == plane_axis(plane) else slice_size)
             assert FOREGROUND[axis][0] <= start and stop <= FOREGROUND[axis][1]
     assert len(begins) > 5
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_a_volume_of_thick_slices_gives_slabs_of_its_sharp_plane(plane):
+    transform = RandPlaneSlabd(["mask", "image"], PLANES, 12, 5).set_random_state(0)
+    assert {transform(item() | {SHARP_PLANE_KEY: plane})[PLANE_KEY] for _ in range(9)} == {plane}
+    assert {transform(item())[PLANE_KEY] for _ in range(20)} == set(PLANES)
 
 
 @pytest.mark.parametrize("plane", PLANES)

@@ -8,6 +8,8 @@ from monai.data import MetaTensor
 from monai.data.utils import list_data_collate
 
 from monai_diffens.inferers.consistency import PROFILES
+from monai_diffens.networks.slicing import PLANES, in_plane_axes, plane_axis
+from monai_diffens.transforms.plane_slices import SHARP_PLANE_KEY
 from monai_diffens.transforms.thick_slices import (
     SAMPLING_KEY,
     RandThickSlicesd,
@@ -149,6 +151,18 @@ def test_pooled_setting_comes_as_often_as_asked(pool_prob):
     pooled = [draw for draw in drawn(pool_prob=pool_prob, pool_factor=3.0) if min(draw[0]) > 1]
     assert set(pooled) <= {((3.0, 3.0, 3.0), "box")}
     assert abs(len(pooled) / 400 - pool_prob) < 0.08
+
+
+@pytest.mark.parametrize("pool_prob", [0.0, 1.0])
+@pytest.mark.parametrize("plane", PLANES)
+def test_a_volume_of_thick_slices_is_degraded_along_its_sharp_plane_alone(plane, pool_prob):
+    transform = RandThickSlicesd("image", pool_prob=pool_prob).set_random_state(0)
+    seen = set()
+    for _ in range(12):
+        result = transform({"image": scan(), SHARP_PLANE_KEY: plane})
+        seen |= {axis for axis, factor in enumerate(transform.factors) if factor > 1}
+        assert result["image"].meta[SAMPLING_KEY][plane_axis(plane)].tolist() == [0, 1, 1, 0]
+    assert seen == set(in_plane_axes(plane))
 
 
 def test_random_state_repeats_the_draws():
