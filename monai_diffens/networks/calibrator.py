@@ -154,12 +154,13 @@ class VolumeCalibrator(nn.Module):
         for expand, merge in zip(self.expand[::-1], self.up[::-1]):  # noqa: B905
             h = merge.forward(torch.cat([expand.forward(h), skips.pop()], dim=1), embedding)
         output = from_patches(self.conv_out(F.silu(self.norm_out(h))), self.stem)
-        output = output[:, :, : size[0], : size[1], : size[2]].to(predictions.dtype)
+        output = output[:, :, : size[0], : size[1], : size[2]]
 
-        raw, bias = output[:, : self.num_experts], output[:, self.num_experts :]
+        # times what keeps a part or drops it, in the type of the predictions at once: no copy of its own
+        raw = output[:, : self.num_experts] * mask
+        bias = output[:, self.num_experts :].to(predictions.dtype)
         # What the deviations from the average add is given back in the average's shares. With emphasis they
         # are scaled like the shares: learned weights may be negative, so dividing by their sum is no option.
-        raw = raw * mask
         if emphasis is not None:
             raw = raw * emphasis.to(raw.dtype)[:, :, None, None, None]
             share = average_weights(present, emphasis).to(raw.dtype)[:, :, None, None, None]
@@ -174,7 +175,8 @@ class VolumeCalibrator(nn.Module):
         They are written into their padded place: joining and padding would copy each twice.
         """
         mean = weighted_sum(share, predictions)
-        parts = [x_t, conditions, mean, (predictions - mean) * (mask * self.deviation_gain)]
+        gain = mask * self.deviation_gain
+        parts = [x_t, conditions, mean, torch.addcmul(mean * -gain, predictions, gain)]
         sides = [side + -side % self.divisor for side in x_t.shape[2:]]
         channels = sum([part.shape[1] for part in parts])
         x = as_computed(x_t[:1, :1, :1, :1, :1]).new_zeros([x_t.shape[0], channels] + sides)
