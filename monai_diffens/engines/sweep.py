@@ -70,6 +70,7 @@ class DialSweep:
             "weights"). None among them is left out.
         baselines: further methods by name; one that is None is left out.
         method_weights: the files of those methods whose figures depend on other weights.
+        sharpness_axes: axes along which the volumes are sharp, see :func:`volume_metrics`.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class DialSweep:
         weights_files: Sequence[str | Path | None] = (),
         baselines: Mapping[str, Baseline | None] | None = None,
         method_weights: Mapping[str, Sequence[str | Path | None]] | None = None,
+        sharpness_axes: Sequence[int] = (0, 1, 2),
     ) -> None:
         self.items = items
         self.preprocessing = preprocessing
@@ -102,6 +104,7 @@ class DialSweep:
         self.realism = realism
         self.baselines = those_given(baselines)
         self.marks = MethodMarks(weights_files, method_weights)
+        self.sharpness_axes = tuple(sharpness_axes)
         for fusion in self.fusions:
             network.check_fusion(fusion)
         for _, _, gain in self.dial:
@@ -133,7 +136,7 @@ class DialSweep:
         low, mask = measurement(truth), truth[0] > 0
 
         def measure(result: Tensor) -> dict[str, Any]:
-            figures = volume_metrics(result[0], truth[0], mask, data_range=1.0)
+            figures = volume_metrics(result[0], truth[0], mask, 1.0, self.sharpness_axes)
             figures |= self.realism(result[0], truth[0], mask) if self.realism else {}
             return figures | {"consistency": float((measurement(result) - low).abs().mean())}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -72,12 +73,15 @@ def gaussian_smooth(volume: torch.Tensor, sigma: float, radius: int) -> torch.Te
     return volume
 
 
-def laplacian_of_gaussian(volume: torch.Tensor, sigma: float) -> torch.Tensor:
+def laplacian_of_gaussian(
+    volume: torch.Tensor, sigma: float, axes: Sequence[int] = (0, 1, 2)
+) -> torch.Tensor:
     """Laplacian of Gaussian, equal to scipy.ndimage.gaussian_laplace(volume, sigma).
 
     Args:
         volume: shape (X, Y, Z), floating point.
         sigma: standard deviation of the Gaussian in voxels; the filter is cut at 4 sigma, as scipy's.
+        axes: along which to filter; two of them filter each slice across the third by itself.
 
     Returns:
         The response, shape (X, Y, Z), in the volume's unit per voxel squared.
@@ -85,10 +89,13 @@ def laplacian_of_gaussian(volume: torch.Tensor, sigma: float) -> torch.Tensor:
     radius = int(4 * sigma + 0.5)
     smooth, curve = gaussian_kernel(sigma, 0, radius), gaussian_kernel(sigma, 2, radius)
     # After each axis: `blurred` is smoothed along the axes so far, `response` is the Laplacian over them.
-    response, blurred = filter_axis(volume, curve, 0), filter_axis(volume, smooth, 0)
-    response = filter_axis(response, smooth, 1) + filter_axis(blurred, curve, 1)
-    blurred = filter_axis(blurred, smooth, 1)
-    return filter_axis(response, smooth, 2) + filter_axis(blurred, curve, 2)
+    first, *others = axes
+    response, blurred = filter_axis(volume, curve, first), filter_axis(volume, smooth, first)
+    for axis in others:
+        response = filter_axis(response, smooth, axis) + filter_axis(blurred, curve, axis)
+        if axis != axes[-1]:
+            blurred = filter_axis(blurred, smooth, axis)
+    return response
 
 
 def require_detail(log_truth: torch.Tensor) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from .gaussian import laplacian_of_gaussian
@@ -16,7 +18,11 @@ SHARPNESS_SIGMA = 1.0
 
 
 def volume_metrics(
-    pred: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor, data_range: float
+    pred: torch.Tensor,
+    truth: torch.Tensor,
+    mask: torch.Tensor,
+    data_range: float,
+    sharpness_axes: Sequence[int] = (0, 1, 2),
 ) -> dict[str, float]:
     """Measure one generated volume against its truth.
 
@@ -31,6 +37,7 @@ def volume_metrics(
         truth: real volume, shape (X, Y, Z), in the same unit.
         mask: what to measure inside (the brain), shape (X, Y, Z), not 0 inside.
         data_range: range of values that both may take, in their unit; the peak of PSNR.
+        sharpness_axes: axes along which the truth is sharp, and sharpness is measured.
 
     Returns:
         Plain numbers by name:
@@ -54,7 +61,9 @@ def volume_metrics(
         )
     brain = torch.where(inside, pred, truth)
     interior = (slice(SSIM_RADIUS, -SSIM_RADIUS),) * 3
-    fine_pred, fine_truth = (laplacian_of_gaussian(v, SHARPNESS_SIGMA)[inside] for v in (brain, truth))
+    fine_pred, fine_truth = (
+        laplacian_of_gaussian(v, SHARPNESS_SIGMA, sharpness_axes)[inside] for v in (brain, truth)
+    )
     edge_pred, edge_truth = (laplacian_of_gaussian(v, HFEN_SIGMA)[inside] for v in (brain, truth))
     full, structure = ssim_maps(pred, truth, data_range)
     values = {

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
 from torch import Tensor, nn
 
-from monai_diffens.networks.slicing import as_computed, from_patches, to_patches
+from monai_diffens.networks.slicing import computed_type, from_patches, to_patches
 
 # Deviations from the mean are small against the predictions; brought to the same size they are seen.
 DEVIATION_GAIN = 3.0
@@ -179,7 +179,8 @@ class VolumeCalibrator(nn.Module):
         parts = [x_t, conditions, mean, torch.addcmul(mean * -gain, predictions, gain)]
         sides = [side + -side % self.divisor for side in x_t.shape[2:]]
         channels = sum([part.shape[1] for part in parts])
-        x = as_computed(x_t[:1, :1, :1, :1, :1]).new_zeros([x_t.shape[0], channels] + sides)
+        shape = [x_t.shape[0], channels] + sides
+        x = torch.zeros(shape, dtype=computed_type(x_t), device=x_t.device)
         begin = 0
         for part in parts:
             end = begin + part.shape[1]

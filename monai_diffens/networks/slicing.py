@@ -98,15 +98,17 @@ def put_slices(volume: Tensor, slices: Tensor, plane: str, begin: int) -> None:
     stack[batch, index % stack.shape[1]] = slices.to(volume.dtype)
 
 
-def as_computed(volume: Tensor) -> Tensor:
-    """The volume in the type that autocast would bring it to before a convolution.
-
-    Cast before it is cut into patches, half as much is moved; the values are the same.
-    """
+def computed_type(volume: Tensor) -> torch.dtype:
+    """Type that autocast would bring a volume to before a convolution."""
     if not torch.jit.is_scripting():
         if torch.is_autocast_enabled(volume.device.type):
-            return volume.to(torch.get_autocast_dtype(volume.device.type))
-    return volume
+            return torch.get_autocast_dtype(volume.device.type)
+    return volume.dtype
+
+
+def as_computed(volume: Tensor) -> Tensor:
+    """The volume in its :func:`computed_type`: cast before it is cut into patches, half as much is moved."""
+    return volume.to(computed_type(volume))
 
 
 def to_patches(volume: Tensor, side: int) -> Tensor:

@@ -20,6 +20,15 @@ def test_filters_are_scipys_also_where_the_window_exceeds_the_volume(shape):
         np.testing.assert_allclose(log, ndimage.gaussian_laplace(volume, sigma), atol=1e-12)
 
 
+@pytest.mark.parametrize("across", [0, 1, 2])
+def test_along_two_axes_every_slice_is_filtered_by_itself(across):
+    volume = np.random.default_rng(2).standard_normal((20, 17, 23))
+    axes = [axis for axis in range(3) if axis != across]
+    log = np.moveaxis(laplacian_of_gaussian(torch.from_numpy(volume), 1.0, axes).numpy(), across, 0)
+    for found, image in zip(log, np.moveaxis(volume, across, 0), strict=True):
+        np.testing.assert_allclose(found, ndimage.gaussian_laplace(image, 1.0), atol=1e-12)
+
+
 @pytest.mark.parametrize(("sigma", "order"), [(0.0, 0), (-1.0, 0), (float("nan"), 2), (1.0, 1)])
 def test_wrong_kernels_are_refused(sigma, order):
     with pytest.raises(ValueError, match="must be"):

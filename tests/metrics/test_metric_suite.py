@@ -110,3 +110,15 @@ def test_ms_ssim_is_monais_of_three_scales_where_it_fits():
     assert value == pytest.approx(float(reference(p[None, None].float(), t[None, None].float())), abs=1e-4)
     assert 0 < value < 0.99 and volume_metrics(t, t, torch.ones_like(t), 1.0)["ms_ssim"] == 1
     assert "ms_ssim" not in volume_metrics(p[:43], t[:43], torch.ones_like(t[:43]), 1.0)
+
+
+def test_sharpness_along_the_axes_asked_for():
+    """Steps from slice to slice are detail along that axis, and none in the slices."""
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(16, 17, 40, generator=generator) + 0.5
+    pred, mask = truth + torch.rand(40, generator=generator), torch.ones(truth.shape)
+    slices, across, whole = (
+        volume_metrics(pred, truth, mask, 2.0, axes)["sharpness"] for axes in ((0, 1), (2,), (0, 1, 2))
+    )
+    assert slices == pytest.approx(1, abs=1e-6)
+    assert min(across, whole) > 1.1
