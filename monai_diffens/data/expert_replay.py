@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from monai.data import Dataset, MetaTensor, set_rnd
 from monai.networks.schedulers import Scheduler
-from monai.transforms import Randomizable, RandSpatialCrop
+from monai.transforms import Compose, RandFlip, Randomizable, RandSpatialCrop
 from monai.utils import convert_to_tensor
 from torch import Tensor
 from tqdm import tqdm
@@ -60,6 +60,8 @@ class ExpertReplay(Randomizable, Dataset):
         folder: keeps the draws in files that are mapped into memory, so that the buffer may be larger than
             memory and a resumed run need not run the experts again. In memory when None.
         amp: bf16 of the experts, see :func:`~monai_diffens.inferers.precision.computes_in_bf16`.
+        flip_prob: probability that a crop is flipped along each axis: a fusion sees what is near a voxel, and
+            left and right of a head are nothing to it.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class ExpertReplay(Randomizable, Dataset):
         measured_channel: int | None = None,
         folder: str | Path | None = None,
         amp: bool | str = "auto",
+        flip_prob: float = 0.0,
     ) -> None:
         self.slots = range(idist.get_rank(), draws, idist.get_world_size())
         if not self.slots:
@@ -95,7 +98,10 @@ class ExpertReplay(Randomizable, Dataset):
         self.seed = seed
         self.amp = amp
         self.folder = None if folder is None else Path(folder)
-        self.crop = RandSpatialCrop(crop_size, random_size=False)
+        self.crop_size = crop_size
+        self.flip_prob = flip_prob
+        flips = [RandFlip(flip_prob, axis) for axis in range(3)]
+        self.cut = Compose([RandSpatialCrop(crop_size, random_size=False), *flips])
         self.set_random_state(seed=seed)
         self.entries: list[dict[str, Any]] = []
         self.renewed = 0
@@ -106,7 +112,7 @@ class ExpertReplay(Randomizable, Dataset):
     ) -> ExpertReplay:
         """Seed the choice of entries and of crops."""
         super().set_random_state(seed, state)
-        self.crop.set_random_state(seed, state)
+        self.cut.set_random_state(seed, state)
         return self
 
     def __len__(self) -> int:
@@ -122,7 +128,7 @@ class ExpertReplay(Randomizable, Dataset):
         if not self.entries:
             self.fill()
         entry = self.entries[self.R.randint(len(self.entries))]
-        volumes = convert_to_tensor(self.crop(entry["volumes"]), dtype=torch.float32, track_meta=False)
+        volumes = convert_to_tensor(self.cut(entry["volumes"]), dtype=torch.float32, track_meta=False)
         return entry | {"volumes": volumes}
 
     def fill(self) -> None:

@@ -75,8 +75,9 @@ class StudyReplay(ExpertReplay):
         self.resumed = True  # files that are there are used
         denoiser: Any = self.bank.experts[0]
         self.patch = int(denoiser.feature_strides[-1])
-        self.crop_size = cast(int, self.crop.roi_size)
         self.maps: dict[str, Tensor] = {}
+        if self.flip_prob:
+            raise ValueError("crops with feature maps are not flipped: flip_prob must be 0")
         if self.crop_size % self.patch:
             raise ValueError(f"crops of {self.crop_size} voxels are no whole patches of {self.patch}")
 

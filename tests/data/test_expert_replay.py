@@ -224,3 +224,18 @@ def test_more_draws_are_noisy_on_demand(replay):
     for plain, emphasised in zip(even, noisy, strict=True):
         fraction = (plain["timestep"] + 0.5) / 1000
         assert emphasised["timestep"] == pytest.approx(1000 * (1 - (1 - fraction) ** 3), abs=3)
+
+
+@pytest.mark.parametrize("prob", [0.0, 0.5, 1.0])
+def test_crops_are_flipped_as_often_as_asked_all_volumes_alike(replay, prob):
+    buffer = replay(crop_size=20, flip_prob=prob, source=cases(1), draws=1)
+    (entry,) = buffer.entries
+    entry["volumes"] = entry["volumes"][..., :20, :20]
+    whole = entry["volumes"].float()
+    ways = {axes: whole.flip(axes) for axes in ((), (1,), (2,), (3,), (1, 2), (1, 3), (2, 3), (1, 2, 3))}
+    found = []
+    for index in range(40):
+        crop = buffer[index]["volumes"]
+        found += [axes for axes, flipped in ways.items() if torch.equal(crop, flipped)]
+    assert len(found) == 40
+    assert set(found) == {0.0: {()}, 0.5: set(ways), 1.0: {(1, 2, 3)}}[prob]

@@ -126,3 +126,8 @@ def test_items_hold_the_experts_maps_on_demand(replay):
             torch.testing.assert_close(
                 entry["maps"][plane][condition].float(), expected, rtol=0.02, atol=0.02
             )
+
+
+def test_crops_with_maps_are_not_flipped(replay):
+    with pytest.raises(ValueError, match="flip_prob must be 0"):
+        replay(flip_prob=0.5)
