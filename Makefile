@@ -61,12 +61,13 @@ evidence-super-resolution: $(VENV)/.installed  ## the half of the super-resoluti
 	@test -d "$(DATA)" || { echo "no data in $(DATA): set DATA" >&2; exit 1; }
 	rm -f $(wildcard $(TABLES)/super_resolution*/*.csv $(TABLES)/trust/*.csv)
 	$(RUN) evaluate $(SR) --config_file $(SR_CONFIGS)/evaluate.json --output_dir $(TABLES)/super_resolution \
-		--update_card True --fusions "['calibrated','mean']" --dial "[[1,None],[1,None,1.25],[1,None,1.3],[1,None,1.5],[1,None,2.0],[1,None,2.5]]"
+		--update_card True --fusions "['calibrated','mean']" --dial "[[1,None],[1,None,1.25],[1,None,1.4],[1,None,1.5],[1,None,2.0],[1,None,2.5]]"
 	$(RUN) evaluate $(SR) --config_file $(SR_CONFIGS)/evaluate.json --output_dir $(TABLES)/super_resolution_dial \
 		--region "[80,80,80]"
 	$(RUN) evaluate $(SR) --config_file $(SR_CONFIGS)/evaluate.json --output_dir $(TABLES)/super_resolution_gain \
-		--split val --min_sharpness 0.5 --sharpness_axes "[0,1]" --fusions "['calibrated']" --features_weights False \
-		--regression_weights False --dial "[[1,None],[1,None,1.3],[1,None,1.4],[1,None,1.5],[1,None,1.6],[1,None,1.7]]"
+		--split val --min_sharpness 0.5 --sharpness_axes "[0,1]" --fusions "['calibrated']" \
+		--features_weights False --regression_weights False --settings "{'x4 pooled':{'factors':[4,4,4]}}" \
+		--dial "[[1,None],[1,None,1.3],[1,None,1.4],[1,None,1.5],[1,None,1.6]]"
 	$(RUN) calibrate $(SR) --config_file "['$(SR_CONFIGS)/evaluate.json','$(SR_CONFIGS)/trust.json']" \
 		--output_dir $(TABLES)/trust --region "[40,40,40]" --num_samples 3
 	$(RUN) check_lesions $(SR) --config_file "['$(SR_CONFIGS)/evaluate.json','$(SR_CONFIGS)/trust.json']" \
