@@ -40,7 +40,8 @@ def training_volumes(
         Items with ``label``, ``case`` and ``subject``, and ``sharp_plane`` of those acquired in thick slices.
 
     Raises:
-        SystemExit: with one line: the data list cannot be read, lacks the section, or names no such file.
+        SystemExit: with one line: the data list cannot be read, lacks the section, names no such file, or has
+            no volume that serves.
         ValueError: the BIDS folder has no volume that serves.
     """
     if data_list is None:
@@ -49,7 +50,10 @@ def training_volumes(
     else:
         items = listed_items(data_list, split, "label")
     served = (planes,) if isinstance(planes, str) else planes
-    return [item for item in items if item.get(SHARP_PLANE_KEY) in (None, *served)]
+    items = [item for item in items if item.get(SHARP_PLANE_KEY) in (None, *served)]
+    if not items:
+        raise SystemExit(f"{data_list}: every volume under '{SECTIONS[split]}' was acquired in thick slices")
+    return items
 
 
 def draw_weights(items: Sequence[Mapping[str, str]], thick_share: float) -> list[float]:

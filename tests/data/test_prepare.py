@@ -60,8 +60,12 @@ def test_thick_slices_are_found_in_the_head_not_in_the_array(tmp_path):
     nib.Nifti1Image(blurred.astype(np.int16), axes).to_filename(path)
     with pytest.raises(SystemExit, match="no volume serves for training"):  # none is sharp in all planes
         prepare_volumes(tmp_path / "bids", tmp_path / "out")
-    (item,) = json.loads((tmp_path / "out" / "data_list.json").read_text())["training"]
+    path = tmp_path / "out" / "data_list.json"
+    (item,) = json.loads(path.read_text())["training"]
     assert item["sharp_plane"] == "axial"
+    assert len(training_volumes("", "train", path, planes="axial")) == 1
+    with pytest.raises(SystemExit, match="every volume under 'training' was acquired in thick slices"):
+        training_volumes("", "train", path)
 
 
 def test_what_is_silently_wrong_is_refused(tmp_path):
