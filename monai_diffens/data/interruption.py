@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import atexit
 import signal
 import sys
 import threading
@@ -27,8 +28,9 @@ class _Interrupted(SystemExit):
 def end_on_signals() -> None:
     """From now on SIGINT and SIGTERM raise SystemExit with 128 + the signal's number (130, 143).
 
-    An exception, so that a file being written is removed on the way out. Python hands signals to the main
-    thread only; elsewhere this does nothing, since a server has its own way to end.
+    An exception, so that a file being written is removed on the way out. The line is written at the very end,
+    behind what progress bars and logs say when they are cut short. Python hands signals to the main thread
+    only; elsewhere this does nothing, since a server has its own way to end.
 
     Where a signal comes while a finaliser or a weak reference's callback is run, Python prints the exception
     and drops it (``sys.unraisablehook``); it is then raised again, a moment later.
@@ -44,7 +46,7 @@ def end_on_signals() -> None:
 def _end(number: int, frame: FrameType | None) -> None:
     if not _raise_again.told:
         _raise_again.told = True
-        print(say("interrupted", signal=signal.Signals(number).name), file=sys.stderr, flush=True)
+        atexit.register(print, say("interrupted", signal=signal.Signals(number).name), file=sys.stderr)
     raise _Interrupted(number)
 
 
@@ -61,10 +63,13 @@ class _RaiseAgain:
         self.told = False
 
     def __call__(self, dropped: Any) -> None:
-        """Bring an interruption back once the finaliser has ended; hand on everything else."""
+        """Bring an interruption back once the finaliser has ended; hand on everything else.
+
+        But nothing after an interruption: what it left half made, a progress bar, may fail to be finalised.
+        """
         if isinstance(dropped.exc_value, _Interrupted):
             threading.Timer(RETRY_S, _thread.interrupt_main, [dropped.exc_value.number]).start()
-        else:
+        elif not self.told:
             self.others(dropped)
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 RUN = """
-import signal, time, weakref
+import signal, sys, time, weakref
 from monai_diffens.data.interruption import end_on_signals
 
 class Finaliser:
@@ -19,6 +19,14 @@ class Finaliser:
 
 class Referred:
     pass
+
+class HalfMade:
+    def __init__(self):
+        signal.raise_signal({number})
+        self.whole = True
+
+    def __del__(self):
+        print("whole:", self.whole)
 
 def work():
     stop = time.monotonic() + 30
@@ -33,11 +41,13 @@ try:
     work()
 finally:
     print("cleaned up")
+    print("a bar is closed", file=sys.stderr)
 """
 
 PLACES = {
     "plain code": "signal.raise_signal({number})",
     "finaliser": "Finaliser()",
+    "half made object": "HalfMade()",
     "callback": "r = Referred(); w = weakref.ref(r, lambda _: signal.raise_signal({number})); del r",
 }
 
@@ -50,6 +60,7 @@ def test_a_signal_ends_the_run_in_order(place, number):
     assert ended.returncode == 128 + number, ended.stderr
     assert ended.stdout.splitlines() == ["cleaned up"]
     assert ended.stderr.count(signal.Signals(number).name) == 1
+    assert ended.stderr.splitlines()[-1].startswith(f"interrupted by {signal.Signals(number).name}: ")
     assert "Traceback" not in ended.stderr
 
 
