@@ -76,12 +76,7 @@ def sharp_volumes(
     return items
 
 
-def thick_volumes(
-    dataset_dir: str | Path,
-    split: str,
-    contrasts: Sequence[str] = CONTRASTS,
-    min_sharpness: float = 0.5,
-) -> list[dict[str, str]]:
+def thick_volumes(dataset_dir: str | Path, split: str, min_sharpness: float = 0.5) -> list[dict[str, str]]:
     """Volumes that :func:`sharp_volumes` leaves out as blurred; their slices are axial, and sharp as slices.
 
     Args: those of :func:`sharp_volumes`.
@@ -89,7 +84,7 @@ def thick_volumes(
     Returns:
         Items as there, with ``sharp_plane``.
     """
-    every = _volumes(dataset_dir, split, contrasts)
+    every = _volumes(dataset_dir, split, CONTRASTS)
     return [item | {SHARP_PLANE_KEY: "axial"} for item, sharpness in every if 0 < sharpness < min_sharpness]
 
 

@@ -43,13 +43,7 @@ def slice_boxes(
     count = seen.shape[2 + axis]
     blocks = (count + block_size - 1) // block_size
     boxes: list[list[int]] = []
-    # (B * N, H) and (B * N, W)
-    rows = (
-        seen[:, 0].any(dim=1 + column_axis, keepdim=True).movedim(1 + axis, 1).flatten(2).flatten(0, 1).cpu()
-    )
-    columns = (
-        seen[:, 0].any(dim=1 + row_axis, keepdim=True).movedim(1 + axis, 1).flatten(2).flatten(0, 1).cpu()
-    )
+    rows, columns = _shown_lines(seen, axis, column_axis), _shown_lines(seen, axis, row_axis)
     for volume in range(seen.shape[0]):
         for block in range(blocks):
             first = volume * count + block * block_size
@@ -114,6 +108,11 @@ def crop_slices(volume: Tensor, plane: str, part: list[int]) -> Tensor:
     """View of a volume (B, C, X, Y, Z) cropped to a part's rows and columns; all slices are kept."""
     rows, columns = in_plane_axes(plane)
     return volume.narrow(2 + rows, part[2], part[3] - part[2]).narrow(2 + columns, part[4], part[5] - part[4])
+
+
+def _shown_lines(seen: Tensor, axis: int, along: int) -> Tensor:
+    """Whether the lines ``along`` one axis of each slice across ``axis`` show anything, (B * N, lines)."""
+    return seen[:, 0].any(dim=1 + along, keepdim=True).movedim(1 + axis, 1).flatten(2).flatten(0, 1).cpu()
 
 
 def _extent(shown: Tensor, margin: int, side_step: int, grid: int) -> list[int]:

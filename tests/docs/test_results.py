@@ -10,7 +10,8 @@ from monai_diffens.apps.ablation_report import ABLATIONS, page
 from monai_diffens.apps.model_card import cost_lines, write_card
 from monai_diffens.apps.segmentation_report import write_segmentation_report
 from monai_diffens.apps.sweep_report import write_report
-from monai_diffens.engines.tables import read_table
+from monai_diffens.engines.tables import MARK, read_table, weights_mark
+from monai_diffens.metrics.realism import shipped_encoder
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -51,6 +52,31 @@ def test_model_card_and_metadata_are_what_the_table_gives(bundle, tmp_path):
     write_card(RESULTS / CARDS[bundle] / "sweep.csv", tmp_path, *dial)
     for name in ("docs/README.md", "configs/metadata.json"):
         assert (tmp_path / name).read_text() == (root / name).read_text(), name
+
+
+def test_default_gain_is_the_smallest_that_is_sharp_enough_on_val():
+    """In steps of 0.1, sharpness 0.85 of x4 pooled volumes, along the axes where the val scans are sharp."""
+    folder = RESULTS / "super_resolution_gain"
+    assert "Split: val;" in (folder / "sweep.md").read_text()
+    assert "sharpness along axes [0, 1]" in (folder / "sweep.md").read_text()
+    of_gain: dict[float, list[float]] = {}
+    for row in read_table(folder / "sweep.csv"):
+        if row["method"] == "calibrated":
+            of_gain.setdefault(float(row["gain"]), []).append(float(row["sharpness"]))
+    means = {gain: sum(values) / len(values) for gain, values in of_gain.items()}
+    chosen = min(gain for gain, sharpness in means.items() if sharpness >= 0.85)
+    assert means[round(chosen - 0.1, 1)] < 0.85
+    configs = ROOT / "bundles" / "diffensembler_sr" / "configs"
+    for name in ("inference", "evaluate"):
+        assert json.loads((configs / f"{name}.json").read_text())["residual_gain"] == chosen
+
+
+@pytest.mark.parametrize("name", [name for name in TABLES if name.startswith("super_resolution")])
+def test_super_resolution_is_measured_with_the_shipped_weights(name):
+    model = ROOT / "bundles" / "diffensembler_sr" / "models" / "model.pt"
+    mark = weights_mark([model, shipped_encoder()])
+    rows = [row for row in read_table(RESULTS / name / "sweep.csv") if row["method"] == "calibrated"]
+    assert rows and {row[MARK] for row in rows} == {mark}
 
 
 @pytest.mark.parametrize("bundle", CARDS)
