@@ -14,6 +14,7 @@ from tqdm import tqdm
 from monai_diffens.data.writer import case_of
 from monai_diffens.inferers.agreement import cut_off
 from monai_diffens.inferers.freed_memory import keep_freed_memory
+from monai_diffens.inferers.kernels import keep_kernels
 from monai_diffens.inferers.maps import RunningMoments, check_spread
 from monai_diffens.inferers.memory import check_limit, in_step, plan_case
 from monai_diffens.inferers.precision import computes_in_bf16
@@ -160,6 +161,7 @@ class DiffEnsemblerInferer(ResidualSampler):
             plan = plan_case(network, cropped, conditions, maps, self.max_memory, case, bf16)
             plan.apply(network, self.weights)
             keep_freed_memory()
+            keep_kernels()
             logger.info("%s: %s", case, plan)
         samples = RunningMoments()
         weights = cropped.new_zeros(1, network.num_experts, *cropped.shape[2:]) if self.weights else None

@@ -111,7 +111,10 @@ class PlaneDenoiser(nn.Module):
         middle = condition.shape[1] // 2
         mean = F.avg_pool2d(condition[:, middle : middle + 1], self.stem)
         base = F.interpolate(mean, scale_factor=float(self.stem), mode="nearest")
-        detail = F.pixel_unshuffle(as_computed((condition - base) * self.detail_gain), self.stem)
+        amplified = torch.add(
+            base * -self.detail_gain, condition, alpha=self.detail_gain
+        )  # one pass, not two
+        detail = F.pixel_unshuffle(as_computed(amplified), self.stem)
         patches = F.pixel_unshuffle(as_computed(x_t), self.stem)
         return torch.cat([patches, detail, as_computed(2 * mean - 1)], dim=1)
 

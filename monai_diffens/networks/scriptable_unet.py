@@ -1,12 +1,13 @@
-"""MONAI's DiffusionModelUNet with three blocks replaced that TorchScript cannot compile."""
+"""MONAI's DiffusionModelUNet with blocks replaced: some do not compile in TorchScript, some cost too much."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from monai.networks.nets import DiffusionModelUNet
+from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock
 from torch import Tensor, nn
 
 
@@ -14,10 +15,11 @@ class ScriptableUNet(DiffusionModelUNet):
     """DiffusionModelUNet whose blocks ``torch.jit.script`` accepts; weights keep their names and values.
 
     MONAI 1.6's middle attention, upsampler and ControlNet branch do not script, so that ``ckpt_export``
-    would fail. Compiled code must call the blocks, not this network's ``forward``.
+    would fail. Compiled code must call the blocks, not this network's ``forward``. Upsampler and residual
+    blocks compute what MONAI's do with fewer products and less memory: a tenth of a slice's time.
 
     Args:
-        **options: of DiffusionModelUNet; without attention levels.
+        **options: of DiffusionModelUNet, 2D; without attention levels.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -25,8 +27,11 @@ class ScriptableUNet(DiffusionModelUNet):
         self.middle_block.attention = _SpatialAttention(self.middle_block.get_submodule("attention"))
         for up_block in self.up_blocks:
             if up_block.upsampler is not None:
-                layers = up_block.get_submodule("upsampler").named_children()
-                up_block.upsampler = _Upsample(OrderedDict(layers))
+                up_block.upsampler = _Upsample(up_block.get_submodule("upsampler"))
+        for parent in list(self.modules()):
+            for name, block in parent.named_children():
+                if isinstance(block, DiffusionUNetResnetBlock):
+                    setattr(parent, name, _ResnetBlock(block))
 
     @torch.jit.unused
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -47,10 +52,45 @@ class _SpatialAttention(nn.Module):
         return x + self.attn(positions).transpose(1, 2).reshape(x.shape)
 
 
-class _Upsample(nn.Sequential):
-    """Upsampling that takes the time embedding and ignores it; MONAI's calls ``super().forward``."""
+class _ResnetBlock(nn.Module):
+    """MONAI's residual block; what its layers put out is changed in place instead of copied."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.norm1 = block.get_submodule("norm1")
+        self.conv1 = block.get_submodule("conv1")
+        self.time_emb_proj = block.get_submodule("time_emb_proj")
+        self.norm2 = block.get_submodule("norm2")
+        self.conv2 = block.get_submodule("conv2")
+        self.skip_connection = block.get_submodule("skip_connection")
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """(N, C, H, W) and the time embedding (N, D) -> (N, out channels, H, W)."""
+        h = self.conv1(F.silu(self.norm1(x), inplace=True))
+        h += self.time_emb_proj(F.silu(emb))[:, :, None, None]
+        h = self.conv2(F.silu(self.norm2(h), inplace=True))
+        h += self.skip_connection(x)
+        return h
+
+
+class _Upsample(nn.Module):
+    """Nearest-neighbour upsampling by 2 and MONAI's 3x3 convolution behind it, as one transposed convolution.
+
+    The same sum in another order: of the nine products of an output voxel those with equal input are joined
+    beforehand, so that 4 are left, and nothing upsampled is written. It ignores the time embedding; MONAI's
+    calls ``super().forward``, which does not script.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.postconv = block.get_submodule("postconv")
+        # one axis: which of the 4 taps of the transposed convolution each of the 3 of the convolution adds to
+        taps = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
+        self.register_buffer("taps", torch.kron(taps, taps), persistent=False)
 
     def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
-        for layer in self:
-            x = layer(x)
-        return x
+        """(N, C, H, W) -> (N, C, 2 H, 2 W)."""
+        weight, bias = self.postconv.conv.weight, self.postconv.conv.bias
+        # in double precision, which autocast leaves alone: joined in bf16 they would be rounded twice
+        joined = torch.matmul(weight.flatten(2).double(), self.taps.double()).to(weight.dtype)
+        return F.conv_transpose2d(x, joined.unflatten(2, (4, 4)).transpose(0, 1), bias, stride=2, padding=1)

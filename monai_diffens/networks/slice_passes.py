@@ -7,13 +7,14 @@ its place in the volume, not to a chunk or a process, so neither changes what a 
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from monai_diffens.networks.slicing import PATCH_GRID, in_plane_axes, plane_axis
 
 BLOCK = 8  # slices that are cropped alike
-MARGIN = 4  # voxels around what they show
-SIDE_STEP = 32  # sides of a crop are multiples of it: each size costs a processor's library a set-up
+MARGIN = 2  # voxels around what they show
+SIDE_STEP = 16  # sides of a crop are multiples of it: each size costs a processor's library a set-up
 
 
 # constants come as defaults: compiled code reads no globals
@@ -112,7 +113,9 @@ def crop_slices(volume: Tensor, plane: str, part: list[int]) -> Tensor:
 
 def _shown_lines(seen: Tensor, axis: int, along: int) -> Tensor:
     """Whether the lines ``along`` one axis of each slice across ``axis`` show anything, (B * N, lines)."""
-    return seen[:, 0].any(dim=1 + along, keepdim=True).movedim(1 + axis, 1).flatten(2).flatten(0, 1).cpu()
+    # the largest byte: `any` takes ten times as long
+    shown = seen[:, 0].to(torch.uint8).amax(dim=1 + along, keepdim=True) > 0
+    return shown.movedim(1 + axis, 1).flatten(2).flatten(0, 1).cpu()
 
 
 def _extent(shown: Tensor, margin: int, side_step: int, grid: int) -> list[int]:
