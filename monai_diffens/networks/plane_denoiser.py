@@ -111,9 +111,8 @@ class PlaneDenoiser(nn.Module):
         middle = condition.shape[1] // 2
         mean = F.avg_pool2d(condition[:, middle : middle + 1], self.stem)
         base = F.interpolate(mean, scale_factor=float(self.stem), mode="nearest")
-        amplified = torch.add(
-            base * -self.detail_gain, condition, alpha=self.detail_gain
-        )  # one pass, not two
+        # taken off and amplified in one pass over the slices
+        amplified = torch.add(base * -self.detail_gain, condition, alpha=self.detail_gain)
         detail = F.pixel_unshuffle(as_computed(amplified), self.stem)
         patches = F.pixel_unshuffle(as_computed(x_t), self.stem)
         return torch.cat([patches, detail, as_computed(2 * mean - 1)], dim=1)
