@@ -101,8 +101,9 @@ def put_slices(volume: Tensor, slices: Tensor, plane: str, begin: int) -> None:
 def computed_type(volume: Tensor) -> torch.dtype:
     """Type that autocast would bring a volume to before a convolution."""
     if not torch.jit.is_scripting():
-        if torch.is_autocast_enabled(volume.device.type):
-            return torch.get_autocast_dtype(volume.device.type)
+        device = volume.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):  # none on "meta"
+            return torch.get_autocast_dtype(device)
     return volume.dtype
 
 
