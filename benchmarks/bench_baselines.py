@@ -21,8 +21,11 @@ from monai.networks.schedulers import DDIMScheduler
 from torch import Tensor
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
+from monai_diffens.inferers.region import foreground_box, shown_boxes
 from monai_diffens.inferers.residual import RESIDUAL_SCALE
+from monai_diffens.networks.predictions import EmptySpace
 from monai_diffens.networks.slicing import neighbour_slices, plane_axis, to_volume
+from monai_diffens.schedulers.prediction import from_clean, to_clean
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 
 BRAIN = 0  # the template, in place of a cube's side
@@ -109,33 +112,46 @@ def build(method: str, side: int, num_steps: int, device: torch.device):
     return run
 
 
-def differences(num_steps: int) -> dict[str, float]:
-    """Root mean square of what ours differs by from stock pieces on the template's brain; data range 1.
+@torch.no_grad()
+def differences(scan: Tensor) -> dict[str, float]:
+    """What a pass, from the same noise, differs by from stock pieces on the box of what a scan shows.
 
-    ``residual`` is that of what stock pieces add to the scan; ``bf16`` is what ours differs by from itself in
-    float32, 0 where the processor does not compute in bf16.
+    Root mean squares inside of it, data range 1. ``residual``: of what stock pieces add to the scan.
+    ``float32``, ``bf16``: ours with whole slices. ``cropped``: in bf16, slices cropped, as cases are run.
+    ``background``: stock pieces on the whole scan.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    scan, inside = template().to(device), template() > 0
-    model = network().to(device)
+    model, stock = network().to(scan.device), Stock(scan.device)
+    noise = torch.randn(scan.shape, generator=torch.Generator().manual_seed(0)).to(scan.device)
+    region = foreground_box(scan, DiffEnsemblerInferer(TrailingDDIMScheduler()).margin)
+    x_t, condition = noise[(..., *region)], scan[(..., *region)]
+    last = TrailingDDIMScheduler().num_train_timesteps - 1
+    timesteps = torch.full((1,), last, device=scan.device)
+    level = float(TrailingDDIMScheduler().alphas_cumprod[last])
 
-    def ours(amp: bool | str) -> Tensor:
-        inferer = DiffEnsemblerInferer(
-            TrailingDDIMScheduler(), num_steps, restart=None, amp=amp, progress=False
-        )
-        return (inferer(scan, model) - scan).cpu()[inside]
+    def clean(velocity: Tensor) -> Tensor:
+        return RESIDUAL_SCALE * to_clean(velocity.float(), x_t, level, "v_prediction")
+
+    def ours(bf16: bool, empty: EmptySpace | None) -> Tensor:
+        with torch.autocast(scan.device.type, torch.bfloat16, enabled=bf16):
+            return clean(model.predict(x_t, condition, timesteps, empty=empty).prediction)
+
+    nothing = from_clean(torch.zeros_like(x_t), x_t, level, "v_prediction")
+    cropped = EmptySpace(shown_boxes(condition, model.planes), nothing)
+    reference = clean(stock(torch.cat([x_t, condition], dim=1), timesteps))
+    whole = stock(torch.cat([noise, scan], dim=1), timesteps)[(..., *region)]
+    others = {
+        "float32": ours(False, None),
+        "bf16": ours(True, None),
+        "cropped": ours(True, cropped),
+        "background": clean(whole),
+    }
+    inside = condition > 0
 
     def root_mean_square(values: Tensor) -> float:
-        return float(values.square().mean().sqrt())
+        return float(values[inside].square().mean().sqrt())
 
-    with torch.no_grad():
-        stock = RESIDUAL_SCALE * build("stock MONAI", BRAIN, num_steps, device)().cpu()[inside]
-        result = ours("auto")
-        return {
-            "residual": root_mean_square(stock),
-            "stock": root_mean_square(result - stock),
-            "bf16": root_mean_square(result - ours(False)),
-        }
+    found = {name: root_mean_square(volume - reference) for name, volume in others.items()}
+    return {"residual": root_mean_square(reference)} | found
 
 
 def part(method: str, side: int, num_steps: int, flops: bool) -> dict[str, float]:
@@ -189,8 +205,8 @@ def main() -> None:
         shape = list(template().shape[2:])
         methods, repeats = METHODS[:-1], options.brain_repeats
         table = compare(f"1 mm brain {shape}", methods, BRAIN, options.num_steps, repeats)
-        found = differences(options.num_steps)
-        print(f"1 mm brain {shape}, ours less stock: " + ", ".join(f"{k} {v:.5f}" for k, v in found.items()))
+        found = differences(template().to("cuda" if torch.cuda.is_available() else "cpu"))
+        print(f"1 mm brain {shape}, unlike stock by: " + ", ".join(f"{k} {v:.5f}" for k, v in found.items()))
         report["brain"] = {"shape": shape, "repeats": repeats, "methods": table, "differences": found}
     save("baselines", report)
 

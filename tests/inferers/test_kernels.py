@@ -14,11 +14,11 @@ from monai_diffens.inferers.kernels import keep_kernels
 
 if {kept}:
     keep_kernels()
-weight = torch.zeros(1, 1, 3)
+weight = torch.zeros(16, 16, 3, 3)
 for _ in range(2):
     print("round")
-    for size in range(8, 1208):
-        torch.nn.functional.conv1d(torch.zeros(1, 1, size), weight)
+    for size in range(8, 608):
+        torch.nn.functional.conv2d(torch.zeros(1, 16, 8, size), weight)
 """
 
 

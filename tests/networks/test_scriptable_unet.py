@@ -37,10 +37,9 @@ def test_predictions_and_gradients_are_those_of_monai(pair, size):
     torch.testing.assert_close(ours(x, timesteps), expected, rtol=1e-4, atol=1e-5)
     expected.square().sum().backward()
     ours(x, timesteps).square().sum().backward()
-    gradients = dict(ours.named_parameters())
-    for name, parameter in stock.named_parameters():
-        scale = float(parameter.grad.abs().max())
-        torch.testing.assert_close(gradients[name].grad, parameter.grad, rtol=1e-3, atol=1e-4 * scale)
+    found, wanted = ([parameter.grad for parameter in network.parameters()] for network in (ours, stock))
+    rounding = 1e-6 * max(float(gradient.abs().max()) for gradient in wanted)  # some are 0 but for it
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=rounding)
 
 
 def test_upsampling_takes_four_ninths_of_the_products(pair):

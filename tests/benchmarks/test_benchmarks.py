@@ -1,0 +1,60 @@
+"""The benchmarks run, and what they compare with is what they say."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from monai_diffens.networks.diff_ensembler import DiffEnsembler
+from monai_diffens.networks.scriptable_unet import ScriptableUNet
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Function (name) to a script of benchmarks/ as a module."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+    def load(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    return load
+
+
+def test_a_brain_takes_less_than_a_hundredth_of_the_published_operations(benchmark):
+    counted = benchmark("bench_scaling").brain_flops()
+    assert counted["reference_pass"] == pytest.approx(197e9, rel=0.01)  # of the published method's 2D network
+    assert 0 < 100 * counted["ours"] < counted["reference"]
+
+
+def test_stock_has_the_same_weights_and_no_block_of_ours(benchmark):
+    baselines = benchmark("bench_baselines")
+    expert = DiffEnsembler().bank.experts[1].eval()
+    for parameter in expert.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    stock = baselines.stock_unet(expert.unet)
+    assert isinstance(expert.unet, ScriptableUNet)
+    assert not any(type(block).__module__.startswith("monai_diffens") for block in stock.modules())
+    x, timesteps = torch.randn(2, 6, 32, 48), torch.tensor([999, 20])
+    with torch.no_grad():
+        ours = expert(x, timesteps)
+        expert.unet = stock
+        torch.testing.assert_close(expert(x, timesteps), ours, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["ours", "stock MONAI", "one plane", "3D diffusion model"])
+def test_every_method_is_measured(benchmark, method):
+    baselines = benchmark("bench_baselines")
+    figures = baselines.part(method, 32, 1, flops=True)
+    assert set(figures) == {"wall_s", "again_s", "processor_s", "peak_bytes", "flops"}
+    assert min(figures["wall_s"], figures["again_s"], figures["flops"]) > 0
+
+
+def test_with_whole_slices_ours_is_stock_to_rounding(benchmark):
+    found = benchmark("bench_baselines").differences(benchmark("measurement").brain((48, 56, 40)))
+    assert found["float32"] < 1e-5 * found["residual"]
+    assert found["float32"] < found["bf16"] < 0.05 * found["residual"]
+    assert found["bf16"] < found["cropped"] < found["residual"]  # norms see less background
