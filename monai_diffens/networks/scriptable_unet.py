@@ -74,23 +74,35 @@ class _ResnetBlock(nn.Module):
 
 
 class _Upsample(nn.Module):
-    """Nearest-neighbour upsampling by 2 and MONAI's 3x3 convolution behind it, as one transposed convolution.
-
-    The same sum in another order: of the nine products of an output voxel those with equal input are joined
-    beforehand, so that 4 are left, and nothing upsampled is written. It ignores the time embedding; MONAI's
-    calls ``super().forward``, which does not script.
-    """
+    """Upsampling that takes the time embedding and ignores it; MONAI's calls ``super().forward``."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self.postconv = block.get_submodule("postconv")
-        # one axis: which of the 4 taps of the transposed convolution each of the 3 of the convolution adds to
-        taps = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
-        self.register_buffer("taps", torch.kron(taps, taps), persistent=False)
+        self.postconv.conv = _UpsamplingConv(block.get_submodule("postconv.conv"))
 
     def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
         """(N, C, H, W) -> (N, C, 2 H, 2 W)."""
-        weight, bias = self.postconv.conv.weight, self.postconv.conv.bias
+        return self.postconv(x)
+
+
+class _UpsamplingConv(nn.Module):
+    """Nearest-neighbour upsampling by 2 and a 3x3 convolution behind it, as one transposed convolution.
+
+    The same sum in another order: of the nine products of an output pixel those with equal input are joined
+    beforehand, so that 4 are left, and nothing upsampled is written.
+    """
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.weight, self.bias = conv.get_parameter("weight"), conv.get_parameter("bias")
+        # one axis: which of the 4 taps of the transposed convolution each of the 3 of the convolution adds to
+        taps = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0]], dtype=torch.float64)
+        self.register_buffer("taps", torch.kron(taps, taps), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', 2 H, 2 W)."""
         # in double precision, which autocast leaves alone: joined in bf16 they would be rounded twice
-        joined = torch.matmul(weight.flatten(2).double(), self.taps.double()).to(weight.dtype)
-        return F.conv_transpose2d(x, joined.unflatten(2, (4, 4)).transpose(0, 1), bias, stride=2, padding=1)
+        joined = torch.matmul(self.weight.flatten(2).double(), self.taps.double())  # type: ignore[operator, arg-type]
+        weight = joined.to(self.weight.dtype).unflatten(2, (4, 4)).transpose(0, 1)
+        return F.conv_transpose2d(x, weight, self.bias, stride=2, padding=1)

@@ -136,6 +136,24 @@ def test_what_the_curves_say_at_the_reference(tmp_path, sharpness, text):
     assert f"At sharpness 0.9 (PSNR / SSIM inside the brain, along each curve): {text}." in report
 
 
+def test_curves_that_end_early_are_compared_where_all_reach(tmp_path):
+    table = tmp_path / "sweep.csv"
+    for method, line in {
+        "mean": points((0.6, 30), (0.7, 28)),
+        "calibrated": points((0.65, 31), (0.75, 29), (0.95, 25)),
+        "alternate": points((0.8, 27), (0.9, 26)),  # sharper than 0.7 from its first point on
+        "cubic": points((0.4, 26)),  # no curve
+    }.items():
+        for steps, point in enumerate(line):
+            row = {"setting": "s", "case": "c", "method": method, "num_steps": steps, "restart": ""}
+            figures = dict.fromkeys(METRICS, 1.0)
+            append_row(table, row | figures | {"sharpness": point["sharpness"], "psnr_brain": point["psnr"]})
+    report = write_report(table, "t").read_text()
+    assert "along each curve): calibrated 26.00 dB / 1.000; alternate 26.00 dB / 1.000." in report
+    expected = "mean 28.00 dB / 1.000; calibrated 30.00 dB / 1.000; alternate 27.00 dB / 1.000"
+    assert f"At 0.70 or sharper, the most that every curve reaches: {expected}." in report
+
+
 @pytest.mark.parametrize("header", [False, True])
 def test_an_empty_table_is_named(tmp_path, header):
     table = tmp_path / "sweep.csv"
