@@ -19,7 +19,7 @@ class ScriptableUNet(DiffusionModelUNet):
     blocks compute what MONAI's do with fewer products and less memory: a tenth of a slice's time.
 
     Args:
-        **options: of DiffusionModelUNet, 2D; without attention levels.
+        **options: of DiffusionModelUNet, 2D; without attention levels and ``resblock_updown``.
     """
 
     def __init__(self, **options: Any) -> None:
