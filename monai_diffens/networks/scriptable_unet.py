@@ -103,6 +103,6 @@ class _UpsamplingConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', 2 H, 2 W)."""
         # in double precision, which autocast leaves alone: joined in bf16 they would be rounded twice
-        joined = torch.matmul(self.weight.flatten(2).double(), self.taps.double())  # type: ignore[operator, arg-type]
+        joined = self.weight.flatten(2).double() @ self.taps.double()  # type: ignore[operator]
         weight = joined.to(self.weight.dtype).unflatten(2, (4, 4)).transpose(0, 1)
         return F.conv_transpose2d(x, weight, self.bias, stride=2, padding=1)
