@@ -14,7 +14,18 @@ import sys
 from collections.abc import Sequence
 
 import torch
-from measurement import brain, count_flops, in_process, machine, measure, network, save, sizes, template
+from measurement import (
+    brain,
+    count_flops,
+    fastest_device,
+    in_process,
+    machine,
+    measure,
+    network,
+    save,
+    sizes,
+    template,
+)
 from monai.inferers import DiffusionInferer, SliceInferer
 from monai.networks.nets import DiffusionModelUNet
 from monai.networks.schedulers import DDIMScheduler
@@ -122,11 +133,12 @@ def differences(scan: Tensor) -> dict[str, float]:
     """
     model, stock = network().to(scan.device), Stock(scan.device)
     noise = torch.randn(scan.shape, generator=torch.Generator().manual_seed(0)).to(scan.device)
-    region = foreground_box(scan, DiffEnsemblerInferer(TrailingDDIMScheduler()).margin)
+    inferer = DiffEnsemblerInferer(TrailingDDIMScheduler())
+    region = foreground_box(scan, inferer.margin)
     x_t, condition = noise[(..., *region)], scan[(..., *region)]
-    last = TrailingDDIMScheduler().num_train_timesteps - 1
+    last = inferer.scheduler.num_train_timesteps - 1
     timesteps = torch.full((1,), last, device=scan.device)
-    level = float(TrailingDDIMScheduler().alphas_cumprod[last])
+    level = float(inferer.scheduler.alphas_cumprod[last])
 
     def clean(velocity: Tensor) -> Tensor:
         return RESIDUAL_SCALE * to_clean(velocity.float(), x_t, level, "v_prediction")
@@ -156,7 +168,7 @@ def differences(scan: Tensor) -> dict[str, float]:
 
 def part(method: str, side: int, num_steps: int, flops: bool) -> dict[str, float]:
     """Figures of one method, in this process; ``again_s`` is the time of another run in it."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = fastest_device()
     with torch.no_grad():
         build(method, 16, 1, device)()  # libraries are loaded, kernels chosen
         run = build(method, side, num_steps, device)
@@ -205,7 +217,7 @@ def main() -> None:
         shape = list(template().shape[2:])
         methods, repeats = METHODS[:-1], options.brain_repeats
         table = compare(f"1 mm brain {shape}", methods, BRAIN, options.num_steps, repeats)
-        found = differences(template().to("cuda" if torch.cuda.is_available() else "cpu"))
+        found = differences(template().to(fastest_device()))
         print(f"1 mm brain {shape}, unlike stock by: " + ", ".join(f"{k} {v:.5f}" for k, v in found.items()))
         report["brain"] = {"shape": shape, "repeats": repeats, "methods": table, "differences": found}
     save("baselines", report)

@@ -17,6 +17,7 @@ from measurement import (
     RESULTS,
     brain,
     count_flops,
+    fastest_device,
     in_process,
     machine,
     measure,
@@ -37,7 +38,7 @@ REFERENCE_PASSES = 26_800  # slice passes a volume: 536 slices, 50 steps
 
 def part(side: int) -> dict[str, float]:
     """Figures of the default dial on a cube, in this process."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = fastest_device()
     model = network().to(device)
     inferer = DiffEnsemblerInferer(TrailingDDIMScheduler(), progress=False)
     small = brain((16, 16, 16)).to(device)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from measurement import fastest_device
 
 from monai_diffens.data.expert_replay import ExpertReplay
 from monai_diffens.engines.fusion import FusionPrepareBatch, FusionStep, RelativeSquaredError
@@ -51,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     repeats = parser.parse_args().repeats
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = fastest_device()
     config = json.loads(CONFIG.read_text(encoding="utf-8"))
     steps, draws, batch = config["max_epochs"] * config["iterations"], config["draws"], config["batch_size"]
     torch.manual_seed(0)

@@ -25,6 +25,11 @@ RESULTS = ROOT / "docs" / "performance"
 BRAIN_SHAPE = (192, 192, 152)  # a 1 mm brain, as the reference counts it
 
 
+def fastest_device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def network() -> DiffEnsembler:
     """The shipped super-resolution model."""
     model = DiffEnsembler().eval()

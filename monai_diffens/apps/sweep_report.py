@@ -214,15 +214,13 @@ def _at_reference(means: Means, setting: str) -> list[str]:
     methods = dict.fromkeys(point.method for point in means if point.setting == setting)
     curves = {method: curve(means, setting, method) for method in methods}
     curves = {method: points for method, points in curves.items() if len(points) > 1}
-    text = _along(curves, REFERENCE_SHARPNESS) or "no curve spans it"
+    spanned = {
+        method: points for method, points in curves.items() if points[0]["sharpness"] <= REFERENCE_SHARPNESS
+    }
+    text = _along(spanned, REFERENCE_SHARPNESS) or "no curve spans it"
     lines = [f"At sharpness {REFERENCE_SHARPNESS} (PSNR / SSIM inside the brain, along each curve): {text}."]
     reached = min((points[-1]["sharpness"] for points in curves.values()), default=REFERENCE_SHARPNESS)
     if reached < REFERENCE_SHARPNESS:
-        # a curve that begins above it is sharper at its first point, its highest PSNR
-        curves = {
-            method: [points[0] | {"sharpness": min(reached, points[0]["sharpness"])}, *points]
-            for method, points in curves.items()
-        }
         lines += [
             "",
             f"At {reached:.2f} or sharper, the most that every curve reaches: {_along(curves, reached)}.",
@@ -231,9 +229,11 @@ def _at_reference(means: Means, setting: str) -> list[str]:
 
 
 def _along(curves: Mapping[str, Curve], sharpness: float) -> str:
+    """Figures at a sharpness, or of a first point that is sharper; none of a curve that ends before."""
     found = []
     for method, points in curves.items():
-        psnr, ssim = (at_sharpness(points, metric, sharpness) for metric in ("psnr_brain", "ssim_brain"))
+        at = max(sharpness, points[0]["sharpness"])
+        psnr, ssim = (at_sharpness(points, metric, at) for metric in ("psnr_brain", "ssim_brain"))
         if psnr is not None and ssim is not None:
             found.append(f"{method} {psnr:.2f} dB / {ssim:.3f}")
     return "; ".join(found)

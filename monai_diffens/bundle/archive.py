@@ -8,6 +8,7 @@ import stat
 import tempfile
 import warnings
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.error import URLError
@@ -175,7 +176,8 @@ def check_members(members: Sequence[zipfile.ZipInfo], name: str) -> str:
 
     Raises:
         BundleRejected: a name that is absolute, leads upwards, or is there twice; a link or special file; a
-            member that is encrypted; more than one top folder; more than 2 GB.
+            member that is encrypted, or neither stored nor deflated; more than one top folder; more than
+            2 GB.
     """
     seen: set[str] = set()
     for member in members:
@@ -187,6 +189,7 @@ def check_members(members: Sequence[zipfile.ZipInfo], name: str) -> str:
             (kind not in (0, stat.S_IFREG, stat.S_IFDIR), "a link or special file"),
             (written.casefold() in seen, "twice"),
             (member.flag_bits & 1, "encrypted"),
+            (member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED), "packed in a rare way"),
         ):
             if bad:
                 raise BundleRejected(say("unsafe_member", name=name, file=written, kind=reason))
@@ -205,7 +208,7 @@ def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, name
     try:
         with archive.open(member) as source, path.open("xb") as target:
             shutil.copyfileobj(source, target)  # stops at the size told, and compares the checksum
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno:  # of the disk, not of the archive
             raise
         raise BundleRejected(say("damaged_member", name=name, file=member.filename)) from error

@@ -16,7 +16,7 @@ class ScriptableUNet(DiffusionModelUNet):
 
     MONAI 1.6's middle attention, upsampler and ControlNet branch do not script, so that ``ckpt_export``
     would fail. Compiled code must call the blocks, not this network's ``forward``. Upsampler and residual
-    blocks compute what MONAI's do with fewer products and less memory: a tenth of a slice's time.
+    blocks compute what MONAI's do with fewer products and fewer copies.
 
     Args:
         **options: of DiffusionModelUNet, 2D; without attention levels and ``resblock_updown``.

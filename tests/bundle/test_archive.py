@@ -158,12 +158,28 @@ def test_encrypted_and_oversized_members():
         check_members([member], "a.zip")
 
 
+def test_members_packed_in_a_rare_way(archive, place):
+    with zipfile.ZipFile(archive, "a", zipfile.ZIP_BZIP2) as file:
+        file.writestr("tiny_sr/docs/more.txt", "more")
+    assert "'tiny_sr/docs/more.txt', packed in a rare way; nothing was unpacked" in refusal(place, archive)
+
+
 @pytest.mark.parametrize("kept", [0, 100, 0.3, 0.9, -1])
 def test_half_a_download(archive, place, kept):
     content = archive.read_bytes()
     cut = archive.with_name("cut.zip")
     cut.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
     assert refusal(place, cut) == "cut.zip: not a whole zip archive (a download cut short?); fetch it again"
+
+
+def test_a_damaged_member_that_was_packed_again(archive, place):
+    with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("tiny_sr/docs/more.txt", b" ".join(b"%d" % number for number in range(5000)))
+        begin = file.infolist()[-1].header_offset + 100
+    content = bytearray(archive.read_bytes())
+    content[begin : begin + 100] = bytes(byte ^ 0x5A for byte in content[begin : begin + 100])
+    archive.write_bytes(content)
+    assert "tiny_sr/docs/more.txt in it is damaged; fetch it again" in refusal(place, archive)
 
 
 def test_a_damaged_member(archive, place):
