@@ -104,7 +104,7 @@ def train(bundle: Path, dataset: Path, output: Path) -> None:
     common = {"dataset_dir": str(dataset), "min_sharpness": 0.0}
     run(bundle, "train_planes", {**SHORT, **common, "planes": planes, "output_dir": str(output / "planes")})
     weights = {plane: str(output / "planes") for plane in planes}
-    fusion = {"plane_weights": weights, "iterations": 40, "train#dataset#crop_size": CROP[0]}
+    fusion = {"plane_weights": weights, "iterations": 40, "crop_size": CROP[0]}
     run(bundle, "train", {**SHORT, **common, **fusion, "output_dir": str(output / "fusion")})
     for stage in ("planes", "fusion"):
         first, last = loss_at_ends(output / stage / "tensorboard")

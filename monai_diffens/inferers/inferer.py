@@ -13,14 +13,13 @@ from tqdm import tqdm
 
 from monai_diffens.data.writer import case_of
 from monai_diffens.inferers.agreement import cut_off
-from monai_diffens.inferers.freed_memory import keep_freed_memory
-from monai_diffens.inferers.kernels import keep_kernels
 from monai_diffens.inferers.maps import RunningMoments, check_spread
 from monai_diffens.inferers.memory import check_limit, in_step, plan_case
 from monai_diffens.inferers.precision import computes_in_bf16
 from monai_diffens.inferers.region import foreground_box
 from monai_diffens.inferers.residual import RESIDUAL_SCALE, check_gain, from_residual, target_base
 from monai_diffens.inferers.residual_sampler import ResidualSampler
+from monai_diffens.inferers.reuse import keep_for_next_pass
 from monai_diffens.inferers.sampling import SamplingScheduler
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.volume_denoiser import VolumeDenoiser
@@ -160,8 +159,7 @@ class DiffEnsemblerInferer(ResidualSampler):
             bf16 = computes_in_bf16(self.amp, conditions.device.type)
             plan = plan_case(network, cropped, conditions, maps, self.max_memory, case, bf16)
             plan.apply(network, self.weights)
-            keep_freed_memory()
-            keep_kernels()
+            keep_for_next_pass()
             logger.info("%s: %s", case, plan)
         samples = RunningMoments()
         weights = cropped.new_zeros(1, network.num_experts, *cropped.shape[2:]) if self.weights else None

@@ -35,7 +35,7 @@ SMALL = {
     "preview_interval": 0,
     "progress": False,
 }
-SMALL_FUSION = {"plane_weights": None, "draws": 4, "refresh": 1, "train::dataset::crop_size": 16}
+SMALL_FUSION = {"plane_weights": None, "draws": 4, "refresh": 1, "crop_size": 16}
 
 
 @pytest.fixture(scope="session")

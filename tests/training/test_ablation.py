@@ -80,7 +80,7 @@ def study(bundle, tiny_bids, tmp_path):
                 "progress": False,
                 "train#deterministic_transforms#4#spatial_size": 16,
                 "train#random_transforms#0#roi_size": [16, 16, 16],
-                "train#dataset#crop_size": 8,
+                "crop_size": 8,
             },
         )
         workflow.initialize()
