@@ -62,6 +62,7 @@ class ExpertReplay(Randomizable, Dataset):
         amp: bf16 of the experts, see :func:`~monai_diffens.inferers.precision.computes_in_bf16`.
         flip_prob: probability that a crop is flipped along each axis: a fusion sees what is near a voxel, and
             left and right of a head are nothing to it.
+        hide_progress: no bar while the experts run; None shows it on terminals alone.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class ExpertReplay(Randomizable, Dataset):
         folder: str | Path | None = None,
         amp: bool | str = "auto",
         flip_prob: float = 0.0,
+        hide_progress: bool | None = None,
     ) -> None:
         self.slots = range(idist.get_rank(), draws, idist.get_world_size())
         if not self.slots:
@@ -100,6 +102,7 @@ class ExpertReplay(Randomizable, Dataset):
         self.folder = None if folder is None else Path(folder)
         self.crop_size = crop_size
         self.flip_prob = flip_prob
+        self.hide_progress = True if idist.get_rank() else hide_progress
         flips = [RandFlip(flip_prob, axis) for axis in range(3)]
         self.cut = Compose([RandSpatialCrop(crop_size, random_size=False), *flips])
         self.set_random_state(seed=seed)
@@ -139,9 +142,9 @@ class ExpertReplay(Randomizable, Dataset):
                 if not self.resumed and int(path.stem[5:]) % self.draws in self.slots:
                     path.unlink()
         numbers = [self.number_in(place) for place in range(len(self.slots))]
-        self.entries = [
-            self.entry(number) for number in tqdm(numbers, desc="running frozen experts", unit="draw")
-        ]
+        logger.info("running the frozen experts for %d draws", len(numbers))
+        bar = tqdm(numbers, desc="frozen experts", unit="draw", disable=self.hide_progress)
+        self.entries = [self.entry(number) for number in bar]
 
     def renew(self, engine: Any = None) -> None:
         """Replace the oldest ``refresh`` draws, keeping their strata of timesteps."""

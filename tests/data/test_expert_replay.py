@@ -239,3 +239,9 @@ def test_crops_are_flipped_as_often_as_asked_all_volumes_alike(replay, prob):
         found += [axes for axes, flipped in ways.items() if torch.equal(crop, flipped)]
     assert len(found) == 40
     assert set(found) == {0.0: {()}, 0.5: set(ways), 1.0: {(1, 2, 3)}}[prob]
+
+
+@pytest.mark.parametrize(("hidden", "shown"), [(True, False), (False, True), (None, False)])
+def test_bar_of_the_experts_is_shown_where_asked(replay, capsys, hidden, shown):
+    replay(hide_progress=hidden)  # nothing here is a terminal
+    assert ("frozen experts" in capsys.readouterr().err) == shown
