@@ -70,7 +70,7 @@ evidence-super-resolution: $(VENV)/.installed  ## the half of the super-resoluti
 		--dial "[[1,None],[1,None,1.3],[1,None,1.4],[1,None,1.5],[1,None,1.6]]"
 	$(RUN) evaluate $(SR) --config_file $(SR_CONFIGS)/evaluate.json --output_dir $(TABLES)/super_resolution_passes \
 		--region "[64,64,64]" --fusions "['calibrated','mean']" --features_weights False --regression_weights False \
-		--dial "[[1,None],[4,None],[10,None],[20,None]]"
+		--dial "[[1,None],[4,None],[10,None],[20,None],[50,None]]"
 	$(RUN) calibrate $(SR) --config_file "['$(SR_CONFIGS)/evaluate.json','$(SR_CONFIGS)/trust.json']" \
 		--output_dir $(TABLES)/trust --region "[40,40,40]" --num_samples 3
 	$(RUN) check_lesions $(SR) --config_file "['$(SR_CONFIGS)/evaluate.json','$(SR_CONFIGS)/trust.json']" \
