@@ -10,33 +10,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
 import torch
-from monai.data import Dataset, MetaTensor, set_rnd
+from monai.data import Dataset
 from monai.networks.schedulers import Scheduler
 from monai.transforms import Compose, RandFlip, Randomizable, RandSpatialCrop
 from monai.utils import convert_to_tensor
-from torch import Tensor
 from tqdm import tqdm
 
-from monai_diffens.data.seeding import Chance, chance_of
-from monai_diffens.inferers.agreement import ScanAgreement
-from monai_diffens.inferers.consistency import Measurement
-from monai_diffens.inferers.precision import computes_in_bf16
-from monai_diffens.inferers.residual import RESIDUAL_SCALE, target_base, to_residual
-from monai_diffens.inferers.sampling import SamplingScheduler
+from monai_diffens.data.expert_draws import ExpertDraws
+from monai_diffens.inferers.residual import RESIDUAL_SCALE
 from monai_diffens.networks.expert_bank import ExpertBank
 from monai_diffens.networks.weights import save_atomically
-from monai_diffens.schedulers.strata import stratum_timesteps
-from monai_diffens.transforms.thick_slices import measurement_from_meta
 
 logger = logging.getLogger(__name__)
 
 
-class ExpertReplay(Randomizable, Dataset):
+class ExpertReplay(ExpertDraws, Randomizable, Dataset):
     """Dataset of random crops of cached draws.
 
     Draw n depends on the seed and n alone. Slot s holds draws s, s + draws, s + 2 draws, ... in turn, all of
@@ -87,18 +80,11 @@ class ExpertReplay(Randomizable, Dataset):
         self.slots = range(idist.get_rank(), draws, idist.get_world_size())
         if not self.slots:
             raise ValueError(f"{draws} draws are too few for {idist.get_world_size()} processes")
-        self.source = source
-        self.bank = bank.eval().requires_grad_(False)
-        self.scheduler = scheduler
-        self.draws = draws
+        super().__init__(
+            source, bank, scheduler, draws, residual_scale, seed, base, noise_emphasis, measured_channel, amp
+        )
         self.length = length
         self.refresh = refresh
-        self.residual_scale = residual_scale
-        self.base = base
-        self.noise_emphasis = noise_emphasis
-        self.measured_channel = measured_channel
-        self.seed = seed
-        self.amp = amp
         self.folder = None if folder is None else Path(folder)
         self.crop_size = crop_size
         self.flip_prob = flip_prob
@@ -170,69 +156,6 @@ class ExpertReplay(Randomizable, Dataset):
             save_atomically(self.draw(number), path)
         return torch.load(path, mmap=True, weights_only=True)
 
-    @torch.no_grad()
-    def draw(self, number: int) -> dict[str, Any]:
-        """Run the experts on a random case at a random timestep of stratum ``number`` modulo ``draws``."""
-        chance = self.chance(number)
-        fraction = (number % self.draws + chance.within_stratum) / self.draws
-        set_rnd(self.source, chance.source_seed)
-        generator = torch.Generator().manual_seed(chance.noise_seed)
-        device = next(self.bank.parameters()).device
-        item = self.source[chance.case]
-        conditions, label = (_batch(item[key]).to(device) for key in ("image", "label"))
-        measurement = self.measurement(item["image"], conditions, leave_out=chance.leave_out)
-        residual = to_residual(label, target_base(conditions, self.base), self.residual_scale)
-        noise = torch.randn(residual.shape, generator=generator).to(device)
-        timesteps = stratum_timesteps(
-            torch.tensor([fraction]), self.scheduler.num_train_timesteps, self.noise_emphasis
-        ).to(device)
-        timestep = int(timesteps)
-        x_t = self.scheduler.add_noise(residual, noise, timesteps)
-        target = self.scheduler.get_velocity(residual, noise, timesteps)
-        present = conditions[0].flatten(1).any(dim=1)
-        if len(present) == 1:
-            present[:] = True
-        experts = None if len(present) == 1 else present.repeat(len(self.bank.planes))
-        bf16 = computes_in_bf16(self.amp, device.type)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            predictions = self.run_experts(x_t, conditions, timesteps, experts)
-        if measurement is not None:
-            scan, base = conditions[:, [self.measured_channel]], target_base(conditions, self.base)
-            agreement = ScanAgreement(measurement, scan, base, self.residual_scale)
-            walks = cast(SamplingScheduler, self.scheduler)  # MONAI's base class lacks what all have
-            predictions = agreement.of_prediction(predictions, x_t, timestep, walks)
-            predictions *= present.repeat(len(self.bank.planes))[None, :, None, None, None]
-        errors = (predictions - target)[0].flatten(1)
-        volumes = torch.cat([x_t, target, conditions, predictions], dim=1)[0]
-        return {
-            "volumes": volumes.half().cpu(),
-            "timestep": timestep,
-            "present": present.cpu(),
-            "gram": (errors @ errors.T / errors.shape[1]).cpu(),
-        }
-
-    def run_experts(
-        self, x_t: Tensor, conditions: Tensor, timesteps: Tensor, present: Tensor | None
-    ) -> Tensor:
-        """What the frozen experts say, (1, E, X, Y, Z); a subclass may keep more of it."""
-        return self.bank(x_t, conditions, timesteps, present)
-
-    def chance(self, number: int) -> Chance:
-        """What is random in draw ``number``, of the seed and the number alone."""
-        return chance_of(self.seed, number, len(self.source))
-
-    def measurement(self, image: Tensor, conditions: Tensor, leave_out: bool) -> Measurement | None:
-        """What the measured condition's scan saw of the target, or None without that condition.
-
-        With ``leave_out`` it is set to zero in ``conditions`` (1, M, X, Y, Z) where there are others.
-        """
-        if self.measured_channel is None or not isinstance(image, MetaTensor):
-            return None
-        measured = conditions[:, self.measured_channel]
-        if leave_out and bool((conditions.sum(dim=1) != measured).any()):
-            measured.zero_()
-        return measurement_from_meta(image.shape[1:], image.meta) if bool(measured.any()) else None
-
     def state_dict(self) -> dict[str, int]:
         """How many draws were replaced: with seed and settings it says what the buffer holds."""
         return {"renewed": self.renewed}
@@ -246,7 +169,3 @@ class ExpertReplay(Randomizable, Dataset):
 
 def _file(folder: Path, number: int) -> Path:
     return folder / f"draw_{number:06d}.pt"
-
-
-def _batch(volume: Tensor) -> Tensor:
-    return convert_to_tensor(volume, dtype=torch.float32, track_meta=False)[None]

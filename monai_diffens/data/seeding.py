@@ -13,7 +13,7 @@ def derived_seed(*parts: int) -> int:
 
 
 class Chance(NamedTuple):
-    """What is random in a draw of :class:`~monai_diffens.data.expert_replay.ExpertReplay`.
+    """What is random in a draw of :class:`~monai_diffens.data.expert_draws.ExpertDraws`.
 
     Attributes:
         within_stratum: where in its stratum of timesteps, 0 to 1.

@@ -28,8 +28,13 @@ logger = logging.getLogger(__name__)
 FUSION_FILE = "fusion.pt"
 # overrides that draws do not depend on
 TRAINING_ONLY = (
-    *("max_epochs", "iterations", "warmup_steps", "batch_size", "learning_rate"),
-    *("progress", "crop_size"),
+    "max_epochs",
+    "iterations",
+    "warmup_steps",
+    "batch_size",
+    "learning_rate",
+    "progress",
+    "crop_size",
 )
 
 

@@ -1,0 +1,120 @@
+"""One draw of the frozen experts: a random case, timestep and noise, and what each expert says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from monai.data import MetaTensor, set_rnd
+from monai.networks.schedulers import Scheduler
+from monai.utils import convert_to_tensor
+from torch import Tensor
+
+from monai_diffens.data.seeding import Chance, chance_of
+from monai_diffens.inferers.agreement import ScanAgreement
+from monai_diffens.inferers.consistency import Measurement
+from monai_diffens.inferers.precision import computes_in_bf16
+from monai_diffens.inferers.residual import RESIDUAL_SCALE, target_base, to_residual
+from monai_diffens.inferers.sampling import SamplingScheduler
+from monai_diffens.networks.expert_bank import ExpertBank
+from monai_diffens.schedulers.strata import stratum_timesteps
+from monai_diffens.transforms.thick_slices import measurement_from_meta
+
+
+class ExpertDraws:
+    """The part of :class:`~monai_diffens.data.expert_replay.ExpertReplay` that makes a draw.
+
+    Args: those of the same name there.
+    """
+
+    def __init__(
+        self,
+        source: Sequence[Mapping[str, Any]],
+        bank: ExpertBank,
+        scheduler: Scheduler,
+        draws: int = 120,
+        residual_scale: float = RESIDUAL_SCALE,
+        seed: int = 0,
+        base: str = "condition",
+        noise_emphasis: float = 1.0,
+        measured_channel: int | None = None,
+        amp: bool | str = "auto",
+    ) -> None:
+        self.source = source
+        self.bank = bank.eval().requires_grad_(False)
+        self.scheduler = scheduler
+        self.draws = draws
+        self.residual_scale = residual_scale
+        self.seed = seed
+        self.base = base
+        self.noise_emphasis = noise_emphasis
+        self.measured_channel = measured_channel
+        self.amp = amp
+
+    @torch.no_grad()
+    def draw(self, number: int) -> dict[str, Any]:
+        """Run the experts on a random case at a random timestep of stratum ``number`` modulo ``draws``."""
+        chance = self.chance(number)
+        fraction = (number % self.draws + chance.within_stratum) / self.draws
+        set_rnd(self.source, chance.source_seed)
+        generator = torch.Generator().manual_seed(chance.noise_seed)
+        device = next(self.bank.parameters()).device
+        item = self.source[chance.case]
+        conditions, label = (_batch(item[key]).to(device) for key in ("image", "label"))
+        measurement = self.measurement(item["image"], conditions, leave_out=chance.leave_out)
+        residual = to_residual(label, target_base(conditions, self.base), self.residual_scale)
+        noise = torch.randn(residual.shape, generator=generator).to(device)
+        timesteps = stratum_timesteps(
+            torch.tensor([fraction]), self.scheduler.num_train_timesteps, self.noise_emphasis
+        ).to(device)
+        timestep = int(timesteps)
+        x_t = self.scheduler.add_noise(residual, noise, timesteps)
+        target = self.scheduler.get_velocity(residual, noise, timesteps)
+        present = conditions[0].flatten(1).any(dim=1)
+        if len(present) == 1:
+            present[:] = True
+        experts = None if len(present) == 1 else present.repeat(len(self.bank.planes))
+        bf16 = computes_in_bf16(self.amp, device.type)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+            predictions = self.run_experts(x_t, conditions, timesteps, experts)
+        if measurement is not None:
+            scan, base = conditions[:, [self.measured_channel]], target_base(conditions, self.base)
+            agreement = ScanAgreement(measurement, scan, base, self.residual_scale)
+            walks = cast(SamplingScheduler, self.scheduler)  # MONAI's base class lacks what all have
+            predictions = agreement.of_prediction(predictions, x_t, timestep, walks)
+            predictions *= present.repeat(len(self.bank.planes))[None, :, None, None, None]
+        errors = (predictions - target)[0].flatten(1)
+        volumes = torch.cat([x_t, target, conditions, predictions], dim=1)[0]
+        return {
+            "volumes": volumes.half().cpu(),
+            "timestep": timestep,
+            "present": present.cpu(),
+            "gram": (errors @ errors.T / errors.shape[1]).cpu(),
+        }
+
+    def run_experts(
+        self, x_t: Tensor, conditions: Tensor, timesteps: Tensor, present: Tensor | None
+    ) -> Tensor:
+        """What the frozen experts say, (1, E, X, Y, Z); a subclass may keep more of it."""
+        return self.bank(x_t, conditions, timesteps, present)
+
+    def chance(self, number: int) -> Chance:
+        """What is random in draw ``number``, of the seed and the number alone."""
+        return chance_of(self.seed, number, len(self.source))
+
+    def measurement(self, image: Tensor, conditions: Tensor, leave_out: bool) -> Measurement | None:
+        """What the measured condition's scan saw of the target, or None without that condition.
+
+        With ``leave_out`` it is set to zero in ``conditions`` (1, M, X, Y, Z) where there are others.
+        """
+        if self.measured_channel is None or not isinstance(image, MetaTensor):
+            return None
+        measured = conditions[:, self.measured_channel]
+        if leave_out and bool((conditions.sum(dim=1) != measured).any()):
+            measured.zero_()
+        return measurement_from_meta(image.shape[1:], image.meta) if bool(measured.any()) else None
+
+
+def _batch(volume: Tensor) -> Tensor:
+    return convert_to_tensor(volume, dtype=torch.float32, track_meta=False)[None]
