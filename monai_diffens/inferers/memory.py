@@ -25,7 +25,7 @@ GIB = 2**30
 FLOAT = 4  # bytes
 # What the networks hold on the way, whatever the volume. More buys no speed on a processor.
 CPU_WORK = 5 * GIB // 8
-CPU_CHUNK, GPU_CHUNK = 8, 256
+CPU_CHUNK, GPU_CHUNK = 16, 256
 # A processor's volumes in single precision at the worst moment of a step, beside conditions and predictions:
 # x_t, the fused prediction, the clean sample and the temporaries of its projection, result.
 STEP_VOLUMES = 6

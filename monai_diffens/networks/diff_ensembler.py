@@ -136,8 +136,9 @@ class DiffEnsembler(ExpertSelection):
         )
         if not torch.jit.is_scripting():  # one process in compiled code
             self.bank.sum_over_processes(predictions)
-        factors = torch.ones(self.num_experts) if emphasis is None else emphasis
-        factors = factors.to(x_t.device).unsqueeze(0).expand(x_t.shape[0], -1)
+        factors: Tensor | None = None
+        if emphasis is not None:
+            factors = emphasis.to(x_t.device).unsqueeze(0).expand(x_t.shape[0], -1)
         return ExpertOutputs(predictions, present, features, factors)
 
     def fuse_experts(

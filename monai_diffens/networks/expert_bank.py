@@ -113,7 +113,9 @@ class ExpertBank(nn.Module):
             total = batch_size * x_t.shape[2 + plane_axis(plane)]
             first, last = total * self.rank // self.world_size, total * (self.rank + 1) // self.world_size
             count = total // batch_size
-            steps = timesteps.repeat_interleave(count)
+            # one for all slices where it is the same; they are told apart where volumes share a pass
+            single = batch_size == 1
+            steps = timesteps if single else timesteps.repeat_interleave(count)
             boxes = empty.boxes[plane_index] if empty is not None and not keep_features else None
             sides = [[x, y, z][axis] for axis in in_plane_axes(plane)]
             passes = slice_passes(first, last, count, sides, self.slice_chunk, boxes)
@@ -137,8 +139,8 @@ class ExpertBank(nn.Module):
                         begin, end = parts[0][0], parts[-1][1]
                         chunk, decoded = network.predict_with_features(  # type: ignore[operator]
                             slices[0] if len(slices) == 1 else torch.cat(slices),
-                            steps[begin:end],
-                            groups[begin:end],
+                            steps if single else steps[begin:end],
+                            groups if single else groups[begin:end],
                         )
                         for part in parts:
                             here = crop_slices(prediction, plane, part)

@@ -10,7 +10,7 @@ from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
 from monai.networks.schedulers import Scheduler
 from torch import Tensor, nn
 
-from monai_diffens.networks.scriptable_unet import ScriptableUNet
+from monai_diffens.networks.scriptable_unet import ScriptableUNet, in_fast_layout
 from monai_diffens.networks.slicing import as_computed
 
 
@@ -164,7 +164,7 @@ class PlaneDenoiser(nn.Module):
             if class_labels is None:
                 raise ValueError("class_labels are needed: built with num_class_embeds")
             emb = emb + self.unet.class_embedding(class_labels).to(h.dtype)
-        h = self.unet.conv_in(h)
+        h = self.unet.conv_in(in_fast_layout(h, h.shape[2] * h.shape[3]))
         skips: list[Tensor] = [h]
         for down_block in self.unet.down_blocks:
             h, outputs = down_block(hidden_states=h, temb=emb, context=None)

@@ -1,7 +1,6 @@
 """What one denoising step yields: of the experts, and of their fusion."""
 
-from __future__ import annotations
-
+# annotations stay types: TorchScript does not read `Tensor | None` of a NamedTuple from text
 from typing import NamedTuple
 
 from torch import Tensor
@@ -40,10 +39,11 @@ class ExpertOutputs(NamedTuple):
         predictions: (B, E, X, Y, Z), zero where an expert is not present.
         present: (B, E) bool: those that ran.
         features: each expert's decoder maps; empty where the fusion needs none.
-        factors: (B, E) factors of the user, see :func:`~monai_diffens.networks.calibrator.average_weights`.
+        factors: (B, E) factors of the user, see :func:`~monai_diffens.networks.calibrator.average_weights`;
+            None where all are 1.
     """
 
     predictions: Tensor
     present: Tensor
     features: list[list[Tensor]]
-    factors: Tensor
+    factors: Tensor | None
