@@ -40,7 +40,8 @@ from monai_diffens.schedulers.prediction import from_clean, to_clean
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 
 BRAIN = 0  # the template, in place of a cube's side
-METHODS = ("ours", "stock MONAI", "one plane", "3D diffusion model")
+METHODS = ("ours", "whole slices", "stock MONAI", "one plane", "3D diffusion model")
+OURS = METHODS[:2] + METHODS[3:4]
 COSINE = {"schedule": "cosine", "prediction_type": "v_prediction", "clip_sample": False}
 
 
@@ -89,12 +90,19 @@ def stock_unet(unet: DiffusionModelUNet) -> DiffusionModelUNet:
 
 
 def build(method: str, side: int, num_steps: int, device: torch.device):
-    """Function of nothing that restores the scan once by a method; it returns the residual's volume."""
+    """Function of nothing that restores the scan once by a method; it returns the residual's volume.
+
+    "whole slices" is ours without the crop of slices, whose volume is that of stock pieces to rounding.
+    """
     scan = (template() if side == BRAIN else brain((side, side, side))).to(device)
-    if method in ("ours", "one plane"):
-        fusion = "calibrated" if method == "ours" else "axial"
+    if method in OURS:
         ours = DiffEnsemblerInferer(
-            TrailingDDIMScheduler(), num_steps, fusion=fusion, restart=None, progress=False
+            TrailingDDIMScheduler(),
+            num_steps,
+            fusion="axial" if method == "one plane" else "calibrated",
+            restart=None,
+            progress=False,
+            crop_slices=method != "whole slices",
         )
         model = network().to(device)
         return lambda: (ours(scan, model) - scan) / RESIDUAL_SCALE

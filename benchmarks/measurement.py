@@ -90,9 +90,19 @@ def in_process(script: str, *arguments: object) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def product_rate(dtype: torch.dtype, device: torch.device, side: int = 2048) -> float:
+    """Floating point operations a second that a matrix product reaches: what a network could at best."""
+    a, b = torch.rand(2, side, side, device=device).to(dtype)
+    a @ b  # kernels are chosen
+    seconds = min(measure(lambda: a @ b, device)["wall_s"] for _ in range(5))
+    return 2 * side**3 / seconds
+
+
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """What the figures were measured on; ``product_rate`` tells machines of one name apart."""
+    types = {"float32": torch.float32, "bf16": torch.bfloat16}
     return {
+        "product_rate": {name: product_rate(kind, fastest_device()) for name, kind in types.items()},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "processor",
         "threads": torch.get_num_threads(),
         "load_average": os.getloadavg()[0],

@@ -44,6 +44,7 @@ class ResidualSampler(Inferer):
         condition_weights: Mapping[str, float] | None = None,
         plane_weights: Mapping[str, float] | None = None,
         project_experts: bool = False,
+        crop_slices: bool = True,
     ) -> None:
         super().__init__()
         check_amp(amp)
@@ -59,6 +60,7 @@ class ResidualSampler(Inferer):
         self.condition_weights = condition_weights
         self.plane_weights = plane_weights
         self.project_experts = project_experts
+        self.crop_slices = crop_slices
 
     def sample_residual(
         self,
@@ -83,13 +85,13 @@ class ResidualSampler(Inferer):
             base = target_base(conditions, self.base)
             agreement = ScanAgreement(measurement, scan, base, self.residual_scale, region)
 
-        boxes = shown_boxes(conditions, network.planes)
+        boxes = shown_boxes(conditions, network.planes) if self.crop_slices else None
 
         def denoise(x_t: Tensor, t: int, step: int) -> Tensor:
             timesteps = torch.full((x_t.shape[0],), t, device=x_t.device)
             alpha_cumprod = float(self.scheduler.alphas_cumprod[t])
             nothing = from_clean(torch.zeros_like(x_t), x_t, alpha_cumprod, self.scheduler.prediction_type)
-            empty = EmptySpace(boxes, nothing)
+            empty = None if boxes is None else EmptySpace(boxes, nothing)
             project = None
             if agreement is not None and self.project_experts:
                 project = partial(agreement.of_prediction, x_t=x_t, t=t, scheduler=self.scheduler)

@@ -45,7 +45,7 @@ def test_stock_has_the_same_weights_and_no_block_of_ours(benchmark):
         torch.testing.assert_close(expert(x, timesteps), ours, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", ["ours", "stock MONAI", "one plane", "3D diffusion model"])
+@pytest.mark.parametrize("method", ["ours", "whole slices", "stock MONAI", "one plane", "3D diffusion model"])
 def test_every_method_is_measured(benchmark, method):
     baselines = benchmark("bench_baselines")
     figures = baselines.part(method, 32, 1, flops=True)
@@ -58,3 +58,9 @@ def test_with_whole_slices_ours_is_stock_to_rounding(benchmark):
     assert found["float32"] < 1e-5 * found["residual"]
     assert found["float32"] < found["bf16"] < 0.05 * found["residual"]
     assert found["bf16"] < found["cropped"] < found["residual"]  # norms see less background
+
+
+def test_a_machine_is_told_by_the_products_it_computes_a_second(benchmark):
+    rates = benchmark("measurement").machine()["product_rate"]
+    assert set(rates) == {"float32", "bf16"}
+    assert min(rates.values()) > 1e9  # less than a billion a second is no processor that trains

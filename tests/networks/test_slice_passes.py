@@ -5,10 +5,14 @@ import math
 import pytest
 import torch
 
+from monai_diffens.data.writer import case_of
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
+from monai_diffens.inferers.region import foreground_box
+from monai_diffens.inferers.residual import RESIDUAL_SCALE
 from monai_diffens.networks.predictions import EmptySpace
 from monai_diffens.networks.slice_passes import BLOCK, MARGIN, crop_slices, slice_boxes, slice_passes
 from monai_diffens.networks.slicing import PATCH_GRID, PLANES, in_plane_axes, plane_axis
+from monai_diffens.schedulers.prediction import to_clean
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 
 SHAPE = (70, 90, 51)
@@ -135,3 +139,20 @@ def test_the_inferer_crops_and_leaves_air_to_the_base(tiny_ensembler, num_steps)
     corner[..., :8, :12, :8] = True  # in no block's box
     assert corner[air].any() and result[corner & air].abs().max() < 1e-6
     assert (result - scan)[scan > 0].abs().mean() > 0.01
+
+
+def test_the_inferer_runs_whole_slices_where_it_is_told_to(tiny_ensembler):
+    network, scan, scheduler = tiny_ensembler(), ball(), TrailingDDIMScheduler()
+    options = {"restart": None, "progress": False, "amp": False}
+    inferer = DiffEnsemblerInferer(scheduler, 1, **options, crop_slices=False)
+    noise_of = torch.Generator().manual_seed(inferer.seed_of(case_of({}), 0))
+    box = foreground_box(scan, inferer.margin)
+    condition = scan[(..., *box)]
+    x_t, t = torch.randn(condition.shape, generator=noise_of), scheduler.num_train_timesteps - 1
+    with torch.no_grad():
+        prediction = network(torch.cat([x_t, condition], dim=1), torch.tensor([t]))
+    clean = to_clean(prediction, x_t, float(scheduler.alphas_cumprod[t]), "v_prediction")
+    expected = condition + RESIDUAL_SCALE * clean
+    torch.testing.assert_close(inferer(scan, network)[(..., *box)], expected, rtol=0, atol=1e-5)
+    cropped = DiffEnsemblerInferer(scheduler, 1, **options)(scan, network)[(..., *box)]
+    assert (cropped - expected).abs().mean() > 1e-4
