@@ -137,7 +137,8 @@ def differences(scan: Tensor) -> dict[str, float]:
 
     Root mean squares inside of it, data range 1. ``residual``: of what stock pieces add to the scan.
     ``float32``, ``bf16``: ours with whole slices. ``cropped``: in bf16, slices cropped, as cases are run.
-    ``background``: stock pieces on the whole scan.
+    ``background``: stock pieces on the whole scan. ``*_close``: share of the voxels that are stock's within
+    torch's own tolerance for bf16.
     """
     model, stock = network().to(scan.device), Stock(scan.device)
     noise = torch.randn(scan.shape, generator=torch.Generator().manual_seed(0)).to(scan.device)
@@ -166,12 +167,18 @@ def differences(scan: Tensor) -> dict[str, float]:
         "background": clean(whole),
     }
     inside = condition > 0
+    stock_scan = (condition + reference)[inside]
 
     def root_mean_square(values: Tensor) -> float:
         return float(values[inside].square().mean().sqrt())
 
+    def share_close(volume: Tensor) -> float:
+        tolerance = {"rtol": 1.6e-2, "atol": 1e-5}  # torch.testing.assert_close's for bf16
+        return float(torch.isclose((condition + volume)[inside], stock_scan, **tolerance).float().mean())
+
     found = {name: root_mean_square(volume - reference) for name, volume in others.items()}
-    return {"residual": root_mean_square(reference)} | found
+    close = {f"{name}_close": share_close(others[name]) for name in ("bf16", "cropped")}
+    return {"residual": root_mean_square(reference)} | found | close
 
 
 def part(method: str, side: int, num_steps: int, flops: bool) -> dict[str, float]:
