@@ -78,6 +78,7 @@ MORE = {
     "out_of_memory": "The other cases of a folder went on. A larger `target_spacing` needs less.",
     "unexpected": "This is a defect here. The line holds nothing of the patient; please report it.",
     "interrupted": "Run the same command again to go on.",
+    "json_constant": "Nothing was run. MONAI's command line reads Python's True, False and None.",
     "unknown_option": "Nothing was run. Options are the names at the top of the configuration file.",
 }
 

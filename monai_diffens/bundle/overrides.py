@@ -1,5 +1,8 @@
 """A misspelt override stops a bundle before it does anything; MONAI adds it to the config in silence.
 
+So does one whose value is JSON's true, false or null: the command line reads Python, and hands them over as
+text, which counts as true.
+
 Every config of a bundle calls :func:`check_overrides` first thing in its ``initialize``; inference.json in
 its ``run``: only then does MONAI find the package that an unpacked release brings.
 """
@@ -9,7 +12,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from monai_diffens.transforms.messages import say
 
 GROUPS = ("train", "validate")  # plain groups of ids; in a component, Python checks the arguments
 METADATA = "metadata.json"
+CONSTANTS = {"true": "True", "false": "False", "null": "None"}
 RUN_OPTIONS = tuple(
     name
     for name, parameter in inspect.signature(bundle_run).parameters.items()
@@ -31,7 +35,7 @@ RUN_OPTIONS = tuple(
 
 
 def check_overrides() -> None:
-    """Stop when the running bundle was given an id that none of its config files has.
+    """Stop when the running bundle was given an id that none of its config files has, or a constant as text.
 
     MONAI hands an expression nothing of the workflow it belongs to, so the workflow is looked up among the
     callers. Run from MONAI's command line or ``monai.bundle.run``, the files given there count; for a
@@ -39,7 +43,7 @@ def check_overrides() -> None:
     check: overrides come through one.
 
     Raises:
-        SystemExit: with one line that names the nearest id (exit status 1).
+        SystemExit: with one line that names the nearest id, or the constant (exit status 1).
     """
     workflow, files = _caller()
     if workflow is None:
@@ -54,6 +58,8 @@ def check_overrides() -> None:
     added = set(settings["configs"]) if tracked else set()
     for name in unknown_ids(config, known | added):
         raise SystemExit(say("unknown_option", name=name, hint=_hint(name, [*sorted(known), *RUN_OPTIONS])))
+    for name, value in json_constants(config):
+        raise SystemExit(say("json_constant", name=name, value=value, constant=CONSTANTS[value]))
 
 
 def ids_of(config: Mapping[str, Any]) -> set[str]:
@@ -77,6 +83,16 @@ def unknown_ids(config: Mapping[str, Any], known: Iterable[str]) -> list[str]:
     """Ids of ``config`` that are not among the known ones, in its order."""
     known = set(known)
     return [name for name in sorted(ids_of(config), key=lambda name: name.count("#")) if name not in known]
+
+
+def json_constants(config: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Ids whose value is the text of a constant of JSON, with that text; ``#`` between levels."""
+    if isinstance(config, str) and config in CONSTANTS:
+        yield name, config
+    elif isinstance(config, Mapping | list | tuple):
+        parts = config.items() if isinstance(config, Mapping) else enumerate(config)
+        for key, value in parts:
+            yield from json_constants(value, f"{name}#{key}" if name else str(key))
 
 
 def _hint(name: str, choices: Sequence[str]) -> str:

@@ -78,6 +78,7 @@ WARN = {
 
 CASES = {
     "unknown_option": "--{name}: no such option; {hint}",
+    "json_constant": "--{name} {value}: would be taken as text; write --{name} {constant}",
     "no_input": "no input given; pass --input FILE_OR_FOLDER",
     "no_contrast_input": "no input given; pass --input CASE_FOLDER, FOLDER_OF_CASE_FOLDERS or DATA_LIST.json",
     "not_a_case": "{name}: a folder of one case, a folder of case folders or a data list (.json) is needed",

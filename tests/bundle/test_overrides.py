@@ -65,6 +65,22 @@ def test_unknown_override_names_the_nearest(configs, capsys, name, nearest):
     assert "started" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "constant"),
+    [
+        ("num_steps", "false", "False"),
+        ("num_steps", "true", "True"),
+        ("train#trainer#a", "null", "None"),
+        ("train#trainer", [1, {"c": "false"}], "False"),
+    ],
+)
+def test_a_constant_that_would_count_as_text_is_named(configs, capsys, name, value, constant):
+    with pytest.raises(SystemExit) as error:
+        workflow(configs, **{name: value}).initialize()
+    assert str(error.value).startswith(f"--{name}") and str(error.value).endswith(f" {constant}")
+    assert "started" not in capsys.readouterr().out
+
+
 def test_outside_of_a_workflow_there_is_nothing_to_check():
     check_overrides()
 
@@ -86,3 +102,8 @@ def test_command_line(configs, stage):
     bad = run(configs, "--split", "val")
     assert bad.returncode == 1 and "started" not in bad.stdout
     assert bad.stderr.splitlines()[-1].startswith("--split: no such option; its options: bundle_root,")
+    text = run(configs, "--num_steps", "false")
+    assert text.returncode == 1 and "started" not in text.stdout
+    assert text.stderr.splitlines()[-1] == (
+        "--num_steps false: would be taken as text; write --num_steps False"
+    )
