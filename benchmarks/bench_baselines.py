@@ -41,7 +41,7 @@ from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 
 BRAIN = 0  # the template, in place of a cube's side
 METHODS = ("ours", "whole slices", "stock MONAI", "one plane", "3D diffusion model")
-OURS = METHODS[:2] + METHODS[3:4]
+OURS = ("ours", "whole slices", "one plane")
 COSINE = {"schedule": "cosine", "prediction_type": "v_prediction", "clip_sample": False}
 
 
