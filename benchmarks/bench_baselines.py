@@ -12,6 +12,7 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from measurement import (
@@ -41,7 +42,11 @@ from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 
 BRAIN = 0  # the template, in place of a cube's side
 METHODS = ("ours", "whole slices", "stock MONAI", "one plane", "3D diffusion model")
-OURS = ("ours", "whole slices", "one plane")
+OPTIONS: dict[str, dict[str, Any]] = {  # of the inferer, where a method is ours
+    "ours": {},
+    "whole slices": {"crop_slices": False, "margin": 2},
+    "one plane": {"fusion": "axial"},
+}
 COSINE = {"schedule": "cosine", "prediction_type": "v_prediction", "clip_sample": False}
 
 
@@ -92,17 +97,13 @@ def stock_unet(unet: DiffusionModelUNet) -> DiffusionModelUNet:
 def build(method: str, side: int, num_steps: int, device: torch.device):
     """Function of nothing that restores the scan once by a method; it returns the residual's volume.
 
-    "whole slices" is ours without the crop of slices, whose volume is that of stock pieces to rounding.
+    "whole slices" is ours without the crop of slices, whose volume is that of stock pieces to rounding, on a
+    closer box: fewer slices, and fewer voxels to pad them by.
     """
     scan = (template() if side == BRAIN else brain((side, side, side))).to(device)
-    if method in OURS:
+    if method in OPTIONS:
         ours = DiffEnsemblerInferer(
-            TrailingDDIMScheduler(),
-            num_steps,
-            fusion="axial" if method == "one plane" else "calibrated",
-            restart=None,
-            progress=False,
-            crop_slices=method != "whole slices",
+            TrailingDDIMScheduler(), num_steps, restart=None, progress=False, **OPTIONS[method]
         )
         model = network().to(device)
         return lambda: (ours(scan, model) - scan) / RESIDUAL_SCALE
@@ -133,7 +134,7 @@ def build(method: str, side: int, num_steps: int, device: torch.device):
 
 @torch.no_grad()
 def differences(scan: Tensor) -> dict[str, float]:
-    """What a pass, from the same noise, differs by from stock pieces on the box of what a scan shows.
+    """What a pass, from the same noise, differs by from stock pieces on the box of "whole slices".
 
     Root mean squares inside of it, data range 1. ``residual``: of what stock pieces add to the scan.
     ``float32``, ``bf16``: ours with whole slices. ``cropped``: in bf16, slices cropped, as cases are run.
@@ -142,7 +143,7 @@ def differences(scan: Tensor) -> dict[str, float]:
     """
     model, stock = network().to(scan.device), Stock(scan.device)
     noise = torch.randn(scan.shape, generator=torch.Generator().manual_seed(0)).to(scan.device)
-    inferer = DiffEnsemblerInferer(TrailingDDIMScheduler())
+    inferer = DiffEnsemblerInferer(TrailingDDIMScheduler(), **OPTIONS["whole slices"])
     region = foreground_box(scan, inferer.margin)
     x_t, condition = noise[(..., *region)], scan[(..., *region)]
     last = inferer.scheduler.num_train_timesteps - 1

@@ -133,18 +133,20 @@ class ExpertBank(nn.Module):
                         put_slices(prediction, unseen, plane, first)
                     for parts in passes:
                         slices: list[Tensor] = []
+                        around: list[Tensor] = []
                         for part in parts:
                             x_part, shown = crop_slices(x_t, plane, part), crop_slices(condition, plane, part)
-                            slices.append(gather_slices(x_part, shown, plane, self.reach, part[0], part[1]))
+                            slices.append(gather_slices(x_part, plane, part[0], part[1]))
+                            around.append(gather_slices(shown, plane, part[0], part[1], self.reach))
                         begin, end = parts[0][0], parts[-1][1]
-                        chunk, decoded = network.predict_with_features(  # type: ignore[operator]
-                            slices[0] if len(slices) == 1 else torch.cat(slices),
+                        chunk, decoded = network.predict_runs(  # type: ignore[operator]
+                            slices,
+                            around,
                             steps if single else steps[begin:end],
                             groups if single else groups[begin:end],
                         )
-                        for part in parts:
-                            here = crop_slices(prediction, plane, part)
-                            put_slices(here, chunk[part[0] - begin : part[1] - begin], plane, part[0])
+                        for i, part in enumerate(parts):
+                            put_slices(crop_slices(prediction, plane, part), chunk[i], plane, part[0])
                         if keep_features:
                             chunk_maps.append(decoded)
                     if keep_features:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
-from monai.networks.schedulers import Scheduler
 from torch import Tensor, nn
 
 from monai_diffens.networks.scriptable_unet import ScriptableUNet, in_fast_layout
-from monai_diffens.networks.slicing import as_computed
+from monai_diffens.networks.slice_stem import SliceStem
 
 
 class PlaneDenoiser(nn.Module):
@@ -29,10 +27,10 @@ class PlaneDenoiser(nn.Module):
         norm_num_groups: groups of the group normalisation.
         num_head_channels: channels a head of the middle block's self-attention.
         num_class_embeds: number of condition groups when one network serves several, else None.
-        detail_gain: amplification of the condition's detail, see :meth:`stem_input`.
+        detail_gain: amplification of the condition's detail, see :meth:`SliceStem.read`.
         prior_stds: what is known of the clean sample before any pass, a number a condition group: 1 knows
             nothing; below 1 the sample lies that far (standard deviation) about the condition itself, taken
-            as a residual to the brain, see :meth:`prior_mean`. 1 for every group when None.
+            as a residual to the brain, see :meth:`SliceStem.prior_mean`. 1 for every group when None.
         prior_scale: divisor of the training's residuals, needed with ``prior_stds``.
         schedule: noise schedule it is trained for, a name in MONAI's NoiseSchedules.
         num_train_timesteps: length of the schedule.
@@ -54,14 +52,11 @@ class PlaneDenoiser(nn.Module):
         num_train_timesteps: int = 1000,
     ) -> None:
         super().__init__()
-        signal = Scheduler(num_train_timesteps, schedule).alphas_cumprod ** 0.5
-        self.register_buffer("signal_level", signal, persistent=False)
         self.stem = stem
-        self.detail_gain = detail_gain
-        self.has_prior = prior_stds is not None
-        self.register_buffer("prior_stds", torch.tensor(prior_stds or [1.0]), persistent=False)
-        self.prior_scale = prior_scale
         self.divisor = stem * 2 ** (len(channels) - 1)
+        self.slice_stem = SliceStem(
+            stem, self.divisor, detail_gain, prior_stds, prior_scale, schedule, num_train_timesteps
+        )
         self.base_channels = channels[0]
         self.feature_channels = tuple(reversed(channels))
         # voxels a position of each feature map spans; every decoder block but the last ends with upsampling
@@ -96,69 +91,72 @@ class PlaneDenoiser(nn.Module):
         """
         return self.predict_with_features(x, timesteps, class_labels)[0]
 
-    def stem_input(self, x: Tensor, timesteps: Tensor) -> Tensor:
-        """Patches of x_t and of the condition's detail, and the condition's patch mean.
-
-        x_t enters as alpha_t x_t, the best linear guess of the clean sample: where it is noise alone it
-        is silent, instead of drowning the condition.
-
-        The residual depends on detail of a few per cent of the condition's range, beside noise of unit
-        variance; amplified against the patch mean of the middle slice it is learned many times sooner.
-        """
-        signal = self.signal_level[timesteps.long()]  # type: ignore[index]
-        signal = signal.to(x.dtype)[:, None, None, None]
-        x_t, condition = signal * x[:, :1], x[:, 1:]
-        middle = condition.shape[1] // 2
-        mean = F.avg_pool2d(condition[:, middle : middle + 1], self.stem)
-        base = F.interpolate(mean, scale_factor=float(self.stem), mode="nearest")
-        # taken off and amplified in one pass over the slices
-        amplified = torch.add(base * -self.detail_gain, condition, alpha=self.detail_gain)
-        detail = F.pixel_unshuffle(as_computed(amplified), self.stem)
-        patches = F.pixel_unshuffle(as_computed(x_t), self.stem)
-        return torch.cat([patches, detail, as_computed(2 * mean - 1)], dim=1)
-
-    def prior_mean(self, x: Tensor, stds: Tensor) -> Tensor:
-        """Clean sample to expect, (N, 1, H, W).
-
-        The middle condition slice as a residual to the brain (base "brain" of the training) where a group's
-        prior is narrow, else 0.
-
-        Args:
-            x: (N, 1 + condition_channels, H, W).
-            stds: (N, 1, 1, 1) of the priors.
-        """
-        condition = x[:, 1 + (x.shape[1] - 1) // 2].unsqueeze(1)
-        anchored = (condition - (condition > 0).to(x.dtype)) / self.prior_scale
-        return torch.where(stds < 1, anchored, torch.zeros_like(anchored))
-
     def predict_with_features(
         self, x: Tensor, timesteps: Tensor, class_labels: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor]]:
-        """Predict, and return the decoder's feature maps, coarsest first.
-
-        MONAI's ``DiffusionModelUNet.forward`` keeps its decoder maps to itself, and a hook would not
-        script, so its blocks are called here in its own order.
+        """Predict as :meth:`forward`, and return the decoder's feature maps, coarsest first.
 
         Returns:
             The prediction (N, 1, H, W) and one map (N, channels, H / s, W / s) a level.
         """
-        height, width = x.shape[-2], x.shape[-1]
-        pad_h, pad_w = -height % self.divisor, -width % self.divisor
-        x = F.pad(x, (0, pad_w, 0, pad_h))
-        expected, gain = x.new_zeros(1), x.new_ones(1)
-        if self.has_prior and class_labels is not None:
-            # Karras et al., arXiv 2206.00364, about a prior mean and for v: the network predicts what is left
-            # of v, at unit variance. At std 1 and mean 0 this is v itself.
-            std = self.prior_stds[class_labels].to(x.dtype)[:, None, None, None]  # type: ignore[index]
-            alpha = self.signal_level[timesteps.long()].to(x.dtype)[:, None, None, None]  # type: ignore[index]
-            sigma, variance = (1 - alpha**2) ** 0.5, 1 - alpha**2 * (1 - std**2)
-            mean = self.prior_mean(x, std)
-            deviation = x[:, :1] - alpha * mean
-            expected = alpha * sigma * (1 - std**2) / variance * deviation - sigma * mean
-            gain = std / variance**0.5
-            x = torch.cat([deviation * std / variance, x[:, 1:]], dim=1)
-        h = self.stem_input(x, timesteps)
+        patches = self.slice_stem.patches(x)
+        condition = [patches[:, 1 + k] for k in range(x.shape[1] - 1)]
+        h, expected, gain = self.slice_stem(patches[:, 0], condition, timesteps, class_labels)
+        output, features = self.denoise(h, timesteps, class_labels)
+        return self.slice_stem.leave(output, expected, gain)[..., : x.shape[2], : x.shape[3]], features
 
+    def predict_runs(
+        self,
+        slices: list[Tensor],
+        around: list[Tensor],
+        timesteps: Tensor,
+        class_labels: Tensor | None = None,
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Predict runs of neighbouring slices of a volume as :meth:`predict_with_features`, in one pass.
+
+        A slice is cut into patches once, for all of which it is a neighbour.
+
+        Args:
+            slices: of each run, x_t (n, 1, H, W); the size is that of all runs.
+            around: of each run, the condition's slices from the first one's neighbours to the last one's,
+                (n + condition_channels - 1, 1, H, W).
+            timesteps: (1,), or (N,) of all slices.
+            class_labels: likewise, as in :meth:`forward`.
+
+        Returns:
+            For each run its prediction (n, 1, H, W); the maps of all slices (N, channels, H / s, W / s).
+        """
+        sizes = [run.shape[0] for run in slices]
+        single = timesteps.shape[0] == 1
+        steps = [timesteps] * len(sizes) if single else list(timesteps.split(sizes))
+        inputs: list[Tensor] = []
+        about: list[tuple[Tensor, Tensor]] = []
+        for i, size in enumerate(sizes):
+            patches = self.slice_stem.patches(slices[i])[:, 0]
+            shown = self.slice_stem.patches(around[i])[:, 0]
+            condition = [shown[k : k + size] for k in range(shown.shape[0] - size + 1)]
+            labels = class_labels
+            if class_labels is not None and not single:
+                labels = class_labels.split(sizes)[i]
+            h, expected, gain = self.slice_stem(patches, condition, steps[i], labels)
+            inputs.append(h)
+            about.append((expected, gain))
+        joined = inputs[0] if len(inputs) == 1 else torch.cat(inputs)
+        output, features = self.denoise(joined, timesteps, class_labels)
+        predictions: list[Tensor] = []
+        for i, part in enumerate(output.split(sizes)):
+            prediction = self.slice_stem.leave(part, about[i][0], about[i][1])
+            predictions.append(prediction[..., : slices[i].shape[2], : slices[i].shape[3]])
+        return predictions, features
+
+    def denoise(
+        self, h: Tensor, timesteps: Tensor, class_labels: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Run the U-Net: its output (N, stem^2, h, w) and its decoder's feature maps, coarsest first.
+
+        MONAI's ``DiffusionModelUNet.forward`` keeps its decoder maps to itself, and a hook would not
+        script, so its blocks are called here in its own order.
+        """
         emb = self.unet.time_embed(get_timestep_embedding(timesteps, self.base_channels).to(h.dtype))
         if self.unet.num_class_embeds is not None:
             if class_labels is None:
@@ -177,5 +175,4 @@ class PlaneDenoiser(nn.Module):
             h = up_block(hidden_states=h, res_hidden_states_list=skips[-count:], temb=emb, context=None)
             skips = skips[:-count]
             features.append(h)
-        prediction = expected + gain * F.pixel_shuffle(self.unet.out(h), self.stem)
-        return prediction[..., :height, :width], features
+        return self.unet.out(h), features

@@ -127,8 +127,6 @@ def in_fast_layout(x: Tensor, positions: int, fewest: int = 1024) -> Tensor:
         positions: of the map that the convolutions work on.
         fewest: positions from which on it is laid out in channels_last.
     """
-    if x.is_cuda or x.dtype != torch.bfloat16 or torch.is_grad_enabled():
-        return x
-    if positions < fewest:
+    if x.is_cuda or x.dtype != torch.bfloat16 or torch.is_grad_enabled() or positions < fewest:
         return x.contiguous()
     return x.contiguous(memory_format=torch.channels_last)

@@ -77,19 +77,19 @@ def slice_passes(
         block_size: likewise.
 
     Returns:
-        For each pass its parts, one behind the other and of one size: first slice, end, first row, end, first
-        column, end. Slices of blocks that show nothing are in none.
+        For each pass its parts, each of one volume, one behind the other and of one size: first slice, end,
+        first row, end, first column, end. Slices of blocks that show nothing are in none.
     """
     passes: list[list[list[int]]] = []
     held, last_end, last_shown = 0, -1, [0, 0]
     begin = first
     while begin < last:
-        end = min(begin + chunk, last)
+        volume, place = begin // count, begin % count
+        end = min(begin + chunk, last, (volume + 1) * count)
         box = [0, size[0], 0, size[1]]
         if boxes is not None:
-            volume, place = begin // count, begin % count
             block = place // block_size
-            end = min(end, volume * count + min(count, (block + 1) * block_size))
+            end = min(end, volume * count + (block + 1) * block_size)
             box = boxes[volume * ((count + block_size - 1) // block_size) + block]
         shown = [box[1] - box[0], box[3] - box[2]]
         if shown[0] > 0:

@@ -66,32 +66,28 @@ def neighbour_slices(volume: Tensor, plane: str, reach: int) -> Tensor:
     return windows.transpose(2, 3).flatten(2, 3).flatten(0, 1)
 
 
-def gather_slices(x_t: Tensor, condition: Tensor, plane: str, reach: int, begin: int, end: int) -> Tensor:
-    """Cut some slices of x_t, each with the condition's slices around it, and nothing more.
+def gather_slices(volume: Tensor, plane: str, begin: int, end: int, reach: int = 0) -> Tensor:
+    """Cut neighbouring slices of one volume, with those around the first and the last.
 
     Args:
-        x_t: (B, C, X, Y, Z).
-        condition: (B, 1, X, Y, Z).
+        volume: (B, C, X, Y, Z).
         plane: one of ``PLANES``.
-        reach: as in :func:`neighbour_slices`.
         begin: first slice, counted over the batch as :func:`to_slices` lays them out.
-        end: one past the last.
+        end: one past the last, of the same volume.
+        reach: further slices on each side; the volume's first and last are replicated.
 
     Returns:
-        (end - begin, C + 2 * reach + 1, H, W), equal to those of ``to_slices`` and ``neighbour_slices``.
+        (end - begin + 2 * reach, C, H, W).
     """
-    axis = 2 + plane_axis(plane)
-    stack, around = x_t.movedim(axis, 1), condition.movedim(axis, 1)  # (B, N, C, H, W)
+    stack = volume.movedim(2 + plane_axis(plane), 1)  # (B, N, C, H, W)
     count = stack.shape[1]
-    index = torch.arange(begin, end, device=x_t.device)
-    batch, centre = torch.div(index, count, rounding_mode="floor"), index % count
-    offset = torch.arange(-reach, reach + 1, device=x_t.device)
-    near = (centre.unsqueeze(1) + offset).clamp(0, count - 1)
-    return torch.cat([stack[batch, centre], around[batch.unsqueeze(1), near, 0]], dim=1)
+    first = begin % count
+    near = torch.arange(first - reach, first + end - begin + reach, device=volume.device)
+    return stack[begin // count, near.clamp(0, count - 1)]
 
 
 def put_slices(volume: Tensor, slices: Tensor, plane: str, begin: int) -> None:
-    """Write slices (n, C, H, W) into a volume (B, C, X, Y, Z) where :func:`gather_slices` found them."""
+    """Write slices (n, C, H, W) into (B, C, X, Y, Z) where :func:`to_slices` has them, from ``begin`` on."""
     stack = volume.movedim(2 + plane_axis(plane), 1)
     index = torch.arange(begin, begin + slices.shape[0], device=volume.device)
     batch = torch.div(index, stack.shape[1], rounding_mode="floor")
@@ -110,6 +106,23 @@ def computed_type(volume: Tensor) -> torch.dtype:
 def as_computed(volume: Tensor) -> Tensor:
     """The volume in its :func:`computed_type`: cast before it is cut into patches, half as much is moved."""
     return volume.to(computed_type(volume))
+
+
+def to_slice_patches(slices: Tensor, side: int, divisor: int) -> Tensor:
+    """Cut slices (N, C, H, W) into patches (N, C, H / side, W / side, side^2), padded with 0 at their ends.
+
+    Args:
+        slices: of any size.
+        side: of a patch.
+        divisor: divides the padded sides, a multiple of ``side``.
+    """
+    padded = F.pad(slices, (0, -slices.shape[3] % divisor, 0, -slices.shape[2] % divisor))
+    return padded.unflatten(3, (-1, side)).unflatten(2, (-1, side)).transpose(3, 4).flatten(4)
+
+
+def from_slice_patches(patches: Tensor, side: int) -> Tensor:
+    """Put patches (N, H / side, W / side, side^2) back in place: (N, 1, H, W)."""
+    return patches.unflatten(3, (side, side)).transpose(2, 3).flatten(3).flatten(1, 2).unsqueeze(1)
 
 
 def to_patches(volume: Tensor, side: int) -> Tensor:

@@ -142,7 +142,7 @@ def test_the_3d_diffusion_is_as_large_as_the_model_and_has_its_stem():
     sizes = [sum(p.numel() for p in network.parameters()) for network in (ours, other)]
     assert sizes[1] == pytest.approx(sizes[0], rel=0.02)
     expert = ours.bank.experts[0]
-    assert (expert.stem, expert.detail_gain) == (other.stem, other.detail_gain)
+    assert (expert.stem, expert.slice_stem.detail_gain) == (other.stem, other.detail_gain)
 
 
 def test_the_shipped_regression_is_small_and_trained():

@@ -97,11 +97,11 @@ def test_alternate_runs_one_plane_a_step_in_turn(tiny_ensembler, conditions, mon
     network, run = tiny_ensembler(conditions=conditions), []
     for plane, expert in zip(PLANES, network.bank.experts, strict=True):
 
-        def counted(*arguments, original=expert.predict_with_features, plane=plane):
+        def counted(*arguments, original=expert.predict_runs, plane=plane):
             run.append(plane)
             return original(*arguments)
 
-        monkeypatch.setattr(expert, "predict_with_features", counted)
+        monkeypatch.setattr(expert, "predict_runs", counted)
     network.bank.slice_chunk = 10**6
     arguments = batch(len(conditions))
     steps = [predict(network, *arguments, "alternate", step) for step in range(5)]

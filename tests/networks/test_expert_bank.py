@@ -28,11 +28,11 @@ def count_runs(bank: ExpertBank, monkeypatch: pytest.MonkeyPatch) -> dict[str, l
     runs = defaultdict(list)
     for name, expert in zip(bank.planes, bank.experts, strict=True):
 
-        def counted(x, *arguments, run=expert.predict_with_features, name=name):
-            runs[name].append(len(x))
-            return run(x, *arguments)
+        def counted(slices, *arguments, run=expert.predict_runs, name=name):
+            runs[name].append(sum(map(len, slices)))
+            return run(slices, *arguments)
 
-        monkeypatch.setattr(expert, "predict_with_features", counted)
+        monkeypatch.setattr(expert, "predict_runs", counted)
     return runs
 
 

@@ -29,6 +29,29 @@ def batch(size: tuple[int, int] = (16, 16), count: int = 3) -> tuple[torch.Tenso
     return x, torch.tensor([3, 500, 990, 41])[:count]
 
 
+class Runs(torch.nn.Module):
+    """A denoiser asked for runs of slices, as scripted code asks it."""
+
+    def __init__(self, network: PlaneDenoiser) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self,
+        slices: list[torch.Tensor],
+        around: list[torch.Tensor],
+        timesteps: torch.Tensor,
+        class_labels: torch.Tensor,
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        return self.network.predict_runs(slices, around, timesteps, class_labels)
+
+
+def read(network: PlaneDenoiser, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+    """What the U-Net of a denoiser without a prior reads."""
+    patches = network.slice_stem.patches(x)
+    return network.slice_stem.read(patches[:, 0], list(patches[:, 1:].unbind(1)), timesteps)
+
+
 @pytest.mark.parametrize("stem", [2, 4])
 @pytest.mark.parametrize("size", [(16, 16), (13, 21), (1, 40), (7, 3)], ids=str)
 def test_any_slice_size(stem, size):
@@ -79,21 +102,20 @@ def test_blocks_are_called_as_monai_calls_them(options, size):
 
     height, width = size
     padded = F.pad(x, (0, -width % network.divisor, 0, -height % network.divisor))
-    patches = reference(network.stem_input(padded, timesteps), timesteps, class_labels=labels)
+    h = read(network, padded, timesteps)
+    patches = reference(h, timesteps, class_labels=labels)
     expected = F.pixel_shuffle(patches, stem)[..., :height, :width]
     prediction = network(x, timesteps, class_labels=labels)
     assert prediction.std() > 0.05
     torch.testing.assert_close(prediction, expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(
-        network.unet(network.stem_input(padded, timesteps), timesteps, class_labels=labels), patches
-    )
+    torch.testing.assert_close(network.unet(h, timesteps, class_labels=labels), patches)
 
 
 @pytest.mark.parametrize("stem", [2, 4])
 def test_stem_moves_every_voxel_of_its_patch_and_scales_what_it_says(stem):
     network = denoiser(stem=stem)
-    x, timesteps = batch((8, 12))
-    patches = network.stem_input(x, timesteps)
+    x, timesteps = batch((8, 16))
+    patches = read(network, x, timesteps)
     signal = TrailingDDIMScheduler().alphas_cumprod[timesteps].sqrt().reshape(-1, 1, 1, 1)
     per_channel = stem**2
     noisy, detail = patches[:, :per_channel], patches[:, per_channel:-1]
@@ -101,12 +123,14 @@ def test_stem_moves_every_voxel_of_its_patch_and_scales_what_it_says(stem):
     torch.testing.assert_close(F.pixel_shuffle(noisy, stem), signal * x[:, :1])
     middle = x[:, 1 + CONDITIONS // 2]
     for row in range(8 // stem):
-        for column in range(12 // stem):
+        for column in range(16 // stem):
             patch = middle[:, row * stem : (row + 1) * stem, column * stem : (column + 1) * stem]
             torch.testing.assert_close(mean[:, 0, row, column], patch.mean(dim=(1, 2)))
     # nothing of the condition is lost: detail plus patch mean is every condition slice again
     base = mean.repeat_interleave(stem, 2).repeat_interleave(stem, 3)
-    torch.testing.assert_close(F.pixel_shuffle(detail, stem) / network.detail_gain + base, x[:, 1:])
+    torch.testing.assert_close(
+        F.pixel_shuffle(detail, stem) / network.slice_stem.detail_gain + base, x[:, 1:]
+    )
 
 
 def test_a_slice_is_predicted_alike_alone_and_in_any_batch():
@@ -173,6 +197,28 @@ def test_every_weight_is_trained():
 
 
 PRIOR = {"num_class_embeds": 2, "prior_scale": 0.3}
+
+
+@pytest.mark.parametrize("scripted", [False, True], ids=["python", "scripted"])
+@pytest.mark.parametrize("single", [True, False], ids=["one timestep", "many"])
+@pytest.mark.parametrize("stds", [None, [1.0, 0.4]], ids=["plain", "prior"])
+def test_runs_of_slices_are_predicted_as_slices_with_neighbours_of_their_own(stds, single, scripted):
+    network = denoiser(stem=2, prior_stds=stds, **PRIOR)
+    sizes, groups = (3, 1, 4), torch.tensor([0, 1, 1, 0, 0, 1, 0, 1])
+    runs = [torch.randn(size, 1, 13, 10) for size in sizes]
+    around = [torch.rand(size + CONDITIONS - 1, 1, 13, 10) for size in sizes]
+    timesteps = torch.randint(1000, (8,), generator=torch.Generator().manual_seed(0))
+    if single:
+        timesteps, groups = timesteps[:1], groups[1:2]
+    windows = [shown[:, 0].unfold(0, CONDITIONS, 1).movedim(3, 1) for shown in around]
+    x = torch.cat([torch.cat(pair, dim=1) for pair in zip(runs, windows, strict=True)])
+    with torch.no_grad():
+        expected, expected_maps = network.predict_with_features(x, timesteps.expand(8), groups.expand(8))
+        run = torch.jit.script(Runs(network)) if scripted else network.predict_runs
+        predictions, maps = run(runs, around, timesteps, groups)
+    assert [tuple(each.shape) for each in predictions] == [(size, 1, 13, 10) for size in sizes]
+    torch.testing.assert_close(torch.cat(list(predictions)), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(list(maps), expected_maps, rtol=1e-4, atol=1e-5)
 
 
 def test_a_prior_that_knows_nothing_changes_nothing():

@@ -123,13 +123,13 @@ def test_maps_are_of_whole_slices(tiny_ensembler):
 @pytest.mark.parametrize("num_steps", [1, 3])
 def test_the_inferer_crops_and_leaves_air_to_the_base(tiny_ensembler, num_steps):
     network, sizes = tiny_ensembler(), []
-    run = network.bank.experts[2].predict_with_features
+    run = network.bank.experts[2].predict_runs
 
-    def counted(x, *arguments):
-        sizes.append(x.shape[0] * x.shape[2] * x.shape[3])
-        return run(x, *arguments)
+    def counted(slices, *arguments):
+        sizes.extend(each.numel() for each in slices)
+        return run(slices, *arguments)
 
-    network.bank.experts[2].predict_with_features = counted
+    network.bank.experts[2].predict_runs = counted
     scan = ball()
     options = {"restart": None, "progress": False, "amp": False, "fusion": "sagittal"}
     result = DiffEnsemblerInferer(TrailingDDIMScheduler(), num_steps, **options)(scan, network)

@@ -2,13 +2,16 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from monai_diffens.networks.slicing import (
     PLANES,
+    from_slice_patches,
     gather_slices,
     neighbour_slices,
     plane_axis,
     put_slices,
+    to_slice_patches,
     to_slices,
     to_volume,
 )
@@ -87,14 +90,34 @@ def test_unknown_plane_is_named(function, plane):
 
 
 @pytest.mark.parametrize("plane", PLANES)
+@pytest.mark.parametrize("reach", [0, 2])
+@pytest.mark.parametrize(("begin", "end"), [(0, 3), (2, 5), (7, 12), (0, 6)])
+def test_gathered_slices_are_those_of_the_whole_with_the_neighbours_of_the_ends(plane, begin, end, reach):
+    volume = torch.randn(2, 1, 6, 6, 6)
+    gathered = gather_slices(volume, plane, begin, end, reach)
+    expected = neighbour_slices(volume, plane, reach)[begin:end]
+    assert torch.equal(gathered[:, 0].unfold(0, 2 * reach + 1, 1).movedim(3, 1), expected)
+
+
+@pytest.mark.parametrize("plane", PLANES)
 @pytest.mark.parametrize(("begin", "end"), [(0, 3), (2, 9), (0, 12)])
-def test_gathered_slices_are_those_of_the_whole_and_go_back(plane, begin, end):
-    x_t, condition = torch.randn(2, 2, 6, 6, 6), torch.randn(2, 1, 6, 6, 6)
-    expected = torch.cat([to_slices(x_t, plane), neighbour_slices(condition, plane, 2)], dim=1)[begin:end]
-    gathered = gather_slices(x_t, condition, plane, 2, begin, end)
-    assert torch.equal(gathered, expected)
-    volume = torch.zeros_like(x_t)
-    put_slices(volume, gathered[:, :2], plane, begin)
-    slices = to_slices(volume, plane)
-    assert torch.equal(slices[begin:end], gathered[:, :2])
-    assert not slices[:begin].any() and not slices[end:].any()
+def test_slices_are_put_where_the_whole_has_them(plane, begin, end):
+    volume, slices = torch.zeros(2, 2, 6, 6, 6), torch.randn(end - begin, 2, 6, 6)
+    put_slices(volume, slices, plane, begin)
+    found = to_slices(volume, plane)
+    assert torch.equal(found[begin:end], slices)
+    assert not found[:begin].any() and not found[end:].any()
+
+
+@pytest.mark.parametrize("size", [(8, 12), (7, 9)], ids=str)
+def test_patches_of_slices_go_back(size):
+    slices = torch.randn(3, 2, *size)
+    patches = to_slice_patches(slices, 2, 4)
+    assert patches.shape == (3, 2, 4, 6, 4)
+    assert torch.equal(
+        patches[:, 1].permute(0, 3, 1, 2),
+        F.pixel_unshuffle(F.pad(slices[:, 1:], (0, 12 - size[1], 0, 8 - size[0])), 2),
+    )
+    for channel in range(2):
+        back = from_slice_patches(patches[:, channel], 2)[..., : size[0], : size[1]]
+        assert torch.equal(back[:, 0], slices[:, channel])
