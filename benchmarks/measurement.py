@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -56,8 +56,12 @@ def template() -> torch.Tensor:
 
 
 def measure(run: Callable[[], Any], device: torch.device) -> dict[str, float]:
-    """Wall and processor seconds of a run, and how far it raised the process's peak memory."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Wall and processor seconds of a run, and how far the process's memory rose in it above that before."""
+    # What loading took for a while, and glibc still keeps, would hide as much of what the run takes. Linux
+    # forgets the peak so far, see proc(5).
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = resident_bytes("VmRSS")
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.max_memory_allocated()
@@ -67,10 +71,16 @@ def measure(run: Callable[[], Any], device: torch.device) -> dict[str, float]:
     if device.type == "cuda":
         torch.cuda.synchronize()
     figures = {"wall_s": time.perf_counter() - wall, "processor_s": time.process_time() - processor}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = resident_bytes("VmHWM")
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated()
     return figures | {"peak_bytes": float(peak - before)}
+
+
+def resident_bytes(field: str) -> int:
+    """Memory of this process: "VmRSS" now, "VmHWM" at the most."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def count_flops(run: Callable[[], Any]) -> float:

@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 GIB = 2**30
 FLOAT = 4  # bytes
 # What the networks hold on the way, whatever the volume. More buys no speed on a processor.
-CPU_WORK = 5 * GIB // 8
-CPU_CHUNK, GPU_CHUNK = 16, 256
+CPU_WORK = GIB // 2
+CPU_PIXELS = 2**20  # of slices at once: 32 of 192 x 160
+GPU_CHUNK = 256
 # A processor's volumes in single precision at the worst moment of a step, beside conditions and predictions:
 # x_t, the fused prediction, the clean sample and the temporaries of its projection, result.
 STEP_VOLUMES = 6
@@ -75,8 +76,12 @@ def slice_bytes(network: DiffEnsembler, shape: Sequence[int]) -> int:
     denoiser = network.bank.experts[0]
     inputs = 2 + 2 * network.bank.reach
     floats = 4 * inputs + 24 * int(denoiser.base_channels) / int(denoiser.stem) ** 2  # type: ignore[arg-type]
-    pixels = max(math.prod(shape) // shape[plane_axis(plane)] for plane in PLANES)
-    return int(FLOAT * pixels * floats)
+    return int(FLOAT * slice_pixels(shape) * floats)
+
+
+def slice_pixels(shape: Sequence[int]) -> int:
+    """Pixels of a slice of the largest plane of a volume (X, Y, Z)."""
+    return max(math.prod(shape) // shape[plane_axis(plane)] for plane in PLANES)
 
 
 def voxel_bytes(network: DiffEnsembler, bf16: bool = False) -> int:
@@ -138,7 +143,8 @@ def plan_memory(
     left = math.inf if limit is None else limit - volume_bytes
     on_gpu = device.type == "cuda"
     work = left if on_gpu else min(left, max(CPU_WORK, least))
-    chunk = int(min(max(1, work // a_slice), GPU_CHUNK if on_gpu else CPU_CHUNK))
+    most = GPU_CHUNK if on_gpu else min(max(shape), max(1, CPU_PIXELS // slice_pixels(shape)))
+    chunk = int(min(max(1, work // a_slice), most))
     window = int(min(voxels, work // a_voxel))
     return MemoryPlan(chunk, window, volume_bytes, max(chunk * a_slice, window * a_voxel))
 
