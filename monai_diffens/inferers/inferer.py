@@ -59,8 +59,8 @@ class DiffEnsemblerInferer(ResidualSampler):
         spread: add a channel: the standard deviation over the samples, 0 outside of the foreground.
         spread_scale: factor on that channel.
         max_memory: limit in GiB beside the model; what the device has left when None.
-        crop_slices: run the experts on what slices show alone, a quarter less time. Their norms then see less
-            background; on whole slices the result is to rounding that of MONAI's own pieces.
+        crop_slices: run the experts on what slices show alone, a fifth fewer products. Their norms then see
+            less background; on whole slices the result is to rounding that of MONAI's own pieces.
         weights: add a channel for each expert: its weight, averaged over all passes of all samples. They
             sum to 1, are 0 outside of the foreground, and with fusion "calibrated" may leave [0, 1].
     """
