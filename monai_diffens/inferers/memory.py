@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 GIB = 2**30
 FLOAT = 4  # bytes
-# What the networks hold on the way, whatever the volume. More buys no speed on a processor.
+# What the networks hold on the way, whatever the volume: the fusion takes a brain whole in it, or in two.
 CPU_WORK = GIB // 2
 CPU_PIXELS = 2**20  # of slices at once: 32 of 192 x 160
 GPU_CHUNK = 256
