@@ -37,7 +37,7 @@ from monai_diffens.inferers.region import foreground_box, shown_boxes
 from monai_diffens.inferers.residual import RESIDUAL_SCALE
 from monai_diffens.networks.predictions import EmptySpace
 from monai_diffens.networks.slicing import neighbour_slices, plane_axis, to_volume
-from monai_diffens.schedulers.prediction import from_clean, to_clean
+from monai_diffens.schedulers.prediction import to_clean
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 
 BRAIN = 0  # the template, in place of a cube's side
@@ -157,8 +157,7 @@ def differences(scan: Tensor) -> dict[str, float]:
         with torch.autocast(scan.device.type, torch.bfloat16, enabled=bf16):
             return clean(model.predict(x_t, condition, timesteps, empty=empty).prediction)
 
-    nothing = from_clean(torch.zeros_like(x_t), x_t, level, "v_prediction")
-    cropped = EmptySpace(shown_boxes(condition, model.planes), nothing)
+    cropped = EmptySpace(shown_boxes(condition, model.planes), inferer.factor_of_nothing(last))
     reference = clean(stock(torch.cat([x_t, condition], dim=1), timesteps))
     whole = stock(torch.cat([noise, scan], dim=1), timesteps)[(..., *region)]
     others = {

@@ -14,14 +14,15 @@ from tqdm import tqdm
 from monai_diffens.data.writer import case_of
 from monai_diffens.inferers.agreement import cut_off
 from monai_diffens.inferers.maps import RunningMoments, check_spread
-from monai_diffens.inferers.memory import check_limit, in_step, plan_case
+from monai_diffens.inferers.memory import CPU_WORK, check_limit, plan_case
+from monai_diffens.inferers.out_of_memory import in_step
 from monai_diffens.inferers.precision import computes_in_bf16
 from monai_diffens.inferers.region import foreground_box
 from monai_diffens.inferers.residual import RESIDUAL_SCALE, check_gain, from_residual, target_base
 from monai_diffens.inferers.residual_sampler import ResidualSampler
-from monai_diffens.inferers.reuse import keep_for_next_pass
 from monai_diffens.inferers.sampling import SamplingScheduler
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
+from monai_diffens.networks.reuse import keep_for_next_pass
 from monai_diffens.networks.volume_denoiser import VolumeDenoiser
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
@@ -163,7 +164,7 @@ class DiffEnsemblerInferer(ResidualSampler):
             bf16 = computes_in_bf16(self.amp, conditions.device.type)
             plan = plan_case(network, cropped, conditions, maps, self.max_memory, case, bf16)
             plan.apply(network, self.weights)
-            keep_for_next_pass()
+            keep_for_next_pass(CPU_WORK)
             logger.info("%s: %s", case, plan)
         samples = RunningMoments()
         weights = cropped.new_zeros(1, network.num_experts, *cropped.shape[2:]) if self.weights else None

@@ -47,11 +47,11 @@ class RunningMoments:
         """Take in one tensor; all have one shape."""
         self.count += 1
         if self.count == 1:
-            self.mean, self.squares = value.clone(), torch.zeros_like(value)
+            self.mean = value.clone()
             return
         before = value - self.mean
         self.mean += before / self.count
-        self.squares += before * (value - self.mean)
+        self.squares = self.squares + before * (value - self.mean)
 
     def std(self) -> Tensor:
         """Standard deviation of a sample (divisor: count - 1).

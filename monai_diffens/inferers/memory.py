@@ -1,17 +1,14 @@
-"""How much memory a run needs, and how to keep it within a limit: chunks of slices, windows of fusion."""
+"""How much memory a run needs, and how to stay within a limit: chunks of slices, windows of fusion."""
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.slicing import PLANES, plane_axis
@@ -19,20 +16,16 @@ from monai_diffens.networks.windows import receptive_halo, split
 from monai_diffens.transforms.input_gate import InputRejected
 from monai_diffens.transforms.messages import say
 
-logger = logging.getLogger(__name__)
-
 GIB = 2**30
 FLOAT = 4  # bytes
 # What the networks hold on the way, whatever the volume: the fusion takes a brain whole in it, or in two.
 CPU_WORK = GIB // 2
 CPU_PIXELS = 2**20  # of slices at once: 32 of 192 x 160
+SEVERAL_WINDOWS = 0.8  # of it: a volume that does not fit whole holds much beside them
 GPU_CHUNK = 256
 # A processor's volumes in single precision at the worst moment of a step, beside conditions and predictions:
 # x_t, the fused prediction, the clean sample and the temporaries of its projection, result.
 STEP_VOLUMES = 6
-NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -89,7 +82,7 @@ def voxel_bytes(network: DiffEnsembler, bf16: bool = False) -> int:
     calibrator = network.calibrator
     inputs = calibrator.conv_in.in_channels // calibrator.stem**3
     hidden = 6 * calibrator.conv_in.out_channels / calibrator.stem**3
-    return int(FLOAT * 3 * inputs + (FLOAT // 2 if bf16 else FLOAT) * hidden)
+    return int(FLOAT * 2 * inputs + (FLOAT // 2 if bf16 else FLOAT) * hidden)
 
 
 def smallest_window(network: DiffEnsembler, shape: Sequence[int]) -> int:
@@ -146,6 +139,8 @@ def plan_memory(
     most = GPU_CHUNK if on_gpu else min(max(shape), max(1, CPU_PIXELS // slice_pixels(shape)))
     chunk = int(min(max(1, work // a_slice), most))
     window = int(min(voxels, work // a_voxel))
+    if window < voxels:
+        window = max(smallest, int(SEVERAL_WINDOWS * window))
     return MemoryPlan(chunk, window, volume_bytes, max(chunk * a_slice, window * a_voxel))
 
 
@@ -179,71 +174,3 @@ def available_memory(device: torch.device) -> int | None:
     if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":  # a container's, SLURM's
         found.append(int(limit.read_text()) - int(used.read_text()))
     return min(found, default=None)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out; torch raises a plain RuntimeError on a processor."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
-    )
-
-
-def run_within_memory(run: Callable[[], Result], network: nn.Module, shape: Sequence[int]) -> Result:
-    """Run the network on (X, Y, Z) voxels; where memory runs out, halve chunk and window, and run again.
-
-    The result is the same, see :class:`ExpertBank` and :mod:`monai_diffens.networks.windows`.
-
-    Raises:
-        RuntimeError: what ``run`` raised, once single slices and the smallest windows are too much.
-    """
-    while True:
-        try:
-            return run()
-        except (RuntimeError, MemoryError) as error:
-            # several processes would run different passes from here on
-            if not _alone(network) or not is_out_of_memory(error) or not _halve(network, shape):
-                raise
-        # outside of `except`: the error's traceback holds the tensors of the failed pass
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-@contextmanager
-def in_step(network: nn.Module) -> Iterator[None]:
-    """End this process where it fails while others wait for its slices.
-
-    Going on with the next case would give the others slices of another scan.
-
-    Raises:
-        SystemExit: what went wrong, with several processes.
-    """
-    try:
-        yield
-    except Exception as error:
-        if _alone(network):
-            raise
-        logger.debug("details", exc_info=error)
-        line = error if isinstance(error, InputRejected) else type(error).__name__
-        raise SystemExit(say("out_of_step", why=line)) from error
-
-
-def _alone(network: nn.Module) -> bool:
-    """Whether no other process waits for this one's slices."""
-    return not isinstance(network, DiffEnsembler) or network.bank.world_size == 1
-
-
-def _halve(network: nn.Module, shape: Sequence[int]) -> bool:
-    """Halve chunk and window; False when both are as small as they get, or the network has none."""
-    if not isinstance(network, DiffEnsembler):
-        return False
-    before = network.bank.slice_chunk, network.window_voxels or math.prod(shape)
-    network.bank.slice_chunk = max(1, before[0] // 2)
-    network.window_voxels = max(smallest_window(network, shape), before[1] // 2)
-    if (network.bank.slice_chunk, network.window_voxels) == before:
-        return False
-    logger.warning(
-        "out of memory: going on with %d slices or %d voxels at once",
-        network.bank.slice_chunk,
-        network.window_voxels,
-    )
-    return True

@@ -8,6 +8,7 @@ on its brain's median, and all experts share it whatever their condition.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 # Standard deviation of (truth - restored scan) inside the brain, on volumes scaled by their foreground's
@@ -43,7 +44,7 @@ def to_residual(target: Tensor, base: Tensor, scale: float = RESIDUAL_SCALE) -> 
 
 def from_residual(residual: Tensor, base: Tensor, scale: float = RESIDUAL_SCALE) -> Tensor:
     """The inverse of :func:`to_residual`."""
-    return base + scale * residual
+    return torch.add(base, residual, alpha=scale)
 
 
 def check_gain(gain: float, base: str) -> None:

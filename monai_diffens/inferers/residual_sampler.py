@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from monai_diffens.inferers.agreement import ScanAgreement
 from monai_diffens.inferers.consistency import Measurement
-from monai_diffens.inferers.memory import run_within_memory
+from monai_diffens.inferers.out_of_memory import run_within_memory
 from monai_diffens.inferers.precision import check_amp, computes_in_bf16
 from monai_diffens.inferers.region import shown_boxes
 from monai_diffens.inferers.residual import RESIDUAL_SCALE, target_base
@@ -89,9 +89,7 @@ class ResidualSampler(Inferer):
 
         def denoise(x_t: Tensor, t: int, step: int) -> Tensor:
             timesteps = torch.full((x_t.shape[0],), t, device=x_t.device)
-            alpha_cumprod = float(self.scheduler.alphas_cumprod[t])
-            nothing = from_clean(torch.zeros_like(x_t), x_t, alpha_cumprod, self.scheduler.prediction_type)
-            empty = None if boxes is None else EmptySpace(boxes, nothing)
+            empty = None if boxes is None else EmptySpace(boxes, self.factor_of_nothing(t))
             project = None
             if agreement is not None and self.project_experts:
                 project = partial(agreement.of_prediction, x_t=x_t, t=t, scheduler=self.scheduler)
@@ -120,6 +118,11 @@ class ResidualSampler(Inferer):
             return walk(denoise)
         # again at the end: a scheduler that clips, or mixes several predictions, leaves the null space
         return agreement(walk(constrained(denoise, agreement, self.scheduler)))
+
+    def factor_of_nothing(self, t: int) -> float:
+        """What a prediction of a clean sample of 0 is, over x_t."""
+        level, kind = float(self.scheduler.alphas_cumprod[t]), self.scheduler.prediction_type
+        return float(from_clean(torch.zeros(()), torch.ones(()), level, kind))
 
     def seed_of(self, case: str, number: int) -> int:
         """Seed that depends on the inferer's seed, the case's name and the sample's number alone."""

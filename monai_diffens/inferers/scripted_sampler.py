@@ -183,7 +183,7 @@ class ScriptedSampler(nn.Module):
             x_t = self.combine(self.plan[step], parts)
             timesteps = torch.full([x_t.shape[0]], t, device=x_t.device)
             of_x, of_prediction = self.clean_of_x[step], self.clean_of_prediction[step]
-            empty = EmptySpace(boxes, -of_x * x_t / of_prediction)  # of a clean residual of 0
+            empty = EmptySpace(boxes, -of_x / of_prediction)  # of a clean residual of 0
             experts = self.network.run_experts(
                 x_t, conditions, timesteps, self.fusion, step, self.emphasis, empty
             )

@@ -7,50 +7,12 @@ import torch.nn.functional as F
 from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
 from torch import Tensor, nn
 
-from monai_diffens.networks.slicing import computed_type, from_patches, to_patches
+from monai_diffens.networks.computation import as_computed, channels_last_is_fast, computed_type
+from monai_diffens.networks.film_block import ChannelNorm, FilmBlock
+from monai_diffens.networks.slicing import from_patches, to_patches
 
 # Deviations from the mean are small against the predictions; brought to the same size they are seen.
 DEVIATION_GAIN = 3.0
-
-
-class FilmBlock(nn.Module):
-    """Residual block of two 3x3x3 convolutions, modulated by the embedding of t and of who is present.
-
-    Normalises over channels only: statistics over space would make a window differ from the whole.
-    """
-
-    def __init__(self, in_channels: int, channels: int, embedding_dim: int) -> None:
-        super().__init__()
-        self.norm_in = ChannelNorm(in_channels)
-        self.conv_in = nn.Conv3d(in_channels, channels, 3, padding=1)
-        self.film = nn.Linear(embedding_dim, 2 * channels)
-        self.norm_out = ChannelNorm(channels)
-        self.conv_out = nn.Conv3d(channels, channels, 3, padding=1)
-        self.skip = nn.Conv3d(in_channels, channels, 1) if in_channels != channels else nn.Identity()
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """(B, in_channels, X, Y, Z) and (B, embedding_dim) -> (B, channels, X, Y, Z)."""
-        h = self.conv_in(F.silu(self.norm_in(x)))
-        scale, shift = self.film(embedding)[:, :, None, None, None].chunk(2, dim=1)
-        h = torch.addcmul(shift, self.norm_out(h), 1 + scale)
-        return self.conv_out(F.silu(h)) + self.skip(x)
-
-
-class ChannelNorm(nn.Module):
-    """Layer normalisation over the channels of each voxel."""
-
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, X, Y, Z) -> the same shape, each voxel with mean 0 and variance 1 over C."""
-        # torch's kernel over the last axis: twice as fast as the formula over the second, in less memory
-        return F.layer_norm(x.movedim(1, -1), self.weight.shape, self.weight, self.bias, self.eps).movedim(
-            -1, 1
-        )
 
 
 class VolumeCalibrator(nn.Module):
@@ -136,7 +98,6 @@ class VolumeCalibrator(nn.Module):
         """
         share = average_weights(present).to(predictions.dtype)[:, :, None, None, None]
         mask = (share > 0).to(predictions.dtype)
-        size = x_t.shape[2:]
         embedding = self.embed(
             torch.cat(
                 [get_timestep_embedding(timesteps, self.embedding_dim), present.to(torch.float32)], dim=1
@@ -153,40 +114,60 @@ class VolumeCalibrator(nn.Module):
         h = self.down[-1](_add_features(h, features, len(self.reduce)), embedding)
         for expand, merge in zip(self.expand[::-1], self.up[::-1]):  # noqa: B905
             h = merge.forward(torch.cat([expand.forward(h), skips.pop()], dim=1), embedding)
-        output = from_patches(self.conv_out(F.silu(self.norm_out(h))), self.stem)
-        output = output[:, :, : size[0], : size[1], : size[2]]
-
-        # times what keeps a part or drops it, in the type of the predictions at once: no copy of its own
-        raw = output[:, : self.num_experts] * mask
-        bias = output[:, self.num_experts :].to(predictions.dtype)
+        raw, bias = self._read_out(h, list(x_t.shape[2:]), mask)
         # What the deviations from the average add is given back in the average's shares. With emphasis they
         # are scaled like the shares: learned weights may be negative, so dividing by their sum is no option.
         if emphasis is not None:
             raw = raw * emphasis.to(raw.dtype)[:, :, None, None, None]
             share = average_weights(present, emphasis).to(raw.dtype)[:, :, None, None, None]
-        return torch.addcmul(raw, share, 1 - raw.sum(dim=1, keepdim=True)), bias
+        return raw.addcmul_(share, 1 - raw.sum(dim=1, keepdim=True)), bias
+
+    def _read_out(self, h: Tensor, size: list[int], mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Deviations of the weights from the average's (B, E, X, Y, Z), 0 for absent experts, and bias.
+
+        A method of its own for the same reason as :meth:`_stem_input`.
+        """
+        output = from_patches(self.conv_out(F.silu(self.norm_out(h), inplace=True)), self.stem)
+        output = output[:, :, : size[0], : size[1], : size[2]]
+        # times what keeps a part or drops it, in the type of the predictions at once: no copy of its own
+        return output[:, : self.num_experts] * mask, output[:, self.num_experts :].to(mask.dtype)
 
     def _stem_input(
         self, x_t: Tensor, conditions: Tensor, predictions: Tensor, share: Tensor, mask: Tensor
     ) -> Tensor:
         """Patches of x_t, conditions, the experts' mean and their deviations from it, padded to whole cells.
 
-        A method of its own, so that the volumes on the way are given back before the first convolution.
-        They are written into their padded place: joining and padding would copy each twice.
+        Each volume goes to its place by itself: what would otherwise be held of them at once, twice over, is
+        more than the network holds later on.
         """
         mean = weighted_sum(share, predictions)
+        x = self._room(x_t, x_t.shape[1] + conditions.shape[1] + 1 + predictions.shape[1])
+        place = 0
+        for part in [x_t, conditions, mean]:
+            place = self._put(part, x, place)
         gain = mask * self.deviation_gain
-        parts = [x_t, conditions, mean, torch.addcmul(mean * -gain, predictions, gain)]
-        sides = [side + -side % self.divisor for side in x_t.shape[2:]]
-        channels = sum([part.shape[1] for part in parts])
-        shape = [x_t.shape[0], channels] + sides
-        x = torch.zeros(shape, dtype=computed_type(x_t), device=x_t.device)
-        begin = 0
-        for part in parts:
-            end = begin + part.shape[1]
-            x[:, begin:end, : part.shape[2], : part.shape[3], : part.shape[4]] = part
-            begin = end
-        return to_patches(x, self.stem)
+        for index in range(self.num_experts):
+            expert = predictions[:, index : index + 1]
+            place = self._put((expert - mean) * gain[:, index : index + 1], x, place)
+        return x
+
+    def _room(self, x_t: Tensor, volumes: int) -> Tensor:
+        """Memory for the patches of volumes of x_t's size, padded to whole cells, of any content."""
+        x, y, z = [(side + -side % self.divisor) // self.stem for side in x_t.shape[2:]]
+        channels = volumes * int(self.stem**3)
+        nothing = torch.empty([0], dtype=computed_type(x_t), device=x_t.device)
+        if channels_last_is_fast(nothing):
+            return nothing.new_empty([x_t.shape[0], x, y, z, channels]).movedim(-1, 1)
+        return nothing.new_empty([x_t.shape[0], channels, x, y, z])
+
+    def _put(self, volume: Tensor, x: Tensor, place: int) -> int:
+        """Write a volume's patches from a channel on; return the one behind them."""
+        short = [-side % self.divisor for side in volume.shape[2:]]
+        padded = F.pad(as_computed(volume), (0, short[2], 0, short[1], 0, short[0]))
+        patches = to_patches(padded, self.stem)
+        end = place + patches.shape[1]
+        x[:, place:end] = patches
+        return end
 
 
 def average_weights(present: Tensor, emphasis: Tensor | None = None) -> Tensor:
@@ -211,7 +192,7 @@ def weighted_sum(weights: Tensor, volumes: Tensor) -> Tensor:
     """Sum over E of weights (B, E, ...) times volumes (B, E, X, Y, Z): (B, 1, X, Y, Z)."""
     total = weights[:, :1] * volumes[:, :1]
     for index in range(1, volumes.shape[1]):
-        total = torch.addcmul(total, weights[:, index : index + 1], volumes[:, index : index + 1])
+        total.addcmul_(weights[:, index : index + 1], volumes[:, index : index + 1])
     return total
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from monai_diffens.networks.expert_bank import ExpertBank
 from monai_diffens.networks.expert_selection import ExpertSelection
 from monai_diffens.networks.feature_alignment import FeatureAlignment
 from monai_diffens.networks.predictions import EmptySpace, ExpertOutputs, FusedPrediction
+from monai_diffens.networks.reuse import give_back_freed
 from monai_diffens.networks.slicing import PLANES
 from monai_diffens.networks.windows import Box, run_in_windows
 
@@ -212,6 +214,8 @@ class DiffEnsembler(ExpertSelection):
         aligned = None if self.alignment is None else self.alignment(features, x_t.shape[0])
 
         def weigh(box: Box, levels: list[Tensor] | None) -> FusedPrediction:
+            if math.prod(side.stop - side.start for side in box) < x_t[0, 0].numel():
+                give_back_freed()  # by the experts or the window before; a volume of several is a large one
             x, c, v = (volume[(..., *box)] for volume in (x_t, conditions, predictions))
             return self._weigh(x, c, v, timesteps, present, levels, emphasis)
 

@@ -129,8 +129,8 @@ class ExpertBank(nn.Module):
                     groups = torch.full_like(steps, source, dtype=torch.long)
                     chunk_maps: list[list[Tensor]] = []
                     if empty is not None and boxes is not None:
-                        unseen = to_slices(empty.prediction, plane)[first:last]
-                        put_slices(prediction, unseen, plane, first)
+                        unseen = to_slices(x_t, plane)[first:last]
+                        put_slices(prediction, empty.factor * unseen, plane, first)
                     for parts in passes:
                         slices: list[Tensor] = []
                         around: list[Tensor] = []

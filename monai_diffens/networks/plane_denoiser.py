@@ -8,7 +8,8 @@ import torch
 from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
 from torch import Tensor, nn
 
-from monai_diffens.networks.scriptable_unet import ScriptableUNet, in_fast_layout
+from monai_diffens.networks.computation import in_fast_layout
+from monai_diffens.networks.scriptable_unet import ScriptableUNet
 from monai_diffens.networks.slice_stem import SliceStem
 
 

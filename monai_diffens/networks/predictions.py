@@ -11,11 +11,11 @@ class EmptySpace(NamedTuple):
 
     Attributes:
         boxes: for each plane of the model those of :func:`~monai_diffens.networks.slice_passes.slice_boxes`.
-        prediction: (B, 1, X, Y, Z), that of a clean sample of 0.
+        factor: their prediction over x_t, that of a clean sample of 0.
     """
 
     boxes: list[list[list[int]]]
-    prediction: Tensor
+    factor: float
 
 
 class FusedPrediction(NamedTuple):

@@ -10,6 +10,8 @@ from monai.networks.nets import DiffusionModelUNet
 from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock
 from torch import Tensor, nn
 
+from monai_diffens.networks.computation import in_fast_layout
+
 
 class ScriptableUNet(DiffusionModelUNet):
     """DiffusionModelUNet whose blocks ``torch.jit.script`` accepts; weights keep their names and values.
@@ -113,20 +115,3 @@ class _UpsamplingConv(nn.Module):
         joined = self.weight.flatten(2).double() @ self.taps.double()  # type: ignore[operator]
         weight = joined.to(self.weight.dtype).unflatten(2, (4, 4)).transpose(0, 1)
         return F.conv_transpose2d(x, weight, self.bias, stride=2, padding=1)
-
-
-# constants come as defaults: compiled code reads no globals
-def in_fast_layout(x: Tensor, positions: int, fewest: int = 1024) -> Tensor:
-    """Lay (N, C, H, W) out as the convolutions behind it are fastest: another order in memory, equal values.
-
-    In channels_last a processor's bf16 convolutions reorder nothing. Gradients are slower in it, and so is
-    torch's group norm of fewer than 1,024 positions, by ten times: all else is contiguous.
-
-    Args:
-        x: of any layout.
-        positions: of the map that the convolutions work on.
-        fewest: positions from which on it is laid out in channels_last.
-    """
-    if x.is_cuda or x.dtype != torch.bfloat16 or torch.is_grad_enabled() or positions < fewest:
-        return x.contiguous()
-    return x.contiguous(memory_format=torch.channels_last)

@@ -94,20 +94,6 @@ def put_slices(volume: Tensor, slices: Tensor, plane: str, begin: int) -> None:
     stack[batch, index % stack.shape[1]] = slices.to(volume.dtype)
 
 
-def computed_type(volume: Tensor) -> torch.dtype:
-    """Type that autocast would bring a volume to before a convolution."""
-    if not torch.jit.is_scripting():
-        device = volume.device.type
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):  # none on "meta"
-            return torch.get_autocast_dtype(device)
-    return volume.dtype
-
-
-def as_computed(volume: Tensor) -> Tensor:
-    """The volume in its :func:`computed_type`: cast before it is cut into patches, half as much is moved."""
-    return volume.to(computed_type(volume))
-
-
 def to_slice_patches(slices: Tensor, side: int, divisor: int) -> Tensor:
     """Cut slices (N, C, H, W) into patches (N, C, H / side, W / side, side^2), padded with 0 at their ends.
 

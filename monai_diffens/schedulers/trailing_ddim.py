@@ -6,6 +6,8 @@ import torch
 from monai.networks.schedulers import DDIMScheduler
 from torch import Tensor
 
+from monai_diffens.schedulers.prediction import to_clean
+
 
 class TrailingDDIMScheduler(DDIMScheduler):
     """MONAI's DDIM with trailing timesteps, for 1 to 50 steps.
@@ -62,7 +64,9 @@ class TrailingDDIMScheduler(DDIMScheduler):
         Returns:
             The sample at the next timestep, and the clean sample this prediction implies.
         """
-        earlier, clean = super().step(model_output, timestep, sample, eta, generator)
         landing = int(timestep) - self.num_train_timesteps // self.num_inference_steps
-        is_last = landing < self.num_train_timesteps % self.num_inference_steps
-        return (clean if is_last else earlier), clean
+        if landing < self.num_train_timesteps % self.num_inference_steps:
+            level = float(self.alphas_cumprod[int(timestep)])
+            clean = to_clean(model_output, sample, level, self.prediction_type)
+            return clean, clean
+        return super().step(model_output, timestep, sample, eta, generator)

@@ -7,6 +7,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from monai_diffens.inferers.precision import computes_in_bf16
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.scriptable_unet import ScriptableUNet
 
@@ -43,6 +44,16 @@ def test_stock_has_the_same_weights_and_no_block_of_ours(benchmark):
         ours = expert(x, timesteps)
         expert.unet = stock
         torch.testing.assert_close(expert(x, timesteps), ours, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone tells the peak of a run")
+@pytest.mark.skipif(not computes_in_bf16("auto", "cpu"), reason="a processor without bf16 takes more memory")
+def test_memory_grows_by_ten_volumes_at_most_from_128_to_256_cubed(benchmark):
+    run, script = benchmark("measurement").in_process, BENCHMARKS / "bench_scaling.py"
+    small, large = (run(str(script), "--part", side) for side in (128, 256))
+    assert 0 < small["peak_bytes"] < large["peak_bytes"] < small["peak_bytes"] + 10 * 4 * 256**3
+    assert all(row["peak_bytes"] < row["estimated_bytes"] for row in (small, large))
 
 
 @pytest.mark.parametrize("method", ["ours", "whole slices", "stock MONAI", "one plane", "3D diffusion model"])

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.inferers.memory import CPU_WORK, GIB, available_memory, is_out_of_memory, plan_memory
+from monai_diffens.inferers.memory import CPU_WORK, GIB, available_memory, plan_memory
+from monai_diffens.inferers.out_of_memory import is_out_of_memory
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 from monai_diffens.transforms.input_gate import InputRejected
 
@@ -59,7 +60,7 @@ def test_the_limit_never_changes_the_volume(tiny_ensembler, caplog):
     free = infer()(scan, network)
     assert "GiB of memory beside the model" in caplog.text
     assert network.window_voxels == scan.numel()
-    tight = infer(max_memory=0.0075)(scan, network)
+    tight = infer(max_memory=0.0055)(scan, network)
     assert network.window_voxels < scan.numel()
     torch.testing.assert_close(tight, free, rtol=0, atol=1e-5)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from monai.networks.utils import pixelshuffle, pixelunshuffle
 
-from monai_diffens.networks.calibrator import ChannelNorm, VolumeCalibrator, average_weights
+from monai_diffens.networks.calibrator import VolumeCalibrator, average_weights
 from monai_diffens.networks.slicing import from_patches, to_patches
 
 EXPERTS = 3
@@ -140,14 +140,6 @@ def test_weights_learn_from_the_loss():
     loss = ((weights * arguments["predictions"]).sum(dim=1) + bias[:, 0] - 1).square().mean()
     loss.backward()
     assert network.conv_out.weight.grad.abs().max() > 0 and network.conv_out.bias.grad.abs().max() > 0
-
-
-def test_channel_norm_is_layer_norm_of_each_voxel():
-    norm, x = ChannelNorm(6), torch.randn(2, 6, 3, 4, 5)
-    torch.nn.init.normal_(norm.weight)
-    torch.nn.init.normal_(norm.bias)
-    expected = torch.nn.functional.layer_norm(x.movedim(1, -1), (6,), norm.weight, norm.bias).movedim(-1, 1)
-    torch.testing.assert_close(norm(x), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_average_weights():

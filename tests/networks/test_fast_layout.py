@@ -1,10 +1,11 @@
-"""Layouts and the shared timestep change how an expert computes, never what."""
+"""Layouts, types and the shared timestep change how a network computes, never what."""
 
 import pytest
 import torch
 
+from monai_diffens.networks.calibrator import VolumeCalibrator
+from monai_diffens.networks.computation import in_fast_layout
 from monai_diffens.networks.plane_denoiser import PlaneDenoiser
-from monai_diffens.networks.scriptable_unet import in_fast_layout
 
 CHANNELS_LAST = torch.channels_last
 
@@ -36,6 +37,22 @@ def test_an_expert_gives_in_bf16_what_it_gives_in_float32(expert):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             result = expert(x, timesteps)
     assert (result.float() - expected).square().mean() < 1e-3 * expected.square().mean()
+
+
+def test_the_fusion_gives_in_bf16_what_it_gives_in_float32():
+    torch.manual_seed(0)
+    network, size = VolumeCalibrator().eval(), (21, 26, 30)
+    for parameter in network.conv_out.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    volumes = torch.randn(1, 1, *size), torch.rand(1, 1, *size), torch.randn(1, 3, *size)
+    told = torch.tensor([999]), torch.tensor([[True, True, True]])
+    with torch.no_grad():
+        expected = network(*volumes, *told)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            result = network(*volumes, *told)
+    for value, sought in zip(result, expected, strict=True):
+        assert value.shape == sought.shape
+        assert (value.float() - sought).square().mean() < 1e-3 * sought.square().mean()
 
 
 def test_one_timestep_for_all_is_the_same_one_for_each(expert):

@@ -83,15 +83,11 @@ def test_without_boxes_whole_slices_are_run():
 @pytest.mark.parametrize("conditions", [("image",), ("t1", "flair")], ids=len)
 def test_a_crop_is_what_the_expert_says_of_it_and_the_rest_is_given(tiny_ensembler, conditions):
     bank = tiny_ensembler(conditions=conditions).bank
-    volumes, x_t, given = (
-        ball().repeat(1, len(conditions), 1, 1, 1),
-        torch.randn(1, 1, *SHAPE),
-        torch.full((1, 1, *SHAPE), 7.0),
-    )
+    volumes, x_t = ball().repeat(1, len(conditions), 1, 1, 1), torch.randn(1, 1, *SHAPE)
     boxes = [slice_boxes(volumes[:, :1] > 0, plane) for plane in bank.planes]
     with torch.no_grad():
         predictions, _ = bank.predict_with_features(
-            x_t, volumes, STEP, keep_features=False, empty=EmptySpace(boxes, given)
+            x_t, volumes, STEP, keep_features=False, empty=EmptySpace(boxes, 7.0)
         )
         for plane in range(3):
             name, expert = bank.planes[plane], plane * len(conditions)
@@ -107,7 +103,8 @@ def test_a_crop_is_what_the_expert_says_of_it_and_the_rest_is_given(tiny_ensembl
                 torch.testing.assert_close(result, expected, rtol=0, atol=1e-5)
                 here = crop_slices(untouched, name, part)
                 here.movedim(2 + plane_axis(name), 2)[:, :, part[0] : part[1]] = False
-            assert untouched.any() and (predictions[:, expert : expert + 1][untouched] == 7).all()
+            assert untouched.any()
+            assert (predictions[:, expert : expert + 1][untouched] == 7 * x_t[untouched]).all()
 
 
 def test_maps_are_of_whole_slices(tiny_ensembler):
@@ -116,7 +113,7 @@ def test_maps_are_of_whole_slices(tiny_ensembler):
     x_t = torch.randn(1, 1, *SHAPE)
     with torch.no_grad():
         whole = bank.predict_with_features(x_t, ball(), STEP)
-        asked = bank.predict_with_features(x_t, ball(), STEP, empty=EmptySpace(boxes, x_t))
+        asked = bank.predict_with_features(x_t, ball(), STEP, empty=EmptySpace(boxes, 1.0))
     torch.testing.assert_close(asked, whole)
 
 

@@ -12,17 +12,18 @@ CAPACITY = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 
 START = """
 import torch
-from monai_diffens.inferers.reuse import keep_for_next_pass
+from monai_diffens.networks.reuse import keep_for_next_pass
 
 if {kept}:
-    keep_for_next_pass()
+    keep_for_next_pass(2**29)
 """
 
-# blocks that glibc hands back to the system by itself
+# Blocks that glibc hands back to the system by itself. An aligned block wants a little more than one of its
+# size that was freed: the heap has settled after a few.
 FREED = """
 import resource
 
-for _ in range(3):
+for _ in range(10):
     torch.zeros(2**24).add_(1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):

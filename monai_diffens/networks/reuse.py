@@ -1,4 +1,4 @@
-"""What a pass on a processor frees, or has compiled, serves the next one."""
+"""What a pass on a processor frees, or has compiled, serves the next one, or is given back."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import ctypes
 import os
 import platform
 from functools import cache
-
-from monai_diffens.inferers.memory import CPU_WORK
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's mallopt, from its malloc.h
 
@@ -17,14 +15,31 @@ KERNELS = "4096"
 
 
 @cache
-def keep_for_next_pass() -> None:
-    """Let glibc keep up to ``CPU_WORK`` of freed memory, and oneDNN the kernels of a whole case.
+def keep_for_next_pass(most: int) -> None:
+    """Let glibc keep freed memory, and oneDNN the kernels of a whole case.
 
     glibc would hand large blocks back to the system at once and get them anew page by page, which took a
     tenth of a case's time. Other C libraries are left as they are, and so is a user's own setting of oneDNN,
     which reads its environment once, at its first operation.
+
+    Args:
+        most: bytes that glibc may keep.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS)
-    if platform.libc_ver()[0] == "glibc":
+    if _is_glibc():
         for parameter in (TRIM_THRESHOLD, MMAP_THRESHOLD):
-            ctypes.CDLL(None).mallopt(parameter, CPU_WORK)
+            ctypes.CDLL(None).mallopt(parameter, most)
+
+
+def give_back_freed() -> None:
+    """Let glibc hand back to the system what it keeps of freed memory.
+
+    Blocks that it keeps are seldom of use to the next ones, which are aligned and so want a little more than
+    a block of their own size: the heap grows to three times what is in use.
+    """
+    if _is_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _is_glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"
