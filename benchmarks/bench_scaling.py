@@ -126,6 +126,10 @@ def main() -> None:
             )
         print(line, flush=True)
         before = (side, row)
+    ends = [report["sides"].get(side) for side in (128, 256)]
+    if all(ends):
+        grown = (ends[1]["peak_bytes"] - ends[0]["peak_bytes"]) / (4 * 256**3)
+        print(f"from 128 to 256 cubed memory grows by {grown:.1f} volumes of 256 cubed")
     save("scaling", report)
     plot(report)
 

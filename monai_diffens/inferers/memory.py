@@ -18,8 +18,8 @@ from monai_diffens.transforms.messages import say
 
 GIB = 2**30
 FLOAT = 4  # bytes
-# What the networks hold on the way, whatever the volume: the fusion takes a brain whole in it, or in two.
-CPU_WORK = GIB // 2
+# What the networks hold on the way, whatever the volume: the fusion takes a brain whole in it.
+CPU_WORK = GIB * 5 // 8
 CPU_PIXELS = 2**20  # of slices at once: 32 of 192 x 160
 SEVERAL_WINDOWS = 0.8  # of it: a volume that does not fit whole holds much beside them
 GPU_CHUNK = 256
@@ -78,11 +78,11 @@ def slice_pixels(shape: Sequence[int]) -> int:
 
 
 def voxel_bytes(network: DiffEnsembler, bf16: bool = False) -> int:
-    """Bytes that one voxel holds in the calibrator; an upper bound, measured."""
+    """Bytes that one voxel holds in the calibrator, and what its C library keeps; a bound, measured."""
     calibrator = network.calibrator
     inputs = calibrator.conv_in.in_channels // calibrator.stem**3
     hidden = 6 * calibrator.conv_in.out_channels / calibrator.stem**3
-    return int(FLOAT * 2 * inputs + (FLOAT // 2 if bf16 else FLOAT) * hidden)
+    return int(FLOAT * 3 * inputs + (FLOAT // 2 if bf16 else FLOAT) * hidden)
 
 
 def smallest_window(network: DiffEnsembler, shape: Sequence[int]) -> int:
