@@ -1,4 +1,4 @@
-"""In which type and in which order in memory a network computes; the values are the same in each."""
+"""In which type and in which order in memory a network computes; what it gives differs by rounding alone."""
 
 from __future__ import annotations
 

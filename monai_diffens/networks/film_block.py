@@ -1,4 +1,4 @@
-"""The block that the 3D networks are made of."""
+"""The block that the learned fusion is made of."""
 
 from __future__ import annotations
 
