@@ -8,7 +8,7 @@ from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
 from torch import Tensor, nn
 
 from monai_diffens.networks.computation import as_computed, channels_last_is_fast, computed_type
-from monai_diffens.networks.film_block import ChannelNorm, FilmBlock
+from monai_diffens.networks.film_block import ChannelNorm, FilmBlock, silu
 from monai_diffens.networks.slicing import from_patches, to_patches
 
 # Deviations from the mean are small against the predictions; brought to the same size they are seen.
@@ -127,7 +127,7 @@ class VolumeCalibrator(nn.Module):
 
         A method of its own for the same reason as :meth:`_stem_input`.
         """
-        output = from_patches(self.conv_out(F.silu(self.norm_out(h), inplace=True)), self.stem)
+        output = from_patches(self.conv_out(silu(self.norm_out(h))), self.stem)
         output = output[:, :, : size[0], : size[1], : size[2]]
         # times what keeps a part or drops it, in the type of the predictions at once: no copy of its own
         return output[:, : self.num_experts] * mask, output[:, self.num_experts :].to(mask.dtype)
