@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,6 +30,18 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
     torch.zeros(2**24).add_(1)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+GIVEN_BACK = """
+from pathlib import Path
+from monai_diffens.networks.reuse import give_back_freed
+
+pages = lambda: int(Path("/proc/self/statm").read_text().split()[1])
+for _ in range(10):
+    torch.zeros(2**24).add_(1)
+before = pages()
+give_back_freed()
+print(before - pages())
 """
 
 # more kernels than the library keeps by itself, and once more the same
@@ -59,6 +72,13 @@ def compiled_again(kept: bool, **environment: str) -> int:
 def test_memory_that_a_pass_frees_serves_the_next():
     kept, given_back = (int(output(FREED, kept).split()[-1]) for kept in (True, False))
     assert 10 * kept < given_back
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux alone tells what a process holds")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library is left as it is")
+def test_what_is_kept_can_be_given_back():
+    pages = int(output(GIVEN_BACK, True).split()[-1])
+    assert pages * os.sysconf("SC_PAGESIZE") > 2**25  # half a block at least
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
