@@ -18,7 +18,7 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-26s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo  ## thick-slice a template brain, restore it, write NIfTI, PNG and figures to demo_output/
-	$(BIN)/python -m monai_diffens.apps.demo --output_dir demo_output
+	$(BIN)/python -m monai_diffens.demo.demo --output_dir demo_output
 
 test: $(VENV)/.installed  ## run the tests; PYTEST_ARGS="-m 'not slow'" for the quick ones
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -27,7 +27,7 @@ torture: $(VENV)/.installed  ## kill a folder run 20 times, finish it, compare w
 	$(BIN)/python tests/bundles/torture.py $(TORTURE_ARGS)
 
 train-smoke: $(VENV)/.installed  ## train both stages of every bundle on small crops, a few minutes; to train_smoke_output/
-	$(BIN)/python -m monai_diffens.apps.train_smoke --output_dir train_smoke_output
+	$(BIN)/python -m research.train_smoke --output_dir train_smoke_output
 
 lint: $(VENV)/.installed  ## ruff and mypy
 	$(BIN)/ruff check .

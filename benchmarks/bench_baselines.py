@@ -32,13 +32,13 @@ from monai.networks.nets import DiffusionModelUNet
 from monai.networks.schedulers import DDIMScheduler
 from torch import Tensor
 
+from monai_diffens.acquisition.slicing import neighbour_slices, plane_axis, to_volume
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.inferers.region import foreground_box, shown_boxes
-from monai_diffens.inferers.residual import RESIDUAL_SCALE
 from monai_diffens.networks.predictions import EmptySpace
-from monai_diffens.networks.slicing import neighbour_slices, plane_axis, to_volume
 from monai_diffens.schedulers.prediction import to_clean
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.target import RESIDUAL_SCALE
 
 BRAIN = 0  # the template, in place of a cube's side
 METHODS = ("ours", "whole slices", "stock MONAI", "one plane", "3D diffusion model")

@@ -27,10 +27,10 @@ from measurement import (
 )
 from monai.networks.nets import DiffusionModelUNet
 
+from monai_diffens.acquisition.slicing import plane_axis
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.inferers.memory import plan_memory
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
-from monai_diffens.networks.slicing import plane_axis
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 
 REFERENCE_PASSES = 26_800  # slice passes a volume: 536 slices, 50 steps

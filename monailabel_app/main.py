@@ -33,8 +33,8 @@ from monailabel.main import Main
 from monailabel.utils.others.generic import strtobool
 
 import monai_diffens
+from monai_diffens.messages import say
 from monai_diffens.transforms.input_gate import InputRejected
-from monai_diffens.transforms.messages import say
 
 
 class DiffEnsemblerApp(MONAILabelApp):

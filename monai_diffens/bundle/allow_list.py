@@ -18,7 +18,7 @@ from typing import Any
 from monai.bundle import ReferenceResolver
 
 from monai_diffens.bundle.manifest import PACKAGE, PACKAGE_DIR, BundleRejected
-from monai_diffens.transforms.messages import say
+from monai_diffens.messages import say
 
 ALLOWED: dict[str, frozenset[str]] = {
     kind: frozenset(names)

@@ -29,7 +29,7 @@ from monai_diffens.bundle.manifest import (
     sha256_of,
 )
 from monai_diffens.bundle.versions import check_versions, read_metadata
-from monai_diffens.transforms.messages import say
+from monai_diffens.messages import say
 
 DIGESTS = "SHA256SUMS"
 LARGEST = 2 << 30  # bytes, unpacked: weights of a bundle are below 25 MB a file

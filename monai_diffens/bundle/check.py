@@ -16,7 +16,7 @@ from monai_diffens.bundle.manifest import (
     foreign_code,
 )
 from monai_diffens.bundle.versions import check_versions, read_metadata
-from monai_diffens.transforms.messages import say
+from monai_diffens.messages import say
 
 
 def check_before_run(bundle_root: str | Path) -> None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from monai_diffens.transforms.messages import say
+from monai_diffens.messages import say
 
 MANIFEST = "manifest.sha256"
 PACKAGE = "monai_diffens"

@@ -22,7 +22,7 @@ from monai.bundle.scripts import create_workflow
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS, ID_SEP_KEY, MERGE_KEY
 from monai.utils import ensure_tuple
 
-from monai_diffens.transforms.messages import say
+from monai_diffens.messages import say
 
 GROUPS = ("train", "validate")  # plain groups of ids; in a component, Python checks the arguments
 METADATA = "metadata.json"

@@ -11,7 +11,7 @@ from monai.utils import version_leq
 
 import monai_diffens
 from monai_diffens.bundle.manifest import BundleRejected
-from monai_diffens.transforms.messages import say
+from monai_diffens.messages import say
 
 log = logging.getLogger("monai_diffens")
 

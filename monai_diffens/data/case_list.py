@@ -16,13 +16,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NoReturn
 
-from monai_diffens.data.dicom_gate import check_series
-from monai_diffens.data.dicom_series import DicomSeries
+from monai_diffens.data.dicom.gate import check_series
+from monai_diffens.data.dicom.series import DicomSeries
 from monai_diffens.data.output_folder import check_output_folder, check_room, remove_leftovers
 from monai_diffens.data.run_outcome import Rejected, RunOutcome
 from monai_diffens.data.writer import output_path
+from monai_diffens.messages import say
 from monai_diffens.transforms.input_gate import CheckedVolume, InputRejected, check_volume
-from monai_diffens.transforms.messages import say
 from monai_diffens.transforms.target_grid import as_spacing
 
 __all__ = ["CaseList", "Spacing"]

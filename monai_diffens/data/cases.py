@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from monai_diffens.data.case_list import CaseList, Spacing
-from monai_diffens.data.dicom_series import DicomSeries
+from monai_diffens.data.dicom.series import DicomSeries
 from monai_diffens.data.inputs import find_inputs
 from monai_diffens.data.writer import case_name
+from monai_diffens.messages import say
 from monai_diffens.transforms.input_gate import CheckedVolume, InputRejected
-from monai_diffens.transforms.messages import say
 from monai_diffens.transforms.target_grid import check_factors, is_fine, spacing_factors
 
 __all__ = ["CaseFolder"]

@@ -16,9 +16,9 @@ import numpy as np
 from monai_diffens.data.bids import CONTRASTS
 from monai_diffens.data.case_list import CaseList, Spacing
 from monai_diffens.data.contrasts import ContrastFiles, find_contrasts
-from monai_diffens.data.dicom_series import DicomSeries
+from monai_diffens.data.dicom.series import DicomSeries
+from monai_diffens.messages import say
 from monai_diffens.transforms.input_gate import CheckedVolume, InputRejected
-from monai_diffens.transforms.messages import say
 from monai_diffens.transforms.target_grid import check_factors, spacing_factors
 
 __all__ = ["ContrastCases"]

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from monai_diffens.data.bids import CONTRASTS
-from monai_diffens.data.dicom_series import DicomSeries, holds_dicom, only_series
+from monai_diffens.data.dicom.series import DicomSeries, holds_dicom, only_series
 from monai_diffens.data.writer import case_name
+from monai_diffens.messages import say
 from monai_diffens.transforms.input_gate import NIFTI_ENDINGS, InputRejected
-from monai_diffens.transforms.messages import say
 
 __all__ = ["ContrastFiles", "find_contrasts"]
 

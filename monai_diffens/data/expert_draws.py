@@ -11,14 +11,14 @@ from monai.networks.schedulers import Scheduler
 from monai.utils import convert_to_tensor
 from torch import Tensor
 
+from monai_diffens.acquisition.measurement import Measurement
 from monai_diffens.data.seeding import Chance, chance_of
 from monai_diffens.inferers.agreement import ScanAgreement
-from monai_diffens.inferers.consistency import Measurement
 from monai_diffens.inferers.precision import computes_in_bf16
-from monai_diffens.inferers.residual import RESIDUAL_SCALE, target_base, to_residual
 from monai_diffens.inferers.sampling import SamplingScheduler
 from monai_diffens.networks.expert_bank import ExpertBank
 from monai_diffens.schedulers.strata import stratum_timesteps
+from monai_diffens.target import RESIDUAL_SCALE, target_base, to_residual
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
 

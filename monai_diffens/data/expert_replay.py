@@ -22,9 +22,9 @@ from monai.utils import convert_to_tensor
 from tqdm import tqdm
 
 from monai_diffens.data.expert_draws import ExpertDraws
-from monai_diffens.inferers.residual import RESIDUAL_SCALE
 from monai_diffens.networks.expert_bank import ExpertBank
 from monai_diffens.networks.weights import save_atomically
+from monai_diffens.target import RESIDUAL_SCALE
 
 logger = logging.getLogger(__name__)
 

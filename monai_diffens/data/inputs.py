@@ -7,10 +7,10 @@ import os
 from os import PathLike
 from pathlib import Path
 
-from monai_diffens.data.dicom_series import DicomSeries, find_series
+from monai_diffens.data.dicom.series import DicomSeries, find_series
 from monai_diffens.data.writer import case_name
+from monai_diffens.messages import say
 from monai_diffens.transforms.input_gate import NIFTI_ENDINGS, InputRejected
-from monai_diffens.transforms.messages import say
 
 __all__ = ["BIDS_CONTRASTS", "find_inputs"]
 

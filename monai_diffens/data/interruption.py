@@ -10,7 +10,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-from monai_diffens.transforms.messages import say
+from monai_diffens.messages import say
 
 __all__ = ["end_on_signals"]
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from io import BufferedWriter
 from pathlib import Path
 
+from monai_diffens.messages import say
 from monai_diffens.transforms.input_gate import NIFTI_ENDINGS, InputRejected
-from monai_diffens.transforms.messages import say
 
 __all__ = [
     "check_output_folder",

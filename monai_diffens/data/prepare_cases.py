@@ -15,8 +15,8 @@ from monai_diffens.data.bids import CONTRASTS, participants
 from monai_diffens.data.contrasts import find_contrasts
 from monai_diffens.data.prepare import check_target, leaks, subject_splits, write_lists
 from monai_diffens.data.training_volumes import SECTIONS, listed_items
+from monai_diffens.messages import say
 from monai_diffens.transforms.input_gate import CheckedVolume, InputRejected
-from monai_diffens.transforms.messages import say
 
 __all__ = ["prepare_cases"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai_diffens.data.output_folder import stamp
-from monai_diffens.transforms.messages import say
+from monai_diffens.messages import say
 
 __all__ = ["Rejected", "RunOutcome"]
 

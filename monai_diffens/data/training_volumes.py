@@ -9,9 +9,9 @@ from typing import Any
 
 from monai.data import partition_dataset, select_cross_validation_folds
 
+from monai_diffens.acquisition.slicing import PLANES
 from monai_diffens.data.bids import CONTRASTS, aligned_subjects, sharp_volumes, thick_volumes
 from monai_diffens.data.writer import case_name
-from monai_diffens.networks.slicing import PLANES
 from monai_diffens.transforms.plane_slices import SHARP_PLANE_KEY
 
 SECTIONS = {"train": "training", "val": "validation", "test": "test"}  # as MONAI names them

@@ -29,8 +29,8 @@ from monai.transforms import MapTransform
 from monai.utils import ensure_tuple_rep
 
 from monai_diffens.data.output_folder import whole_or_absent
+from monai_diffens.messages import say
 from monai_diffens.transforms.input_gate import NIFTI_ENDINGS, InputRejected
-from monai_diffens.transforms.messages import say
 from monai_diffens.transforms.nifti_geometry import is_sheared
 
 __all__ = ["SaveVolumed", "case_name", "output_path", "package_version", "save_volume"]

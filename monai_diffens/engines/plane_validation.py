@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from monai_diffens.acquisition.slicing import PLANES
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.plane_denoiser import PlaneDenoiser
-from monai_diffens.networks.slicing import PLANES
 
 
 def plane_ensemble(

@@ -10,8 +10,8 @@ from monai.engines.utils import PrepareBatch
 from monai.networks.schedulers import Scheduler
 from torch import Tensor
 
-from monai_diffens.inferers.residual import RESIDUAL_SCALE, target_base, to_residual
 from monai_diffens.schedulers.strata import stratum_timesteps
+from monai_diffens.target import RESIDUAL_SCALE, target_base, to_residual
 from monai_diffens.transforms.plane_slices import GROUP_KEY
 
 

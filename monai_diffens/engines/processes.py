@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
+from monai_diffens.messages import say
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
-from monai_diffens.transforms.messages import say
 
 SHARES = ("cases", "slices")
 # rank, number of processes, rank on this machine. A SLURM job's own script has SLURM_NTASKS but is one

@@ -11,7 +11,7 @@ from ignite.engine import Engine, Events
 from monai.handlers import MLFlowHandler
 from monai.handlers.tensorboard_handlers import TensorBoardHandler
 
-from monai_diffens.apps.picture import three_plane_picture
+from monai_diffens.report.picture import three_plane_picture
 
 
 class ThreePlanePreview(TensorBoardHandler):

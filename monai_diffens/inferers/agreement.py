@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from monai_diffens.inferers.consistency import Measurement
-from monai_diffens.inferers.residual import RESIDUAL_SCALE, to_residual
+from monai_diffens.acquisition.measurement import Measurement
 from monai_diffens.inferers.sampling import SamplingScheduler, project_prediction
+from monai_diffens.target import RESIDUAL_SCALE, to_residual
 
 
 class ScanAgreement:
@@ -18,7 +18,7 @@ class ScanAgreement:
     Args:
         measurement: how the scan was sliced.
         scan: (B, 1, X, Y, Z), restored so that it agrees with the slices; the part inside ``region``.
-        base: of that shape, see :func:`~monai_diffens.inferers.residual.target_base`.
+        base: of that shape, see :func:`~monai_diffens.target.target_base`.
         residual_scale: of the training.
         region: box outside which the residual is zero; the whole grid when None.
     """

@@ -18,12 +18,11 @@ from monai_diffens.inferers.memory import CPU_WORK, check_limit, plan_case
 from monai_diffens.inferers.out_of_memory import in_step
 from monai_diffens.inferers.precision import computes_in_bf16
 from monai_diffens.inferers.region import foreground_box
-from monai_diffens.inferers.residual import RESIDUAL_SCALE, check_gain, from_residual, target_base
 from monai_diffens.inferers.residual_sampler import ResidualSampler
 from monai_diffens.inferers.sampling import SamplingScheduler
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.reuse import keep_for_next_pass
-from monai_diffens.networks.volume_denoiser import VolumeDenoiser
+from monai_diffens.target import RESIDUAL_SCALE, check_gain, from_residual, target_base
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
 logger = logging.getLogger(__name__)
@@ -56,7 +55,7 @@ class DiffEnsemblerInferer(ResidualSampler):
         project_experts: make every expert agree with the scan before the fusion, as well as the result, where
             the fusion was trained on such experts.
         non_negative: cut the result off at 0, and give what is lost back where the scan saw it, see
-            :func:`~monai_diffens.inferers.consistency.fit_inside`.
+            :func:`~monai_diffens.acquisition.measurement.fit_inside`.
         spread: add a channel: the standard deviation over the samples, 0 outside of the foreground.
         spread_scale: factor on that channel.
         max_memory: limit in GiB beside the model; what the device has left when None.
@@ -126,7 +125,7 @@ class DiffEnsemblerInferer(ResidualSampler):
         self.drawn: dict[int, Tensor] | None = None  # residuals by seed, for who needs several gains of them
 
     def __call__(  # type: ignore[override]
-        self, inputs: Tensor, network: DiffEnsembler | VolumeDenoiser, *args: Any, **kwargs: Any
+        self, inputs: Tensor, network: DiffEnsembler, *args: Any, **kwargs: Any
     ) -> Tensor:
         """Sample one volume a case.
 
@@ -149,7 +148,7 @@ class DiffEnsemblerInferer(ResidualSampler):
         return result
 
     @torch.no_grad()
-    def restore_case(self, inputs: Tensor, network: DiffEnsembler | VolumeDenoiser) -> Tensor:
+    def restore_case(self, inputs: Tensor, network: DiffEnsembler) -> Tensor:
         """Sample one case (1, M, X, Y, Z) -> (1, 1 and the maps, X, Y, Z)."""
         meta = inputs.meta if isinstance(inputs, MetaTensor) else {}
         conditions = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs

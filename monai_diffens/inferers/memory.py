@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from monai_diffens.acquisition.slicing import PLANES, plane_axis
+from monai_diffens.messages import say
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
-from monai_diffens.networks.slicing import PLANES, plane_axis
 from monai_diffens.networks.windows import receptive_halo, split
 from monai_diffens.transforms.input_gate import InputRejected
-from monai_diffens.transforms.messages import say
 
 GIB = 2**30
 FLOAT = 4  # bytes

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from monai_diffens.inferers.memory import smallest_window
+from monai_diffens.messages import say
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.transforms.input_gate import InputRejected
-from monai_diffens.transforms.messages import say
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from monai.inferers import sliding_window_inference
 from monai.transforms.utils import generate_spatial_bounding_box
 from torch import Tensor
 
+from monai_diffens.acquisition.slicing import PATCH_GRID, pad_end
 from monai_diffens.networks.slice_passes import slice_boxes
-from monai_diffens.networks.slicing import PATCH_GRID, pad_end
 
 FOREGROUND = 1e-3  # scaled intensity above which a voxel is no background
 

@@ -11,17 +11,16 @@ from monai.inferers import Inferer
 from torch import Tensor
 from tqdm import tqdm
 
+from monai_diffens.acquisition.measurement import Measurement
 from monai_diffens.inferers.agreement import ScanAgreement
-from monai_diffens.inferers.consistency import Measurement
 from monai_diffens.inferers.out_of_memory import run_within_memory
 from monai_diffens.inferers.precision import check_amp, computes_in_bf16
 from monai_diffens.inferers.region import shown_boxes
-from monai_diffens.inferers.residual import RESIDUAL_SCALE, target_base
 from monai_diffens.inferers.sampling import Denoise, SamplingScheduler, constrained, sample_with_prior
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.predictions import EmptySpace
-from monai_diffens.networks.volume_denoiser import VolumeDenoiser
 from monai_diffens.schedulers.prediction import from_clean
+from monai_diffens.target import RESIDUAL_SCALE, target_base
 
 
 class ResidualSampler(Inferer):
@@ -66,7 +65,7 @@ class ResidualSampler(Inferer):
         self,
         seed: int,
         conditions: Tensor,
-        network: DiffEnsembler | VolumeDenoiser,
+        network: DiffEnsembler,
         measurement: Measurement | None,
         region: Sequence[slice],
         bar: tqdm,

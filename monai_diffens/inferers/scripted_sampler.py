@@ -9,17 +9,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from monai_diffens.acquisition.measurement import FIT_ITERATIONS, PROFILES, measurement_matrix
+from monai_diffens.acquisition.slicing import PATCH_GRID
 from monai_diffens.data.writer import case_of
-from monai_diffens.inferers.consistency import FIT_ITERATIONS, PROFILES, measurement_matrix
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.inferers.region import FOREGROUND
-from monai_diffens.inferers.residual import target_base, to_residual
 from monai_diffens.inferers.sampling import SamplingScheduler, sample_with_prior
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.predictions import EmptySpace
 from monai_diffens.networks.slice_passes import slice_boxes
-from monai_diffens.networks.slicing import PATCH_GRID
 from monai_diffens.schedulers.prediction import from_clean, to_clean
+from monai_diffens.target import target_base, to_residual
 
 
 def sampling_plan(
@@ -160,7 +160,7 @@ class ScriptedSampler(nn.Module):
         return result
 
     def fit_inside(self, volume: Tensor, projectors: list[Tensor], support: Tensor) -> Tensor:
-        """As :func:`~monai_diffens.inferers.consistency.fit_inside`."""
+        """As :func:`~monai_diffens.acquisition.measurement.fit_inside`."""
         fitted = volume.clamp(min=0.0) * support
         if projectors[0].numel() + projectors[1].numel() + projectors[2].numel() == 0:
             return fitted

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
 from torch import Tensor, nn
 
+from monai_diffens.acquisition.slicing import from_patches, to_patches
 from monai_diffens.networks.computation import as_computed, channels_last_is_fast, computed_type
 from monai_diffens.networks.film_block import ChannelNorm, FilmBlock, silu
-from monai_diffens.networks.slicing import from_patches, to_patches
 
 # Deviations from the mean are small against the predictions; brought to the same size they are seen.
 DEVIATION_GAIN = 3.0

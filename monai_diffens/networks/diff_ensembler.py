@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monai_diffens.acquisition.slicing import PLANES
 from monai_diffens.networks.calibrator import VolumeCalibrator, average_weights, weighted_sum
 from monai_diffens.networks.expert_bank import ExpertBank
 from monai_diffens.networks.expert_selection import ExpertSelection
 from monai_diffens.networks.feature_alignment import FeatureAlignment
 from monai_diffens.networks.predictions import EmptySpace, ExpertOutputs, FusedPrediction
 from monai_diffens.networks.reuse import give_back_freed
-from monai_diffens.networks.slicing import PLANES
 from monai_diffens.networks.windows import Box, run_in_windows
 
 

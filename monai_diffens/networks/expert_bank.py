@@ -8,10 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from monai_diffens.networks.plane_denoiser import PlaneDenoiser
-from monai_diffens.networks.predictions import EmptySpace
-from monai_diffens.networks.slice_passes import crop_slices, slice_passes
-from monai_diffens.networks.slicing import (
+from monai_diffens.acquisition.slicing import (
     PLANES,
     gather_slices,
     in_plane_axes,
@@ -19,6 +16,9 @@ from monai_diffens.networks.slicing import (
     put_slices,
     to_slices,
 )
+from monai_diffens.networks.plane_denoiser import PlaneDenoiser
+from monai_diffens.networks.predictions import EmptySpace
+from monai_diffens.networks.slice_passes import crop_slices, slice_passes
 
 
 class ExpertBank(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from monai_diffens.networks.slicing import plane_axis, to_volume
+from monai_diffens.acquisition.slicing import plane_axis, to_volume
 
 
 class FeatureAlignment(nn.Module):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from monai_diffens.networks.slicing import PATCH_GRID, in_plane_axes, plane_axis
+from monai_diffens.acquisition.slicing import PATCH_GRID, in_plane_axes, plane_axis
 
 BLOCK = 8  # slices that are cropped alike
 MARGIN = 2  # voxels around what they show

@@ -8,8 +8,8 @@ import torch
 from monai.networks.schedulers import Scheduler
 from torch import Tensor, nn
 
+from monai_diffens.acquisition.slicing import from_slice_patches, to_slice_patches
 from monai_diffens.networks.computation import as_computed
-from monai_diffens.networks.slicing import from_slice_patches, to_slice_patches
 
 
 class SliceStem(nn.Module):

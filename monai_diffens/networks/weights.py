@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from monai_diffens.acquisition.slicing import PLANES
 from monai_diffens.bundle.manifest import sha256_of as sha256_of
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.plane_denoiser import PlaneDenoiser
-from monai_diffens.networks.segmentation_unet import SegmentationFolds
-from monai_diffens.networks.slicing import PLANES
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:
@@ -101,16 +100,6 @@ def fusion_of(network: DiffEnsembler) -> nn.ModuleDict:
     if network.alignment is not None:
         parts["alignment"] = network.alignment
     return nn.ModuleDict(parts)
-
-
-def load_folds(network: SegmentationFolds, folder: str | Path) -> None:
-    """Load ``fold_<number>/model.pt`` of each fold that train_segmentation.json trained.
-
-    Raises:
-        SystemExit: with one line, when weights are missing, damaged or do not fit.
-    """
-    for number, fold in enumerate(network.folds):
-        load_weights(fold, Path(folder) / f"fold_{number}" / "model.pt")
 
 
 def shrink_fusion(network: DiffEnsembler, share: float) -> None:

@@ -11,9 +11,9 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, ResampleToMatch
 from torch import Tensor
 
+from monai_diffens.messages import say, warn
 from monai_diffens.transforms.input_gate import InputRejected
 from monai_diffens.transforms.intensity import SCALE_KEY, foreground_percentile
-from monai_diffens.transforms.messages import say, warn
 from monai_diffens.transforms.repair import on_one_grid
 from monai_diffens.transforms.thick_slices import SAMPLING_KEY
 

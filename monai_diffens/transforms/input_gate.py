@@ -25,7 +25,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from monai_diffens.transforms.messages import InputRejected, say
+from monai_diffens.messages import InputRejected, say
 from monai_diffens.transforms.nifti_file import NIFTI_ENDINGS, has_nifti_name, open_nifti, voxel_range
 from monai_diffens.transforms.nifti_geometry import Source, slice_axis
 from monai_diffens.transforms.plausibility import check_extent, check_range

@@ -15,9 +15,9 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage, LoadImaged
 from monai.utils import ensure_tuple
 
-from monai_diffens.data.dicom_gate import check_series
-from monai_diffens.data.dicom_reader import DicomStackReader
-from monai_diffens.data.dicom_series import is_dicom, only_series, read_header, series_name
+from monai_diffens.data.dicom.gate import check_series
+from monai_diffens.data.dicom.reader import DicomStackReader
+from monai_diffens.data.dicom.series import is_dicom, only_series, read_header, series_name
 
 __all__ = ["DICOM_FILES", "LoadScan", "LoadScand"]
 
@@ -42,7 +42,7 @@ class LoadScan(LoadImage):
     """MONAI's ``LoadImage`` that takes a list of DICOM files for the slices of one volume.
 
     MONAI would make channels of them. A folder must hold one DICOM series, which is checked as by
-    :func:`~monai_diffens.data.dicom_gate.check_series`; a list is taken to come from that function.
+    :func:`~monai_diffens.data.dicom.gate.check_series`; a list is taken to come from that function.
 
     In ``meta`` of a DICOM volume ``filename_or_obj`` is the series' name, so that no later message shows a
     patient's folder, and ``dicom_files`` is a JSON list of the files.

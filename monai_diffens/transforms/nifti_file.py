@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.imageglobals import logger as nibabel_logger
 
-from monai_diffens.transforms.messages import InputRejected, say
+from monai_diffens.messages import InputRejected, say
 from monai_diffens.transforms.nifti_geometry import Geometry, read_geometry
 from monai_diffens.transforms.plausibility import CT_CUT
 

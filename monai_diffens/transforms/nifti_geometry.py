@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import nibabel as nib
 import numpy as np
 
-from monai_diffens.transforms.messages import say
+from monai_diffens.messages import say
 
 __all__ = ["Geometry", "is_sheared", "read_geometry", "slice_axis"]
 

@@ -12,7 +12,7 @@ from monai.transforms.utils import generate_spatial_bounding_box
 from monai.utils import ensure_tuple
 from torch import Tensor
 
-from monai_diffens.networks.slicing import PLANES, neighbour_slices, plane_axis, to_slices
+from monai_diffens.acquisition.slicing import PLANES, neighbour_slices, plane_axis, to_slices
 
 PLANE_KEY = "plane"
 SHARP_PLANE_KEY = "sharp_plane"  # of a thick-sliced volume: the plane whose slices are sharp

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_diffens.transforms.messages import InputRejected, say
+from monai_diffens.messages import InputRejected, say
 
 __all__ = ["CT_CUT", "check_extent", "check_range"]
 

@@ -15,9 +15,9 @@ from monai.transforms import MapTransform, Orientation
 from monai.utils import ensure_tuple_rep
 from numpy.typing import NDArray
 
-from monai_diffens.inferers.consistency import AxisSampling, Measurement
+from monai_diffens.acquisition.measurement import AxisSampling, Measurement
+from monai_diffens.messages import say
 from monai_diffens.transforms.input_gate import InputRejected
-from monai_diffens.transforms.messages import say
 from monai_diffens.transforms.thick_slices import record_sampling
 
 logger = logging.getLogger(__name__)

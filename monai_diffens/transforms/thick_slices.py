@@ -11,8 +11,8 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
 
-from monai_diffens.inferers.consistency import PROFILES, AxisSampling, Measurement
-from monai_diffens.networks.slicing import in_plane_axes
+from monai_diffens.acquisition.measurement import PROFILES, AxisSampling, Measurement
+from monai_diffens.acquisition.slicing import in_plane_axes
 from monai_diffens.transforms.plane_slices import SHARP_PLANE_KEY
 
 # meta entry: one row an axis of slices, factor, thickness and profile number; no slices: a fine axis

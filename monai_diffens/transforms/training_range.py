@@ -2,7 +2,7 @@
 
 Four things are compared with the training volumes: intensities, size of the brain, voxel size, and which way
 the head lies. The references are files beside this one, ranges and averages of a few numbers written by
-``python -m monai_diffens.apps.training_range``; no part of any scan is in them. ``training_range.json`` is of
+``python -m research.training_range``; no part of any scan is in them. ``training_range.json`` is of
 all contrasts together, ``training_range_contrasts.json`` of each by itself.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_diffens.transforms.messages import say
+from monai_diffens.messages import say
 from monai_diffens.transforms.scan_traits import BRIGHT_PERCENTILE, PERCENTILES, ScanTraits
 
 __all__ = [

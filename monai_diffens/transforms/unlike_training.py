@@ -8,7 +8,7 @@ from typing import Any
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-from monai_diffens.transforms.messages import warn
+from monai_diffens.messages import warn
 from monai_diffens.transforms.scan_traits import BRIGHT_PERCENTILE
 from monai_diffens.transforms.training_range import CONTRAST_REFERENCE, load_ranges
 

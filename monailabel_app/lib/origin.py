@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from starlette.responses import JSONResponse
 
-from monai_diffens.transforms.messages import say
+from monai_diffens.messages import say
 
 __all__ = ["OriginGuard", "is_loopback"]
 

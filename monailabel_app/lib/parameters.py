@@ -11,8 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from monai_diffens.messages import say
 from monai_diffens.transforms.input_gate import InputRejected
-from monai_diffens.transforms.messages import say
 
 __all__ = ["VIEWER_KEYS", "checked_parameters"]
 

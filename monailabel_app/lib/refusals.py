@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 from fastapi import HTTPException
 
+from monai_diffens.messages import say
 from monai_diffens.transforms.input_gate import InputRejected
-from monai_diffens.transforms.messages import say
 
 __all__ = ["as_reply", "reason"]
 

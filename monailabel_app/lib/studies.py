@@ -14,8 +14,8 @@ from monailabel.utils.sessions import Sessions
 
 from lib.confinement import inside, plain_name
 from lib.refusals import as_reply
+from monai_diffens.messages import say
 from monai_diffens.transforms.input_gate import NIFTI_ENDINGS, InputRejected, check_volume
-from monai_diffens.transforms.messages import say
 
 __all__ = ["ConfinedSessions", "StudiesFolder"]
 

@@ -7,9 +7,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_diffens.apps.demo import BUNDLE_ROOT, WEIGHTS, format_table
-from monai_diffens.apps.picture import foreground_box, foreground_centre, three_plane_picture
-from monai_diffens.apps.template_brain import slice_affine
+from monai_diffens.demo.demo import BUNDLE_ROOT, WEIGHTS, format_table
+from monai_diffens.demo.template_brain import slice_affine
+from monai_diffens.report.picture import foreground_box, foreground_centre, three_plane_picture
 from monai_diffens.transforms.thick_slices import measurement_for
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -17,7 +17,7 @@ matplotlib = pytest.importorskip("matplotlib")
 
 def demo(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "monai_diffens.apps.demo", *arguments],
+        [sys.executable, "-m", "monai_diffens.demo.demo", *arguments],
         capture_output=True,
         text=True,
         timeout=1800,

@@ -2,12 +2,12 @@
 
 import re
 
-from monai_diffens.apps.failures import DOCUMENT, MORE, SECTIONS, document
-from monai_diffens.transforms import messages
+from monai_diffens import messages
+from monai_diffens.report.failures import DOCUMENT, MORE, SECTIONS, document
 
 
 def test_document_is_up_to_date():
-    assert DOCUMENT.read_text(encoding="utf-8") == document(), "run: python -m monai_diffens.apps.failures"
+    assert DOCUMENT.read_text(encoding="utf-8") == document(), "run: python -m monai_diffens.report.failures"
 
 
 def test_every_line_is_there_once_and_has_its_section():

@@ -3,8 +3,8 @@
 import pytest
 from scipy import stats
 
-from monai_diffens.apps.paired_differences import paired_differences
-from monai_diffens.engines.sweep import KEYS
+from research.studies.sweep import KEYS
+from research.tables.paired_differences import paired_differences
 
 CALIBRATED, MEAN = (30.0, 28.0, 27.0), (29.5, 27.8, 27.1)
 

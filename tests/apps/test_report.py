@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from monai_diffens.apps.report import WriteReportd, figure_rows
-from monai_diffens.apps.report_index import write_index
-from monai_diffens.apps.report_page import Column, page, picture, planes_grid, table
 from monai_diffens.data.cases import CaseFolder
 from monai_diffens.data.writer import SaveVolumed
+from monai_diffens.report.case_report import WriteReportd, figure_rows
+from monai_diffens.report.index import write_index
+from monai_diffens.report.page import Column, page, picture, planes_grid, table
 
 MAPS = ["std", "weight-axial", "weight-coronal", "weight-sagittal"]
 CHROMIUM = shutil.which("chromium")

@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from monai_diffens.apps.sweep_report import METRICS, at_sharpness, curve, mean_rows, write_report
-from monai_diffens.engines.sweep import KEYS, row_key
-from monai_diffens.engines.tables import append_row, read_table
+from research.studies.sweep import KEYS, row_key
+from research.studies.tables import append_row, read_table
+from research.tables.sweep_report import METRICS, at_sharpness, curve, mean_rows, write_report
 
 SETTINGS = ("x4 pooled", "5 mm")
 METHODS = (

@@ -14,7 +14,7 @@ from monai_diffens.bundle.allow_list import (
 from monai_diffens.bundle.manifest import BundleRejected
 
 BUNDLES = sorted(path for path in (Path(__file__).parents[2] / "bundles").iterdir() if path.is_dir())
-IMPORTS = ["$import torch", "$import monai_diffens.apps.demo as demo", "$from monai_diffens.data import bids"]
+IMPORTS = ["$import torch", "$import monai_diffens.demo.demo as demo", "$from monai_diffens.data import bids"]
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
@@ -54,7 +54,7 @@ def test_accepted(expression):
         "$demo",
         "$demo.subprocess.run(['true'])",
         "$demo.Path('x').unlink()",
-        "$monai_diffens.apps.demo.format_table(@a)",  # not under the name it was imported as
+        "$monai_diffens.demo.demo.format_table(@a)",  # not under the name it was imported as
         "$@a.__class__",
         "$@a.b.__subclasses__()[0]",
         "$@a.tofile('x')",
@@ -73,7 +73,7 @@ def test_accepted(expression):
         "$import torch, os",
         "$import torch; torch.load('x')",
         "$import monai as torch",  # another meaning for a name in use
-        "$from monai_diffens.apps.demo import subprocess",
+        "$from monai_diffens.demo.demo import subprocess",
         "$from . import x",
         "$import monai_diffens.nowhere as x",
         "$not python",
@@ -93,10 +93,10 @@ def test_refused(expression):
         "torch.load",
         "monai.transforms.Lambdad",
         "LoadImaged",
-        "monai_diffens.apps.demo.subprocess.run",  # the package imports it
-        "monai_diffens.apps.demo.Path",
-        "monai_diffens.apps.demo._parse",
-        "monai_diffens.apps.demo",
+        "monai_diffens.demo.demo.subprocess.run",  # the package imports it
+        "monai_diffens.demo.demo.Path",
+        "monai_diffens.demo.demo._parse",
+        "monai_diffens.demo.demo",
         "@a",
         "$torch.device",
         ["os.system"],

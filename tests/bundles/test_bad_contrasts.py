@@ -16,7 +16,7 @@ from contrast_files import ENHANCED, FLAIR, T1W, T2W, real_head, write_cases, wr
 from runs import Run, assert_in_place
 
 from monai_diffens.data.bids import CONTRASTS
-from monai_diffens.data.dicom_series import series_name
+from monai_diffens.data.dicom.series import series_name
 
 pytestmark = pytest.mark.slow
 

@@ -17,11 +17,11 @@ from bundle_copies import BUNDLE, ROOT
 from config_parts import components
 
 import monai_diffens
-from monai_diffens.inferers.residual import RESIDUAL_SCALE
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
-from monai_diffens.networks.regression_unet import RegressionUNet
-from monai_diffens.networks.volume_denoiser import VolumeDenoiser
 from monai_diffens.networks.weights import fusion_of, load_weights
+from monai_diffens.target import RESIDUAL_SCALE
+from research.baselines.regression_unet import RegressionUNet
+from research.baselines.volume_denoiser import VolumeDenoiser
 
 CONFIGS = {
     path.stem: json.loads(path.read_text(encoding="utf-8"))

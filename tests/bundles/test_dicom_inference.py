@@ -13,7 +13,7 @@ import pydicom
 import pytest
 from bad_files import FACTOR, real_scan
 
-from monai_diffens.data.dicom_series import series_name
+from monai_diffens.data.dicom.series import series_name
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from config_parts import components
 
 import monai_diffens
 from monai_diffens.data.bids import CONTRASTS
-from monai_diffens.networks.regression_unet import RegressionUNet
-from monai_diffens.networks.segmentation_unet import SegmentationFolds
 from monai_diffens.networks.weights import load_weights
+from research.baselines.regression_unet import RegressionUNet
+from research.segmentation.segmentation_unet import SegmentationFolds
 
 NAMES = (
     "inference",

@@ -9,9 +9,9 @@ import pytest
 from pydicom.uid import CTImageStorage, RLELossless, generate_uid
 
 from monai_diffens.data.cases import CaseFolder
-from monai_diffens.data.dicom_gate import check_series
-from monai_diffens.data.dicom_series import find_series, series_name
-from monai_diffens.transforms.messages import InputRejected
+from monai_diffens.data.dicom.gate import check_series
+from monai_diffens.data.dicom.series import find_series, series_name
+from monai_diffens.messages import InputRejected
 
 TILTED = np.eye(4)
 TILTED[:3, :3] = nib.eulerangles.euler2mat(z=0.3, x=-0.4) * [0.9, 1.1, 5]
@@ -244,6 +244,6 @@ def test_results_and_reports_are_left_out(slices, tmp_path, caplog):
 
 def test_without_pydicom_one_line_says_what_to_install(slices, tmp_path, monkeypatch):
     mr_series.write(slices, tmp_path)
-    monkeypatch.setattr("monai_diffens.data.dicom_series.has_pydicom", False)
+    monkeypatch.setattr("monai_diffens.data.dicom.series.has_pydicom", False)
     with pytest.raises(InputRejected, match=r"pip install 'monai-diffens\[dicom\]'"):
         find_series(tmp_path)

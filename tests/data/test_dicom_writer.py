@@ -16,7 +16,7 @@ from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
 
 import monai_diffens.data.output_folder as output_folder
 from monai_diffens.data.cases import CaseFolder
-from monai_diffens.data.dicom_writer import SaveDicomSeriesd, save_series, to_stored
+from monai_diffens.data.dicom.writer import SaveDicomSeriesd, save_series, to_stored
 from monai_diffens.transforms.load_scan import LoadScand
 
 TILTED = np.eye(4)

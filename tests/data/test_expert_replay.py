@@ -11,9 +11,9 @@ from monai.networks.schedulers import DDPMScheduler
 from monai_diffens.data.expert_replay import ExpertReplay
 from monai_diffens.data.seeding import derived_seed
 from monai_diffens.engines.fusion import FusionPrepareBatch, FusionStep, RelativeSquaredError
-from monai_diffens.inferers.residual import RESIDUAL_SCALE
 from monai_diffens.schedulers.prediction import to_clean
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.target import RESIDUAL_SCALE
 from monai_diffens.transforms.thick_slices import measurement_for, record_sampling
 
 SIZE = (20, 24, 28)

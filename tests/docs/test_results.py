@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from monai_diffens.apps.ablation_report import ABLATIONS, page
-from monai_diffens.apps.model_card import cost_lines, write_card
-from monai_diffens.apps.segmentation_report import write_segmentation_report
-from monai_diffens.apps.sweep_report import write_report
-from monai_diffens.engines.tables import MARK, read_table, weights_mark
-from monai_diffens.metrics.realism import shipped_encoder
+from research.ablation.ablation_report import ABLATIONS, page
+from research.realism.realism import shipped_encoder
+from research.studies.tables import MARK, read_table, weights_mark
+from research.tables.model_card import cost_lines, write_card
+from research.tables.segmentation_report import write_segmentation_report
+from research.tables.sweep_report import write_report
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"

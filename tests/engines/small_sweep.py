@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from monai.data import MetaTensor
 
-from monai_diffens.engines.sweep import KEYS, DialSweep
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from research.studies.sweep import KEYS, DialSweep
 
 SIZE = (18, 20, 22)
 SETTINGS = {

@@ -8,13 +8,13 @@ import pytest
 import torch
 from small_sweep import keys, small_sweep
 
-from monai_diffens.engines.baselines import Baseline
-from monai_diffens.engines.tables import read_table, weights_mark
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.inferers.regression_inferer import RegressionInferer
-from monai_diffens.networks.regression_unet import RegressionUNet
-from monai_diffens.networks.volume_denoiser import VolumeDenoiser
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from research.baselines.regression_inferer import RegressionInferer
+from research.baselines.regression_unet import RegressionUNet
+from research.baselines.volume_denoiser import VolumeDenoiser
+from research.studies.baselines import Baseline
+from research.studies.tables import read_table, weights_mark
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import pytest
 import torch
 from monai.data import DataLoader, MetaTensor
 
-from monai_diffens.data.study_replay import StudyReplay
-from monai_diffens.engines.feature_fusion import FeatureFusionStep, FeaturePrepareBatch
 from monai_diffens.engines.fusion import FusionStep
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from research.ablation.feature_fusion import FeatureFusionStep, FeaturePrepareBatch
+from research.ablation.study_replay import StudyReplay
 
 SIDE = 12
 CONDITIONS = ("T1w", "FLAIR")

@@ -16,9 +16,9 @@ from monai_diffens.engines.fusion import (
     RelativeSquaredError,
     average_error,
 )
-from monai_diffens.inferers.residual import to_residual
 from monai_diffens.schedulers.prediction import from_clean
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.target import to_residual
 
 SIZE = (20, 24, 28)
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from monai_diffens.engines.joined_table import join_tables, own_folder, own_share
 from monai_diffens.engines.processes import local_device, start_processes
-from monai_diffens.engines.sweep import KEYS
-from monai_diffens.engines.tables import append_row, read_table, weights_mark
+from research.studies.joined_table import join_tables, own_folder, own_share
+from research.studies.sweep import KEYS
+from research.studies.tables import append_row, read_table, weights_mark
 
 
 def row(case: str, method: str, seconds: float) -> dict:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from monai_diffens.engines.regression import RegressionPrepareBatch
+from research.baselines.regression import RegressionPrepareBatch
 
 STDS = (1.0, 1.0, 0.4)
 

@@ -6,12 +6,12 @@ from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
 from torch import nn
 
-from monai_diffens.apps.segmentation_report import segmented_rows, write_segmentation_report
-from monai_diffens.engines.segmentation_sweep import SegmentationSweep
-from monai_diffens.engines.subset_sweep import all_subsets
-from monai_diffens.engines.tables import read_table
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from research.studies.segmentation_sweep import SegmentationSweep
+from research.studies.subset_sweep import all_subsets
+from research.studies.tables import read_table
+from research.tables.segmentation_report import segmented_rows, write_segmentation_report
 
 CONTRASTS = ("T1w", "FLAIR")
 SIZE = (24, 24, 28)

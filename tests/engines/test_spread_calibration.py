@@ -8,13 +8,13 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_diffens.apps.trust_report import write_lesion_report, write_spread_report
 from monai_diffens.data.bids import label_path, labelled_volumes
-from monai_diffens.engines.lesion_check import LesionCheck, recovered
-from monai_diffens.engines.spread_calibration import SpreadCalibration, mean_floor
-from monai_diffens.engines.tables import read_table
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from research.studies.lesion_check import LesionCheck, recovered
+from research.studies.spread_calibration import SpreadCalibration, mean_floor
+from research.studies.tables import read_table
+from research.tables.trust_report import write_lesion_report, write_spread_report
 
 SIZE = (20, 20, 20)
 SETTINGS = {"4 mm axial": {"factors": [1, 1, 4]}}

@@ -3,17 +3,17 @@
 import pytest
 import torch
 
-from monai_diffens.apps.sweep_report import write_report
-from monai_diffens.apps.trust_report import write_spread_report
-from monai_diffens.engines.subset_calibration import SubsetSpreadCalibration
-from monai_diffens.engines.subset_sweep import SubsetSweep, all_subsets, translation_metrics
-from monai_diffens.engines.tables import read_table
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.inferers.regression_inferer import RegressionInferer
-from monai_diffens.metrics.realism import patch_realism
-from monai_diffens.networks.regression_unet import RegressionUNet
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 from monai_diffens.transforms.thick_slices import measurement_for
+from research.baselines.regression_inferer import RegressionInferer
+from research.baselines.regression_unet import RegressionUNet
+from research.realism.realism import patch_realism
+from research.studies.subset_calibration import SubsetSpreadCalibration
+from research.studies.subset_sweep import SubsetSweep, all_subsets, translation_metrics
+from research.studies.tables import read_table
+from research.tables.sweep_report import write_report
+from research.tables.trust_report import write_spread_report
 
 CONTRASTS = ("T1w", "FLAIR")
 SIZE = (18, 20, 22)

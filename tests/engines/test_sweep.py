@@ -10,13 +10,13 @@ import torch
 from monai.data import MetaTensor
 from small_sweep import DIAL, FUSIONS, INTERPOLATIONS, SETTINGS, SIZE, keys, load, small_sweep
 
-from monai_diffens.engines.sweep import KEYS
-from monai_diffens.engines.tables import append_row, read_table, weights_mark
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.metrics import volume_metrics
-from monai_diffens.metrics.realism import patch_realism
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
+from research.metrics.suite import volume_metrics
+from research.realism.realism import patch_realism
+from research.studies.sweep import KEYS
+from research.studies.tables import append_row, read_table, weights_mark
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from monai_diffens.inferers.consistency import PROFILES, AxisSampling, Measurement
+from monai_diffens.acquisition.measurement import PROFILES, AxisSampling, Measurement
 
 FACTORS = (2, 2.5, 5, 6.3)
 # slice thickness over slice spacing: gaps, contiguous, overlap

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from monai.data import MetaTensor
 from samplings import FACTORS, SHAPE, along, every_sampling, thick_everywhere
 
-from monai_diffens.inferers.consistency import FWHM_TO_SIGMA, PROFILES, AxisSampling, Measurement
+from monai_diffens.acquisition.measurement import FWHM_TO_SIGMA, PROFILES, AxisSampling, Measurement
 from monai_diffens.transforms.thick_slices import measurement_for
 
 # --- A --------------------------------------------------------------------------------------------------

@@ -5,9 +5,9 @@ import torch
 
 from monai_diffens.engines.prepare_batch import ResidualVelocityPrepareBatch
 from monai_diffens.inferers.group_inferer import GroupDiffusionInferer
-from monai_diffens.inferers.residual import from_residual, to_residual
 from monai_diffens.networks.plane_denoiser import PlaneDenoiser
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.target import from_residual, to_residual
 
 
 def batch() -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from samplings import BOX, SHAPE, along, every_sampling, thick_everywhere
 
-from monai_diffens.inferers.consistency import PROFILES, AxisSampling, Measurement
+from monai_diffens.acquisition.measurement import PROFILES, AxisSampling, Measurement
 
 
 @every_sampling

@@ -7,9 +7,9 @@ from monai.inferers import SlidingWindowInferer
 from torch import nn
 
 from monai_diffens.inferers.agreement import ScanAgreement, cut_off
-from monai_diffens.inferers.regression_inferer import RegressionInferer
 from monai_diffens.transforms.conditions import StackConditionsd
 from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
+from research.baselines.regression_inferer import RegressionInferer
 
 SHAPE = (24, 28, 32)
 FACTORS = (4, 4, 4)

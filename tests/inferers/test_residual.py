@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from monai_diffens.inferers.residual import RESIDUAL_SCALE, from_residual, to_residual
+from monai_diffens.target import RESIDUAL_SCALE, from_residual, to_residual
 
 
 @pytest.mark.parametrize("scale", [RESIDUAL_SCALE, 0.01, 1.0, 2.5])

@@ -10,16 +10,12 @@ import torch
 from monai.metrics import MultiScaleSSIMMetric
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from monai_diffens.metrics import (
-    HFENMetric,
-    InterSliceErrorMetric,
-    MaskedPSNRMetric,
-    MaskedSSIMMetric,
-    SharpnessRatioMetric,
-    volume_metrics,
-)
 from monai_diffens.metrics.gaussian import gaussian_smooth
-from monai_diffens.metrics.masked import MS_SSIM_WEIGHTS
+from monai_diffens.metrics.masked import MS_SSIM_WEIGHTS, MaskedPSNRMetric, MaskedSSIMMetric
+from research.metrics.hfen import HFENMetric
+from research.metrics.inter_slice import InterSliceErrorMetric
+from research.metrics.sharpness import SharpnessRatioMetric
+from research.metrics.suite import volume_metrics
 
 KEYS = ["psnr", "psnr_brain", "ssim", "ssim_brain", "hfen", "inter_slice", "sharpness"]
 BRAIN_KEYS = KEYS[1:2] + KEYS[3:]

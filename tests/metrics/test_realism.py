@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from monai_diffens.metrics.gaussian import gaussian_smooth
-from monai_diffens.metrics.patches import cut_patches, patch_corners, spread_evenly
-from monai_diffens.metrics.realism import ENCODER_FILE, GaussianKernelFeatures, PatchRealism, patch_realism
-from monai_diffens.networks.patch_encoder import PATCH_SIZE, PatchEncoder
+from research.realism.patch_encoder import PATCH_SIZE, PatchEncoder
+from research.realism.patches import cut_patches, patch_corners, spread_evenly
+from research.realism.realism import ENCODER_FILE, GaussianKernelFeatures, PatchRealism, patch_realism
 
 SIZE = (72, 64, 72)
 

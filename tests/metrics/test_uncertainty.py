@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from monai_diffens.metrics.uncertainty import FRACTIONS, fitted_floor, sparsification, spread_metrics
+from research.metrics.uncertainty import FRACTIONS, fitted_floor, sparsification, spread_metrics
 
 
 @pytest.fixture

@@ -10,13 +10,10 @@ from monai.handlers.ignite_metric import IgniteMetricHandler
 from monai.metrics import PSNRMetric, SSIMMetric
 from scipy import ndimage
 
-from monai_diffens.metrics import (
-    HFENMetric,
-    InterSliceErrorMetric,
-    MaskedPSNRMetric,
-    MaskedSSIMMetric,
-    SharpnessRatioMetric,
-)
+from monai_diffens.metrics.masked import MaskedPSNRMetric, MaskedSSIMMetric
+from research.metrics.hfen import HFENMetric
+from research.metrics.inter_slice import InterSliceErrorMetric
+from research.metrics.sharpness import SharpnessRatioMetric
 
 METRICS = {
     "hfen": (HFENMetric, {}),

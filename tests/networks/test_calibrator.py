@@ -6,8 +6,8 @@ import pytest
 import torch
 from monai.networks.utils import pixelshuffle, pixelunshuffle
 
+from monai_diffens.acquisition.slicing import from_patches, to_patches
 from monai_diffens.networks.calibrator import VolumeCalibrator, average_weights
-from monai_diffens.networks.slicing import from_patches, to_patches
 
 EXPERTS = 3
 SUBSETS = [s for n in range(1, EXPERTS + 1) for s in combinations(range(EXPERTS), n)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from monai_diffens.networks.calibrator import VolumeCalibrator
-from monai_diffens.networks.calibrator_variants import CalibratorVariant
+from research.ablation.calibrator_variants import CalibratorVariant
 
 EXPERTS = 3
 SUBSETS = [s for n in range(1, EXPERTS + 1) for s in combinations(range(EXPERTS), n)]

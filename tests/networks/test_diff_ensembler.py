@@ -5,10 +5,10 @@ import torch
 from monai.inferers import DiffusionInferer
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
 
+from monai_diffens.acquisition.slicing import PLANES
 from monai_diffens.inferers.sampling import sample
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.expert_selection import FUSIONS
-from monai_diffens.networks.slicing import PLANES
 
 SIZE = (9, 14, 11)
 MODES = (*FUSIONS, *PLANES)

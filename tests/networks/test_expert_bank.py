@@ -5,8 +5,8 @@ from collections import defaultdict
 import pytest
 import torch
 
+from monai_diffens.acquisition.slicing import PLANES, plane_axis
 from monai_diffens.networks.expert_bank import ExpertBank
-from monai_diffens.networks.slicing import PLANES, plane_axis
 
 SIZE = (9, 12, 7)
 TIMESTEPS = torch.tensor([30, 870])

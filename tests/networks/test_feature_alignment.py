@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from monai_diffens.acquisition.slicing import PLANES, plane_axis
 from monai_diffens.networks.feature_alignment import FeatureAlignment
-from monai_diffens.networks.slicing import PLANES, plane_axis
 
 SIZE = (10, 13, 7)
 # patch stem of the experts, their levels, levels of the calibrator

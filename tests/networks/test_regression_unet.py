@@ -8,9 +8,9 @@ import torch
 from monai.networks.nets import BasicUNet
 from torch import nn
 
-from monai_diffens.networks.regression_unet import RegressionUNet
-from monai_diffens.networks.slicing import from_patches, to_patches
+from monai_diffens.acquisition.slicing import from_patches, to_patches
 from monai_diffens.networks.weights import load_weights
+from research.baselines.regression_unet import RegressionUNet
 
 TRANSLATE = Path(__file__).parents[2] / "bundles" / "diffensembler_translate"
 

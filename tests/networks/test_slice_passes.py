@@ -5,15 +5,15 @@ import math
 import pytest
 import torch
 
+from monai_diffens.acquisition.slicing import PATCH_GRID, PLANES, in_plane_axes, plane_axis
 from monai_diffens.data.writer import case_of
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.inferers.region import foreground_box
-from monai_diffens.inferers.residual import RESIDUAL_SCALE
 from monai_diffens.networks.predictions import EmptySpace
 from monai_diffens.networks.slice_passes import BLOCK, MARGIN, crop_slices, slice_boxes, slice_passes
-from monai_diffens.networks.slicing import PATCH_GRID, PLANES, in_plane_axes, plane_axis
 from monai_diffens.schedulers.prediction import to_clean
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.target import RESIDUAL_SCALE
 
 SHAPE = (70, 90, 51)
 STEP = torch.tensor([600])

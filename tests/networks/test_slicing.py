@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from monai_diffens.networks.slicing import (
+from monai_diffens.acquisition.slicing import (
     PLANES,
     from_slice_patches,
     gather_slices,

@@ -5,8 +5,8 @@ from itertools import combinations
 import pytest
 import torch
 
+from monai_diffens.acquisition.slicing import PLANES
 from monai_diffens.networks.calibrator import average_weights
-from monai_diffens.networks.slicing import PLANES
 
 CONDITIONS = ("a", "b", "c")
 SIZE = (9, 12, 7)

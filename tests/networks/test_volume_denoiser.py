@@ -5,12 +5,12 @@ import torch
 from monai.data import MetaTensor
 from torch import nn
 
+from monai_diffens.acquisition.slicing import from_patches
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.networks.detail import detail_patches
-from monai_diffens.networks.slicing import from_patches
-from monai_diffens.networks.volume_denoiser import VolumeDenoiser
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
+from research.baselines.detail import detail_patches
+from research.baselines.volume_denoiser import VolumeDenoiser
 
 SMALL = {
     "channels": (8, 16),

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from monai_diffens.acquisition.slicing import PLANES
 from monai_diffens.networks.plane_denoiser import PlaneDenoiser
-from monai_diffens.networks.slicing import PLANES
 from monai_diffens.networks.weights import (
     fusion_of,
     load_experts,

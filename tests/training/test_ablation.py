@@ -8,12 +8,12 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from monai_diffens.apps.ablation_report import ABLATIONS, page, skeleton, write_report
-from monai_diffens.engines.ablation import AblationStudy
-from monai_diffens.engines.tables import read_table
-from monai_diffens.engines.variant_training import Variant, claim, variant_of
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.weights import save_weights
+from research.ablation.ablation import AblationStudy
+from research.ablation.ablation_report import ABLATIONS, page, skeleton, write_report
+from research.ablation.variant_training import Variant, claim, variant_of
+from research.studies.tables import read_table
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning"),

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from monai_diffens.engines.sweep import KEYS
-from monai_diffens.engines.tables import MARK, read_table
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.weights import save_weights
+from research.studies.sweep import KEYS
+from research.studies.tables import MARK, read_table
 
 ROOT = Path(__file__).parents[2]
 CONTRASTS = ["T1w", "ce-gadolinium_T1w", "T2w", "FLAIR"]

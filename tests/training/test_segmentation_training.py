@@ -13,8 +13,8 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
 
 from monai_diffens.data.training_volumes import cross_validation_fold, training_cases
-from monai_diffens.networks.segmentation_unet import SegmentationFolds, SegmentationUNet
 from monai_diffens.networks.weights import load_weights
+from research.segmentation.segmentation_unet import SegmentationFolds, SegmentationUNet
 
 SHAPE = (20, 24, 20)
 CHANNELS = [4, 4, 4, 4, 4, 4]

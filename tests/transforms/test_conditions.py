@@ -6,7 +6,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_diffens.inferers.residual import target_base
+from monai_diffens.target import target_base
 from monai_diffens.transforms.conditions import (
     LOWEST_IN_BRAIN,
     OUTPUT_MEDIAN,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from monai_diffens.transforms.lesions import lesion_changes, lesion_difference, mirror
+from research.metrics.lesions import lesion_changes, lesion_difference, mirror
 
 SHAPE = (40, 36, 32)
 

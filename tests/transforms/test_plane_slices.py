@@ -7,7 +7,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
-from monai_diffens.networks.slicing import PLANES, plane_axis
+from monai_diffens.acquisition.slicing import PLANES, plane_axis
 from monai_diffens.transforms.plane_slices import PLANE_KEY, SHARP_PLANE_KEY, RandPlaneSlabd, RandSlicesd
 
 SHAPE = (22, 18, 26)

@@ -10,9 +10,8 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged, Orientationd
 
-from monai_diffens.apps.template_brain import load_truth
-from monai_diffens.apps.training_range import examine, measure, with_common_margin
 from monai_diffens.data.bids import CONTRASTS, contrast_path
+from monai_diffens.demo.template_brain import load_truth
 from monai_diffens.transforms.scan_traits import PERCENTILES, ScanTraits
 from monai_diffens.transforms.target_grid import RestoreToSpacingd
 from monai_diffens.transforms.thick_slices import thick_slice
@@ -24,6 +23,7 @@ from monai_diffens.transforms.training_range import (
     save_ranges,
 )
 from monai_diffens.transforms.unlike_training import FlagUnlikeTrainingd
+from research.training_range import examine, measure, with_common_margin
 
 LOAD = Compose(
     [

@@ -1,0 +1,1 @@
+"""A page for each case, an index for each run."""

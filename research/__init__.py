@@ -1,0 +1,1 @@
+"""Evaluation and studies; not installed with the package."""

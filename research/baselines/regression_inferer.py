@@ -1,0 +1,92 @@
+"""Volumes from a network that regresses the residual: in windows, then made to agree with the scan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.inferers import Inferer, SlidingWindowInferer
+from torch import Tensor, nn
+
+from monai_diffens.inferers.agreement import ScanAgreement, cut_off
+from monai_diffens.inferers.region import foreground_box, on_patch_grid
+from monai_diffens.target import check_gain, from_residual, target_base
+from monai_diffens.transforms.thick_slices import measurement_from_meta
+
+
+class RegressionInferer(Inferer):
+    """MONAI's sliding windows, then the agreement with the scan and the cut of :class:`DiffEnsemblerInferer`.
+
+    With base "condition" windows and box are those of that inferer too: they begin on the patch grid.
+
+    Args:
+        window: side of a window in voxels, that of the training's crops: statistics of instance norm
+            depend on it.
+        overlap: of neighbouring windows.
+        residual_scale: of the training.
+        measured_channel: the condition whose thick-slice sampling ``inputs.meta`` records.
+        consistency: make the result, thick-sliced again, equal that scan.
+        base: of the training, see :func:`target_base`; with "brain" the result is 0 outside of the brain.
+        residual_gain: factor on the residual, with base "condition" alone.
+        margin: voxels kept around the foreground with base "condition".
+    """
+
+    def __init__(
+        self,
+        window: int = 64,
+        overlap: float = 0.5,
+        residual_scale: float = 0.3,
+        measured_channel: int = 3,
+        consistency: bool = True,
+        base: str = "brain",
+        residual_gain: float = 1.0,
+        margin: int = 4,
+    ) -> None:
+        super().__init__()
+        check_gain(residual_gain, base)
+        self.windows = SlidingWindowInferer(window, overlap=overlap, mode="gaussian")
+        self.window = window
+        self.overlap = overlap
+        self.residual_scale = residual_scale
+        self.measured_channel = measured_channel
+        self.consistency = consistency
+        self.base = base
+        self.residual_gain = residual_gain
+        self.margin = margin
+        self.drawn: dict[int, Tensor] | None = None  # the residual, for who needs several gains of it
+
+    @torch.no_grad()
+    def __call__(  # type: ignore[override]
+        self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Predict (B, M, X, Y, Z) scaled conditions -> (B, 1, X, Y, Z)."""
+        meta = inputs.meta if isinstance(inputs, MetaTensor) else {}
+        conditions = (inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs).float()
+        base = target_base(conditions, self.base)
+        on_grid = self.base == "condition"
+        region = foreground_box(conditions.amax(0, True), self.margin) if on_grid else (slice(None),) * 3
+        here: tuple[Any, ...] = (..., *region)
+        measurement = measurement_from_meta(conditions.shape[2:], meta) if self.consistency else None
+        drawn = {} if self.drawn is None else self.drawn
+        if not drawn:
+            drawn[0] = self.predict(conditions[here], network)
+        residual = drawn[0]
+        if measurement is not None:
+            scan = conditions[:, self.measured_channel : self.measured_channel + 1]
+            agree = ScanAgreement(measurement, scan[here], base[here], self.residual_scale, region)
+            residual = agree(residual)
+        whole = torch.zeros_like(base)
+        whole[here] = residual
+        restored = from_residual(whole, base, self.residual_scale * self.residual_gain)
+        support = torch.ones_like(base, dtype=torch.bool) if on_grid else base > 0
+        result = cut_off(restored, support, measurement, region)
+        if isinstance(inputs, MetaTensor):
+            return MetaTensor(result, meta=dict(inputs.meta), applied_operations=inputs.applied_operations)
+        return result
+
+    def predict(self, conditions: Tensor, network: nn.Module) -> Tensor:
+        """Scaled residual (B, 1, X, Y, Z) of conditions (B, M, X, Y, Z), before it agrees with the scan."""
+        if self.base == "condition":
+            return on_patch_grid(conditions, network, self.window, self.overlap)
+        return torch.as_tensor(self.windows(conditions, network))

@@ -1,0 +1,1 @@
+"""How real patches of a volume look."""

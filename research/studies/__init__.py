@@ -1,0 +1,1 @@
+"""Methods, cases and settings compared in tables."""

@@ -1,0 +1,161 @@
+"""Hallucination check: lesions planted into or removed from inputs must appear or disappear in the output.
+
+Real lesions are used. The difference of a lesion to the tissue around it is taken away from the truth, or
+added at the mirrored place of the other hemisphere; both truths are thick-sliced and restored with the same
+noise, and the outputs' difference is compared with the truths'.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from numpy.typing import NDArray
+from torch import Tensor
+
+from monai_diffens.inferers.inferer import DiffEnsemblerInferer
+from monai_diffens.networks.diff_ensembler import DiffEnsembler
+from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
+from research.metrics.lesions import Change, lesion_box, lesion_changes
+from research.studies.sweep import load_truth
+from research.studies.tables import append_row, read_table, start_table
+
+logger = logging.getLogger(__name__)
+
+KEYS = ("weights", "setting", "case", "lesion", "change", "method", "num_steps", "restart")
+
+
+class LesionCheck:
+    """Measure how much of a lesion's contrast every method gives back.
+
+    Args:
+        items: volumes with ``label`` (path), ``lesion`` (path of a label map on the same grid) and ``case``.
+        preprocessing: loads an item and scales its ``label`` to [0, about 1], RAS.
+        network: the model, on ``device``.
+        inferer: its scheduler and seed are used.
+        settings: name -> {"factors": ..., "profile": ...}, as for the sweep.
+        fusions: fusion modes.
+        dial: (num_steps, restart or None) pairs.
+        sizes: lesion volumes in voxels, (least, most) a size class; of each class the largest
+            ``per_class`` lesions of enough contrast are removed, and as many planted.
+        weights_file: its recorded hash marks the rows.
+        output_dir: receives ``lesions.csv``; rows of these weights are not computed again.
+        per_class: lesions a volume and size class.
+        region: side lengths of the box around a lesion that is restored, in voxels.
+        device: where to run.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Mapping[str, Any]],
+        preprocessing: Callable[[Mapping[str, Any]], dict[str, Any]],
+        network: DiffEnsembler,
+        inferer: DiffEnsemblerInferer,
+        settings: Mapping[str, Mapping[str, Any]],
+        fusions: Sequence[str],
+        dial: Sequence[tuple[int, float | None]],
+        sizes: Sequence[tuple[int, int]],
+        weights_file: str | Path,
+        output_dir: str | Path,
+        per_class: int = 2,
+        region: Sequence[int] = (64, 64, 64),
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.items, self.preprocessing = items, preprocessing
+        self.network, self.inferer = network.eval(), inferer
+        self.settings, self.fusions = settings, tuple(fusions)
+        self.dial = [(int(steps), restart) for steps, restart in dial]
+        self.sizes, self.per_class = sizes, per_class
+        self.weights_file, self.table = weights_file, Path(output_dir) / "lesions.csv"
+        self.region, self.device = tuple(region), device
+        for fusion in self.fusions:
+            network.check_fusion(fusion)
+
+    def run(self) -> Path:
+        """Compute what is missing in the table, and return its path.
+
+        Raises:
+            ValueError: no volume has a lesion of the wanted sizes and of enough contrast.
+        """
+        weights = start_table(self.table, self.weights_file)
+        done = {tuple(row[key] for key in KEYS) for row in read_table(self.table)}
+        for item in self.items:
+            truth = load_truth(self.preprocessing, item)[0].numpy()
+            label = load_truth(self.preprocessing, {**item, "label": item["lesion"]})[0].numpy() > 0
+            for change in lesion_changes(truth, label, self.sizes, self.per_class):
+                box = lesion_box(change.mask, self.region)
+                part = change.inside(box)
+                for name, setting in self.settings.items():
+                    self.check(
+                        part,
+                        (weights, name, str(item["case"]), str(change.number), change.kind),
+                        setting,
+                        done,
+                    )
+        if not self.table.is_file():
+            raise ValueError("no lesion of the wanted sizes and of enough contrast: nothing was checked")
+        return self.table
+
+    def check(
+        self, change: Change, place: tuple[str, ...], setting: Mapping[str, Any], done: set[tuple[str, ...]]
+    ) -> None:
+        """All methods on one lesion."""
+        pair = [
+            torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32))[None]
+            for part in (change.without + change.difference, change.without)
+        ]
+        factors, profile = setting["factors"], setting.get("profile", "box")
+        measurement = measurement_for(pair[0].shape[1:], factors, profile)
+
+        def measure(
+            method: str, steps: int, restart: float | None, restore: Callable[[Tensor], Tensor]
+        ) -> None:
+            key = (*place, method, str(steps), "" if restart is None else str(restart))
+            if key in done:
+                return
+            found, without = (restore(truth).clamp(min=0)[0].numpy() for truth in pair)
+            row: dict[str, Any] = dict(zip(KEYS, key, strict=True)) | {"volume": change.volume}
+            row |= recovered(found - without, change.difference, change.mask)
+            append_row(self.table, row)
+            logger.info("%s: %.3f", " ".join(key[1:]), row["recovered"])
+
+        measure("cubic", 0, None, lambda truth: measurement.interpolate(measurement(truth)))
+        measure("restored spline", 0, None, lambda truth: measurement.restore(measurement(truth)))
+        for steps, restart in self.dial:
+            for fusion in self.fusions:
+                inferer = copy.copy(self.inferer)
+                inferer.fusion, inferer.num_steps, inferer.restart = fusion, steps, restart
+
+                def restore(truth: Tensor, inferer: DiffEnsemblerInferer = inferer) -> Tensor:
+                    scan = thick_slice(MetaTensor(truth, meta={"case": place[2]}), factors, profile)
+                    return torch.as_tensor(inferer(scan[None].to(self.device), self.network)[0]).cpu()
+
+                measure(fusion, steps, restart, restore)
+
+
+def recovered(
+    found: NDArray[np.floating], difference: NDArray[np.floating], mask: NDArray[np.bool_]
+) -> dict[str, float]:
+    """How much of a lesion's difference an output shows; 1 is all of it.
+
+    Args:
+        found: (X, Y, Z), output with the lesion minus output without.
+        difference: (X, Y, Z), the same of the truth.
+        mask: (X, Y, Z) bool, the lesion.
+
+    Returns:
+        ``contrast``: mean difference of the truth inside the mask; ``recovered``: mean found inside the mask
+        over it; ``pattern``: slope of found on difference over the whole box, which notes blur too.
+    """
+    contrast = float(difference[mask].mean())
+    return {
+        "contrast": contrast,
+        "recovered": float(found[mask].mean()) / contrast,
+        "pattern": float((found * difference).sum() / np.square(difference).sum()),
+    }

@@ -1,0 +1,138 @@
+"""Does the spread cover the error? Measured on volumes whose truth is known, its floor fitted on others."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from torch import Tensor
+
+from monai_diffens.inferers.inferer import DiffEnsemblerInferer
+from monai_diffens.networks.diff_ensembler import DiffEnsembler
+from monai_diffens.transforms.spread_floor import unseen_detail
+from monai_diffens.transforms.thick_slices import thick_slice
+from research.metrics.uncertainty import fitted_floor, spread_metrics
+from research.studies.sweep import load_truth
+from research.studies.tables import append_row, read_table, start_table
+
+logger = logging.getLogger(__name__)
+
+KEYS = ("weights", "split", "setting", "case", "num_steps", "restart", "num_samples")
+
+
+class SpreadCalibration:
+    """Sample degraded volumes several times, and compare spread and error inside the brain.
+
+    The volumes of ``fit_items`` come first: the floor that brings the share of their errors within one
+    spread to 68.3 % (:func:`fitted_floor`) is what raises the spread of ``items``. Rows of other weights are
+    dropped from the table; rows of these weights are not computed again.
+
+    Args:
+        items: volumes that are reported on, with ``label`` (path) and ``case`` (split "test").
+        fit_items: volumes that the floor is fitted on (split "val").
+        preprocessing: loads an item and scales its ``label`` to [0, about 1].
+        network: the model, on ``device``.
+        inferer: its scheduler, seed and fusion are used.
+        settings: name -> {"factors": ..., "profile": ...}, as for the sweep.
+        dial: (num_steps, restart or None) pairs.
+        num_samples: samples a volume.
+        weights_file: its recorded hash marks the rows.
+        output_dir: receives ``spread.csv``.
+        region: side lengths of the central box, in voxels; the whole volume when None.
+        device: where to run.
+
+    Raises:
+        ValueError: no volumes to fit on, or fewer than two samples.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Mapping[str, Any]],
+        fit_items: Sequence[Mapping[str, Any]],
+        preprocessing: Callable[[Mapping[str, Any]], dict[str, Any]],
+        network: DiffEnsembler,
+        inferer: DiffEnsemblerInferer,
+        settings: Mapping[str, Mapping[str, Any]],
+        dial: Sequence[tuple[int, float | None]],
+        num_samples: int,
+        weights_file: str | Path,
+        output_dir: str | Path,
+        region: Sequence[int] | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if not fit_items or num_samples < 2:
+            raise ValueError("volumes to fit the floor on and two samples or more are needed")
+        self.splits = {"val": fit_items, "test": items}
+        self.preprocessing = preprocessing
+        self.network = network.eval()
+        self.inferer = copy.copy(inferer)
+        self.inferer.spread, self.inferer.num_samples = True, int(num_samples)
+        self.settings = settings
+        self.dial = [(int(steps), restart) for steps, restart in dial]
+        self.weights_file = weights_file
+        self.table = Path(output_dir) / "spread.csv"
+        self.region = region
+        self.device = device
+
+    def run(self) -> Path:
+        """Compute what is missing in the table, and return its path."""
+        weights = start_table(self.table, self.weights_file, "floor")
+        for split, items in self.splits.items():
+            for item in items:
+                loaded = self.load(item)
+                for name, setting in self.settings.items():
+                    for steps, restart in self.dial:
+                        case, restarted = str(item["case"]), "" if restart is None else str(restart)
+                        samples = str(self.inferer.num_samples)
+                        values = (weights, split, name, case, str(steps), restarted, samples)
+                        key = dict(zip(KEYS, values, strict=True))
+                        rows = read_table(self.table)
+                        if any(all(row[k] == key[k] for k in KEYS) for row in rows):
+                            continue
+                        error, spread, detail = self.sample(case, loaded, setting, steps, restart)
+                        own = fitted_floor(error, spread, detail)
+                        floor = own if split == "val" else mean_floor(rows, key)
+                        figures = {f"raw_{k}": v for k, v in spread_metrics(error, spread).items()}
+                        figures |= spread_metrics(error, np.hypot(spread, floor * detail))
+                        append_row(self.table, key | {"floor": floor, "own_floor": own} | figures)
+                        logger.info("%s: %s", " ".join(values[1:]), figures)
+        return self.table
+
+    def load(self, item: Mapping[str, Any]) -> Any:
+        """What :meth:`sample` needs of an item, cut to the region."""
+        return load_truth(self.preprocessing, item, self.region)
+
+    def sample(
+        self, case: str, loaded: Any, setting: Mapping[str, Any], steps: int, restart: float | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Error, spread and unseen detail (N,) of the voxels of a truth (1, X, Y, Z) that are above zero."""
+        truth: Tensor = loaded
+        self.inferer.num_steps, self.inferer.restart = steps, restart
+        named = MetaTensor(truth, meta={"case": case})
+        scan = thick_slice(named, setting["factors"], setting.get("profile", "box"))
+        mean, spread = torch.as_tensor(self.inferer(scan[None].to(self.device), self.network)[0]).cpu()
+        inside = truth[0] > 0
+        error = truth[0][inside] - mean.clamp(min=0)[inside]
+        detail = unseen_detail(mean[None], cast(MetaTensor, scan).meta)[0]
+        return error.numpy(), spread[inside].numpy(), detail[inside].numpy()
+
+
+def mean_floor(rows: Sequence[Mapping[str, str]], key: Mapping[str, str]) -> float:
+    """Mean floor of the ``val`` rows of a setting and dial.
+
+    Raises:
+        ValueError: there is none.
+    """
+    same = [k for k in KEYS if k not in ("split", "case")]
+    floors = [
+        float(row["floor"]) for row in rows if row["split"] == "val" and all(row[k] == key[k] for k in same)
+    ]
+    if not floors:
+        raise ValueError(f"no val row of {', '.join(key[k] for k in same)}: the floor cannot be fitted")
+    return float(np.mean(floors))

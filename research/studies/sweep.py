@@ -1,0 +1,220 @@
+"""Evaluation over the dial: every fusion at several numbers of steps, beside interpolation, in one run.
+
+More denoising steps give sharper volumes of lower PSNR (arXiv 1711.06077), so samplers are compared by
+their curves of distortion against sharpness, never by PSNR alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import CenterSpatialCrop
+from torch import Tensor
+
+from monai_diffens.inferers.inferer import DiffEnsemblerInferer
+from monai_diffens.networks.diff_ensembler import DiffEnsembler
+from monai_diffens.target import check_gain
+from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
+from research.metrics.suite import volume_metrics
+from research.realism.realism import PatchRealism
+from research.studies.baselines import Baseline, DialPoint, Drawn, restore_at, those_given
+from research.studies.tables import MARK, MethodMarks, append_row, read_table, start_table
+
+logger = logging.getLogger(__name__)
+
+KEYS = ("setting", "case", "method", "num_steps", "restart", "gain")
+
+
+@dataclass
+class Trial:
+    """One case in one setting.
+
+    Attributes:
+        inputs: (1, M, X, Y, Z) scaled conditions, a MetaTensor whose ``meta`` names the case.
+        measure: figures of a result (1, X, Y, Z).
+        baselines: results of what has no dial, by name.
+        scale: factor from the network's result to what ``measure`` takes.
+    """
+
+    inputs: Tensor
+    measure: Callable[[Tensor], dict[str, Any]]
+    baselines: dict[str, Callable[[], Tensor]] = field(default_factory=dict)
+    scale: float = 1.0
+
+
+class DialSweep:
+    """Degrade test volumes, restore them in every way, and measure against the truth.
+
+    Args:
+        items: volumes with ``label`` (path) and ``case``.
+        preprocessing: loads an item and scales its ``label`` (1, X, Y, Z) to [0, about 1].
+        network: the model, on ``device``.
+        inferer: its scheduler, seed and residual scale are used; fusion and steps are swept.
+        settings: name -> {"factors": 3 slice spacings in voxels, "profile": "box" or "gaussian"}.
+        fusions: fusion modes to sweep.
+        dial: (num_steps, restart or None) pairs, or with the residual's gain behind them, 1 without.
+        output_dir: receives ``sweep.csv``; rows already in it are not computed again, those of other weights
+            are.
+        region: side lengths of the central box that is restored, in voxels; the whole volume when None.
+        device: where to run.
+        realism: measures "fid" and "mmd"; neither when None.
+        weights_files: files of all weights that the figures depend on; their hashes mark the rows (column
+            "weights"). None among them is left out.
+        baselines: further methods by name; one that is None is left out.
+        method_weights: the files of those methods whose figures depend on other weights.
+        sharpness_axes: axes along which the volumes are sharp, see :func:`volume_metrics`.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Mapping[str, Any]],
+        preprocessing: Callable[[Mapping[str, Any]], dict[str, Any]],
+        network: DiffEnsembler,
+        inferer: DiffEnsemblerInferer,
+        settings: Mapping[str, Mapping[str, Any]],
+        fusions: Sequence[str],
+        dial: Sequence[Sequence[Any]],
+        output_dir: str | Path,
+        region: Sequence[int] | None = None,
+        device: str | torch.device = "cpu",
+        realism: PatchRealism | None = None,
+        weights_files: Sequence[str | Path | None] = (),
+        baselines: Mapping[str, Baseline | None] | None = None,
+        method_weights: Mapping[str, Sequence[str | Path | None]] | None = None,
+        sharpness_axes: Sequence[int] = (0, 1, 2),
+    ) -> None:
+        self.items = items
+        self.preprocessing = preprocessing
+        self.network = network.eval()
+        self.inferer = inferer
+        self.settings = settings
+        self.fusions = tuple(fusions)
+        self.dial = [dial_point(point) for point in dial]
+        self.table = Path(output_dir) / "sweep.csv"
+        self.region = region
+        self.device = device
+        self.realism = realism
+        self.baselines = those_given(baselines)
+        self.marks = MethodMarks(weights_files, method_weights)
+        self.sharpness_axes = tuple(sharpness_axes)
+        for fusion in self.fusions:
+            network.check_fusion(fusion)
+        for _, _, gain in self.dial:
+            check_gain(gain, inferer.base)
+
+    def run(self) -> Path:
+        """Compute what is missing in the table, and return its path."""
+        start_table(self.table, self.marks)
+        done = {row_key(row) for row in read_table(self.table)}
+        for item in self.items:
+            loaded = self.load(item)
+            for name, setting in self.settings.items():
+                self.sweep_case(str(item["case"]), loaded, name, setting, done)
+        return self.table
+
+    def load(self, item: Mapping[str, Any]) -> Any:
+        """What :meth:`trial` needs of an item, cut to the region."""
+        return load_truth(self.preprocessing, item, self.region)
+
+    def crop(self, volume: Tensor) -> Tensor:
+        """The central box of a volume (1, X, Y, Z)."""
+        return volume if self.region is None else CenterSpatialCrop(self.region)(volume)
+
+    def trial(self, case: str, loaded: Any, setting: Mapping[str, Any]) -> Trial:
+        """Degrade what was loaded, a volume (1, X, Y, Z)."""
+        truth: Tensor = loaded
+        factors, profile = setting["factors"], setting.get("profile", "box")
+        measurement = measurement_for(truth.shape[1:], factors, profile)
+        low, mask = measurement(truth), truth[0] > 0
+
+        def measure(result: Tensor) -> dict[str, Any]:
+            figures = volume_metrics(result[0], truth[0], mask, 1.0, self.sharpness_axes)
+            figures |= self.realism(result[0], truth[0], mask) if self.realism else {}
+            return figures | {"consistency": float((measurement(result) - low).abs().mean())}
+
+        baselines = {
+            "cubic": lambda: measurement.interpolate(low).clamp(min=0),
+            "restored spline": lambda: measurement.restore(low).clamp(min=0),
+        }
+        condition = thick_slice(MetaTensor(truth, meta={"case": case}), factors, profile)
+        return Trial(condition[None], measure, baselines)
+
+    def sweep_case(
+        self, case: str, loaded: Any, name: str, setting: Mapping[str, Any], done: set[tuple[str, ...]]
+    ) -> None:
+        """All methods on one case in one setting."""
+        trial = self.trial(case, loaded, setting)
+
+        def measure(method: str, point: DialPoint, restore: Callable[[], Tensor]) -> None:
+            steps, restart, gain = point
+            key = (name, case, method, str(steps), "" if restart is None else str(restart), f"{gain:g}")
+            if key in done:
+                return
+            started = time.perf_counter()
+            result = restore()
+            seconds = time.perf_counter() - started
+            row: dict[str, Any] = dict(zip(KEYS, key, strict=True)) | trial.measure(result)
+            row["seconds"] = seconds
+            mark = self.marks.of(method)
+            row |= {MARK: mark} if mark else {}
+            append_row(self.table, row)
+            figures = {k: round(v, 3) for k, v in row.items() if isinstance(v, float)}
+            logger.info("%s: %s", " ".join(key), figures)
+
+        for method, baseline in trial.baselines.items():
+            measure(method, (0, None, 1.0), baseline)
+        inputs = trial.inputs.to(self.device)
+        drawn: dict[str, Drawn] = {name: {} for name in (*self.fusions, *self.baselines)}
+        for point in self.dial:
+            for fusion in self.fusions:
+                run = partial(self.restore, inputs, fusion, point, drawn[fusion], trial.scale)
+                measure(fusion, point, run)
+        for point in self.dial:
+            for method, other in self.baselines.items():
+                if other.has(point):
+                    measure(method, point, partial(other.restore, inputs, point, drawn[method]))
+
+    def restore(
+        self,
+        inputs: Tensor,
+        fusion: str,
+        point: DialPoint,
+        drawn: Drawn | None = None,
+        scale: float = 1.0,
+    ) -> Tensor:
+        """One volume (1, X, Y, Z) of scaled conditions (1, M, X, Y, Z), see :func:`restore_at`."""
+        inferer = copy.copy(self.inferer)
+        inferer.fusion = fusion
+        return restore_at(inferer, self.network, inputs, point, drawn) * scale
+
+
+def dial_point(values: Sequence[Any]) -> DialPoint:
+    """Passes, restart and gain of a dial's entry; the gain may be left out."""
+    steps, restart, gain = (*values, 1.0)[:3]
+    return int(steps), restart, float(gain)
+
+
+def row_key(row: Mapping[str, str]) -> tuple[str, ...]:
+    """What identifies a row; tables from before there were gains have none, which is 1."""
+    return tuple(row.get(key) or ("1" if key == "gain" else "") for key in KEYS)
+
+
+def load_truth(
+    preprocessing: Callable[[Mapping[str, Any]], dict[str, Any]],
+    item: Mapping[str, Any],
+    region: Sequence[int] | None = None,
+) -> Tensor:
+    """The scaled ``label`` of an item, (1, X, Y, Z), or its central box of ``region`` voxels."""
+    truth = preprocessing(item)["label"]
+    if region is not None:
+        truth = CenterSpatialCrop(region)(truth)
+    return torch.as_tensor(truth).float()

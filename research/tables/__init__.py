@@ -1,0 +1,1 @@
+"""Tables, pages and model cards of the studies."""

@@ -1,0 +1,133 @@
+"""Measure the training volumes for the warnings on scans that are unlike them.
+
+    python -m research.training_range --dataset_dir BIDS_FOLDER
+
+reads every contrast of every ``train`` subject and writes ranges and averages of a few numbers a volume
+beside ``monai_diffens/transforms/training_range.py``: of all contrasts together, scaled as for
+super-resolution, and of each by itself, scaled by its median as for translation, the FLAIR also as its
+low-resolution scan shows it. Each range comes with the margin of its intensities: how far those of a training
+site (column ``site``) lie outside of the range of the other sites, at most; the contrasts share the largest.
+It prints that for every site, and for the ``val`` subjects, which have no part in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from monai.data import MetaTensor
+from monai.transforms import Compose, LoadImaged, Orientationd
+
+from monai_diffens.data.bids import CONTRASTS, contrast_path, participants
+from monai_diffens.transforms.scan_traits import BRIGHT_PERCENTILE, ScanTraits
+from monai_diffens.transforms.thick_slices import thick_slice
+from monai_diffens.transforms.training_range import (
+    CONTRAST_REFERENCE,
+    MEDIAN,
+    REFERENCE,
+    TrainingRange,
+    save_ranges,
+)
+
+__all__ = ["measure"]
+
+LOW_RESOLUTION = {
+    "FLAIR": ((4, 4, 4), (1, 1, 5))
+}  # contrast -> slice spacings in mm that it is also given in
+
+Traits = dict[str, list[ScanTraits]]  # of the volumes of each subject
+
+
+def measure(
+    dataset_dir: Path, split: str, contrasts: Sequence[str] = CONTRASTS, scaled_by: float = BRIGHT_PERCENTILE
+) -> Traits:
+    """Traits of every volume of a split, by subject.
+
+    Args:
+        dataset_dir: BIDS folder with a participants.tsv.
+        split: value of column ``split``.
+        contrasts: contrasts to read.
+        scaled_by: percentile that the model's scaling makes 1; with the median, as for translation, volumes
+            are also measured in the low resolutions that it is given.
+    """
+    load = Compose(
+        [
+            LoadImaged("image", reader="NibabelReader", ensure_channel_first=True),
+            Orientationd("image", axcodes="RAS", labels=None),
+        ]
+    )
+    found: Traits = {}
+    for row in participants(dataset_dir):
+        paths = {each: contrast_path(dataset_dir, row["participant_id"], each) for each in contrasts}
+        if row["split"] != split:
+            continue
+        found[row["participant_id"]] = []
+        for contrast, path in paths.items():
+            if not path.is_file():
+                continue
+            volume: MetaTensor = load({"image": path})["image"]
+            low = LOW_RESOLUTION.get(contrast, ()) if scaled_by == MEDIAN else ()
+            shown = [volume, *(cast(MetaTensor, thick_slice(volume, factors)) for factors in low)]
+            found[row["participant_id"]] += [ScanTraits.of(each, scaled_by) for each in shown]
+    return found
+
+
+def by_site(dataset_dir: Path, traits: Traits) -> Traits:
+    """Traits by the ``site`` of their subjects; each subject is one where the table has no such column."""
+    sites = {
+        row["participant_id"]: row.get("site") or row["participant_id"] for row in participants(dataset_dir)
+    }
+    found: Traits = {}
+    for subject, scans in traits.items():
+        found.setdefault(sites[subject], []).extend(scans)
+    return found
+
+
+def main() -> None:
+    """Write the references and print what the margins come from."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--dataset_dir", type=Path, required=True)
+    asked = parser.parse_args()
+    together = {"any": examine(asked.dataset_dir, "all contrasts", CONTRASTS, BRIGHT_PERCENTILE)}
+    save_ranges(together, REFERENCE)
+    each = {one: examine(asked.dataset_dir, one, [one], MEDIAN) for one in CONTRASTS}
+    save_ranges(with_common_margin(each), CONTRAST_REFERENCE)
+
+
+def with_common_margin(ranges: Mapping[str, TrainingRange]) -> dict[str, TrainingRange]:
+    """Give every range the largest margin of all.
+
+    A case may bring all contrasts and is warned of if any of them is outside: with margins of their own, each
+    from a handful of sites, the chance of a false warning would add up over the contrasts.
+    """
+    widest = max(one.intensity_margin for one in ranges.values())
+    return {name: replace(one, intensity_margin=widest) for name, one in ranges.items()}
+
+
+def examine(dataset_dir: Path, title: str, contrasts: Sequence[str], scaled_by: float) -> TrainingRange:
+    """Range and margin of the training volumes; prints how far left out sites and ``val`` lie outside."""
+    train, val = (measure(dataset_dir, split, contrasts, scaled_by) for split in ("train", "val"))
+    sites = by_site(dataset_dir, train)
+    reference = TrainingRange.of_sites(sites, scaled_by)
+    for site, scans in sites.items():
+        others = [scan for name, theirs in sites.items() if name != site for scan in theirs]
+        report(f"{title}, {site} (left out)", TrainingRange.over(others, scaled_by), scans)
+    for subject, scans in val.items():
+        report(f"{title}, {subject} (val)", reference, scans)
+    print(f"{title}: margin {reference.intensity_margin:.3f}")
+    return reference
+
+
+def report(name: str, reference: TrainingRange, scans: list[ScanTraits]) -> None:
+    """Print how far scans lie outside of a range, and the way the range's average shape says they lie."""
+    excess = max(reference.intensity_excess(scan)[0] for scan in scans)
+    size = max(reference.extent_excess(scan.extent) for scan in scans)
+    turned = {reference.turned(scan) for scan in scans}
+    print(f"{name}: intensities {excess:+.3f}, extent {size:+.1%}, turned {turned - {None} or 'none'}")
+
+
+if __name__ == "__main__":
+    main()
