@@ -98,6 +98,9 @@ CASES = {
     "bad_case": "case name {name}: not a plain file name (no folders, no leading dot); rename the case",
     "little_room": "the results may need up to {need:.1f} GB and the output folder has {free:.1f} GB left: "
     "free space, or the last cases may fail",
+    "foreign_record": "{name}: damaged, or not written by this program: left out of the index; remove it, or "
+    "run its case again with --overwrite True",
+    "no_index": "the index of the results cannot be written ({why}); the results themselves are complete",
     "no_result": "{name}: no result was written; run again to see why",
     "not_written": "{name}: reading the scan or writing its result failed ({why}); mend that and run again: "
     "finished cases are kept",
