@@ -12,7 +12,7 @@ BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test train-smoke lint bench bundles download-test label-test deploy-test torture pacs-test dicom-tools \
-	docs evidence evidence-super-resolution evidence-translation ablations
+	docs evidence evidence-super-resolution evidence-translation
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-26s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,10 +49,13 @@ bench: $(VENV)/.installed  ## run every benchmarks/bench_*.py
 
 # The tables are begun anew: rows of the same weights that are there would be used again, whatever code made them.
 RUN = $(BIN)/python -m monai.bundle run
-SR = --bundle_root bundles/diffensembler_sr --dataset_dir $(DATA)
-SR_CONFIGS = bundles/diffensembler_sr/configs
-TRANSLATE = --bundle_root bundles/diffensembler_translate --dataset_dir $(DATA)
-T_CONFIGS = bundles/diffensembler_translate/configs
+# The configs lie in research/; metadata and logging are those of the bundle that is measured.
+OF_BUNDLE = --dataset_dir $(DATA) --bundle_root $(1) --meta_file $(1)/configs/metadata.json \
+	--logging_file $(1)/configs/logging.conf
+SR = $(call OF_BUNDLE,bundles/diffensembler_sr)
+SR_CONFIGS = research/configs/sr
+TRANSLATE = $(call OF_BUNDLE,bundles/diffensembler_translate)
+T_CONFIGS = research/configs/translate
 TABLES = docs/results
 # Two halves that do not wait for each other: OMP_NUM_THREADS=1 make -j2 evidence.
 evidence: evidence-super-resolution evidence-translation  ## measure docs/results and the model cards again, on test subjects: hours
@@ -88,12 +91,6 @@ evidence-translation: $(VENV)/.installed  ## the half of the translation bundle
 		--output_dir $(TABLES)/trust/translation --region "[40,40,40]" --num_samples 3 --dial "[[1,None]]"
 	$(RUN) segment $(TRANSLATE) --config_file "['$(T_CONFIGS)/evaluate.json','$(T_CONFIGS)/segment.json']" \
 		--output_dir $(TABLES)/segmentation
-
-# A run that was stopped goes on: what was trained and drawn lies in the bundle's train/ablations.
-ablations: $(VENV)/.installed  ## train variants of the translation's fusion, compare them on val: docs/results/ablations
-	@test -d "$(DATA)" || { echo "no data in $(DATA): set DATA" >&2; exit 1; }
-	$(RUN) ablate $(TRANSLATE) --config_file "['$(T_CONFIGS)/evaluate.json','$(T_CONFIGS)/ablations.json']" \
-		--output_dir $(TABLES)/ablations
 
 bundles: $(VENV)/.demo  ## write a release zip of every bundle that has weights, and SHA-256, to dist/
 	$(BIN)/python -m monai_diffens pack $(BUNDLES) --output_dir dist

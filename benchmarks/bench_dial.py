@@ -64,7 +64,7 @@ def main() -> None:
 
 def evaluate_config() -> str:
     """The bundle's evaluation, whose preprocessing makes the truth and whose inferer is what ships."""
-    return str(Path(__file__).parents[1] / "bundles" / "diffensembler_sr" / "configs" / "evaluate.json")
+    return str(Path(__file__).parents[1] / "research" / "configs" / "sr" / "evaluate.json")
 
 
 def draw(rows: list[dict]) -> None:

@@ -9,6 +9,8 @@ import nibabel as nib
 import pytest
 import torch
 from bad_input_table import note_row, pytest_terminal_summary  # noqa: F401 (a hook)
+from metric_volumes import ball, pred, truth  # noqa: F401 (fixtures)
+from tiny_training import arguments, assert_same, run_tiny, start, tiny_bids  # noqa: F401 (fixtures)
 
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 
@@ -95,8 +97,8 @@ def data_dir_or_none() -> Path | None:
 def crop_path(data_dir: Path, tmp_path: Path) -> Path:
     """A NIfTI of the central 48x56x40 voxels (1 mm) of a real T1w, lying where they lie in the scan."""
     scan = nib.load(data_dir / "sub-upenn01" / "anat" / "sub-upenn01_T1w.nii.gz")
-    start = [(full - side) // 2 for full, side in zip(scan.shape, CROP_SHAPE, strict=True)]
-    crop = scan.slicer[tuple(slice(s, s + side) for s, side in zip(start, CROP_SHAPE, strict=True))]
+    corner = [(full - side) // 2 for full, side in zip(scan.shape, CROP_SHAPE, strict=True)]
+    crop = scan.slicer[tuple(slice(c, c + side) for c, side in zip(corner, CROP_SHAPE, strict=True))]
     path = tmp_path / "crop_T1w.nii.gz"
     nib.save(crop, path)
     return path

@@ -1,12 +1,17 @@
 """The package as installed, and the fixtures the other tests stand on."""
 
+import re
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
+from setuptools import find_packages
 
 import monai_diffens
+from monai_diffens.bundle.archive import pack
 
 
 def test_installed_version_is_the_one_in_the_source():
@@ -16,6 +21,30 @@ def test_installed_version_is_the_one_in_the_source():
 def test_every_folder_with_code_is_a_package_so_the_wheel_holds_it():
     root = Path(monai_diffens.__file__).parent
     assert {p.parent for p in root.rglob("*.py")} == {p.parent for p in root.rglob("__init__.py")}
+
+
+def test_the_wheel_holds_no_research():
+    root = Path(monai_diffens.__file__).parents[1]
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
+    settings = tomllib.loads((root / "pyproject.toml").read_text())
+    found = find_packages(str(root), include=settings["tool"]["setuptools"]["packages"]["find"]["include"])
+    assert "monai_diffens.networks" in found and {name.split(".")[0] for name in found} == {"monai_diffens"}
+
+
+@pytest.mark.parametrize("bundle", ["diffensembler_sr", "diffensembler_translate"])
+def test_release_zips_hold_no_research(bundle, tmp_path):
+    root = Path(monai_diffens.__file__).parents[1]
+    with zipfile.ZipFile(pack(root / "bundles" / bundle, tmp_path)) as archive:
+        names = [name.removeprefix(f"{bundle}/") for name in archive.namelist()]
+        configs = [archive.read(f"{bundle}/{name}").decode() for name in names if name.startswith("configs/")]
+    assert [name for name in names if name.endswith(".pt")] == ["models/model.pt"]
+    assert "monai_diffens/__init__.py" in names and not [n for n in names if n.startswith("research/")]
+    assert not [config for config in configs if re.search(r"\bresearch\.", config)]
+
+
+def test_nothing_in_the_package_imports_research():
+    for path in Path(monai_diffens.__file__).parent.rglob("*.py"):
+        assert not re.search(r"^\s*(from|import) research\b", path.read_text(encoding="utf-8"), re.M), path
 
 
 def test_crop_lies_where_it_lay_in_the_scan(crop_path, data_dir):

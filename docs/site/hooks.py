@@ -45,8 +45,8 @@ def on_files(files: Files, config: Any) -> Files:
     for path in sorted({path for pattern in SHOWN for path in ROOT.glob(pattern) if path.is_file()}):
         name = path.relative_to(ROOT).as_posix()
         site.append(File.generated(config, name, abs_src_path=str(path)))
-    for package in sorted((ROOT / "monai_diffens").glob("*/__init__.py")):
-        name = package.parent.name
+    for package in sorted((ROOT / "monai_diffens").rglob("__init__.py")):
+        name = module_name(package.parent).removeprefix("monai_diffens.")
         site.append(File.generated(config, f"api/{name}.md", content=api_page(package.parent)))
     return Files(site)
 
@@ -54,9 +54,13 @@ def on_files(files: Files, config: Any) -> Files:
 def api_page(package: Path) -> str:
     """Markdown that asks mkdocstrings for every module of a package."""
     modules = sorted(path.stem for path in package.glob("*.py") if not path.stem.startswith("_"))
-    lines = [f"# monai_diffens.{package.name}"]
-    lines += [f"::: monai_diffens.{package.name}.{module}" for module in modules]
-    return "\n\n".join(lines) + "\n"
+    name = module_name(package)
+    return "\n\n".join([f"# {name}", *(f"::: {name}.{module}" for module in modules)]) + "\n"
+
+
+def module_name(package: Path) -> str:
+    """Dotted name of a folder of the package."""
+    return ".".join(package.relative_to(ROOT).parts)
 
 
 def on_page_content(content: str, **_: Any) -> str:

@@ -34,11 +34,7 @@ from monai_diffens.messages import say
 DIGESTS = "SHA256SUMS"
 LARGEST = 2 << 30  # bytes, unpacked: weights of a bundle are below 25 MB a file
 WEIGHTS, RECORD = "models/model.pt", "models/model.pt.sha256"
-# of the evaluation, where there are some
-COMPARED = tuple(
-    f"models/{name}.pt" for name in ("fusion_features", "regression", "volume_diffusion", "segmentation")
-)
-SHIPPED = ("LICENSE", "configs/", "docs/", WEIGHTS, RECORD, *COMPARED)  # and what begins so
+SHIPPED = ("LICENSE", "configs/", "docs/", WEIGHTS, RECORD)  # and what begins so
 TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that zip can tell
 
 

@@ -36,7 +36,7 @@ def copy_translation(folder: Path) -> Path:
     shutil.copytree(TRANSLATION / "configs", copy / "configs")
     for path in (copy / "configs").glob("*.json"):
         config = json.loads(path.read_text())
-        if "network_def" in config and path.stem not in ("train_regression", "train_segmentation"):
+        if "network_def" in config:
             config["network_def"] |= TINY
             path.write_text(json.dumps(config))
     save_noisy(network_of(copy), copy, 0.02)

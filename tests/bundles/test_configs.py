@@ -13,15 +13,12 @@ from typing import Any
 import jsonschema
 import monai.bundle
 import pytest
-from bundle_copies import BUNDLE, ROOT
+from bundle_copies import BUNDLE, ROOT, TRANSLATION
 from config_parts import components
 
 import monai_diffens
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
-from monai_diffens.networks.weights import fusion_of, load_weights
 from monai_diffens.target import RESIDUAL_SCALE
-from research.baselines.regression_unet import RegressionUNet
-from research.baselines.volume_denoiser import VolumeDenoiser
 
 CONFIGS = {
     path.stem: json.loads(path.read_text(encoding="utf-8"))
@@ -31,8 +28,7 @@ CONFIGS = {
 METADATA = json.loads((BUNDLE / "configs" / "metadata.json").read_text(encoding="utf-8"))
 SCHEMA = ROOT.parent / "shared" / "schema" / "meta_schema_20240725.json"
 TRAINING = [name for name, config in CONFIGS.items() if "train" in config]
-BASELINES = ("train_regression", "train_volume_diffusion")
-OWN_NETWORK = ("train_planes", *BASELINES)
+OWN_NETWORK = ("train_planes",)
 
 # MONAI warns whenever it reads a config.
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
@@ -42,6 +38,15 @@ ALL_COMPONENTS = [(name, part) for name, config in CONFIGS.items() for part in c
 
 
 # The configs themselves
+
+
+@pytest.mark.parametrize("bundle", [BUNDLE, TRANSLATION], ids=lambda path: path.name)
+def test_a_bundle_holds_what_a_user_runs_and_nothing_of_research(bundle):
+    names = ["inference", "logging", "metadata", "multi_gpu_train", "train", "train_planes"]
+    assert sorted(path.stem for path in (bundle / "configs").iterdir()) == names
+    assert [path.name for path in sorted((bundle / "models").iterdir())] == ["model.pt", "model.pt.sha256"]
+    for path in (bundle / "configs").iterdir():
+        assert not re.search(r"\bresearch\.", path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
@@ -77,11 +82,6 @@ def test_configs_agree_on(key):
     assert all(value == used["inference"] for value in used.values()), used
 
 
-def test_figures_are_of_the_default_gain():
-    gains = {CONFIGS[name].get("residual_gain") for name in ("inference", "evaluate") if name in CONFIGS}
-    assert len(gains) == 1
-
-
 def test_planes_are_trained_as_the_model_uses_them():
     planes, inference = CONFIGS["train_planes"], CONFIGS["inference"]
     for key in ("scheduler", "device", "bundle_root"):
@@ -92,10 +92,8 @@ def test_planes_are_trained_as_the_model_uses_them():
         assert planes["network_def"][key] == inference["network_def"][key]
 
 
-def test_scans_are_prepared_alike_in_training_and_evaluation():
+def test_scans_are_prepared_alike_in_training():
     prepared = {name: CONFIGS[name]["train"]["deterministic_transforms"] for name in TRAINING}
-    if "evaluate" in CONFIGS:
-        prepared["evaluate"] = CONFIGS["evaluate"]["preprocessing"]["transforms"]
     cuts = ("SpatialPadd", "CropForegroundd")
     same = [[t for t in steps if not t["_target_"].endswith(cuts)] for steps in prepared.values()]
     assert all(steps == same[0] for steps in same)
@@ -110,57 +108,6 @@ def test_scans_are_prepared_alike_in_training_and_evaluation():
         if part["_target_"].endswith("ScaleForegroundPercentiled")
     ]
     assert len(percentiles) == 2 and percentiles[0] == percentiles[1]
-
-
-@pytest.mark.parametrize("name", BASELINES)
-def test_baselines_train_on_what_the_planes_train_on(name):
-    planes, baseline = CONFIGS["train_planes"], CONFIGS[name]
-    drawn = {part: (baseline[part]["items"], planes[part]["items"]) for part in ("train", "validate")}
-    assert drawn["validate"][0] == drawn["validate"][1]
-    # a 3D network can learn nothing of volumes that are sharp in one plane alone
-    assert drawn["train"][0] == drawn["train"][1].replace(", @planes)", ")")
-    for key in ("min_sharpness", "seed", "val_region", "val_factors", "clip_norm", "final_learning_rate"):
-        assert baseline[key] == planes[key]
-    changes = [config["train"]["random_transforms"][1:] for config in (planes, baseline)]
-    assert changes[1] == changes[0][:-1]  # the last takes slices
-    crop = baseline["train"]["random_transforms"][0]["roi_size"]
-    assert crop == [64, 64, 64]
-    if name == "train_regression":
-        assert baseline["network_def"] == CONFIGS["evaluate"]["regression_def"]
-        assert baseline["validate"]["inferer"] == CONFIGS["evaluate"]["regression_inferer"]
-        assert baseline["validate"]["inferer"]["window"] == crop[0]
-    else:
-        assert baseline["network_def"] == CONFIGS["evaluate"]["volume_diffusion_def"]
-        assert baseline["scheduler"] == planes["scheduler"]
-        assert inspect.signature(VolumeDenoiser).parameters["window"].default == crop[0]
-        same = CONFIGS["evaluate"]["inferer"] | {"fusion": "mean"}
-        assert CONFIGS["evaluate"]["volume_diffusion_inferer"] == same
-
-
-def test_the_3d_diffusion_is_as_large_as_the_model_and_has_its_stem():
-    ours, other = DiffEnsembler(), VolumeDenoiser()
-    sizes = [sum(p.numel() for p in network.parameters()) for network in (ours, other)]
-    assert sizes[1] == pytest.approx(sizes[0], rel=0.02)
-    expert = ours.bank.experts[0]
-    assert (expert.stem, expert.slice_stem.detail_gain) == (other.stem, other.detail_gain)
-
-
-def test_the_shipped_regression_is_small_and_trained():
-    path = BUNDLE / "models" / "regression.pt"
-    assert path.stat().st_size < 6e6
-    definition = CONFIGS["evaluate"]["regression_def"]
-    network = RegressionUNet(**{key: value for key, value in definition.items() if key != "_target_"})
-    load_weights(network, path)
-    assert all(parameter.any() for parameter in network.unet.final_conv.parameters())  # they start at zero
-
-
-def test_the_shipped_fusion_with_features_is_small_and_trained():
-    path = BUNDLE / "models" / "fusion_features.pt"
-    assert path.stat().st_size < 3e6
-    network = DiffEnsembler(with_features=True)
-    load_weights(fusion_of(network), path)
-    starts_at_zero = (*network.alignment.parameters(), *network.calibrator.conv_out.parameters())
-    assert all(parameter.any() for parameter in starts_at_zero)
 
 
 # Metadata

@@ -7,7 +7,6 @@ import re
 
 import jsonschema
 import pytest
-import torch
 from bundle_copies import BUNDLE as SUPER_RESOLUTION
 from bundle_copies import ROOT
 from bundle_copies import TRANSLATION as BUNDLE
@@ -15,20 +14,9 @@ from config_parts import components
 
 import monai_diffens
 from monai_diffens.data.bids import CONTRASTS
-from monai_diffens.networks.weights import load_weights
-from research.baselines.regression_unet import RegressionUNet
-from research.segmentation.segmentation_unet import SegmentationFolds
 
-NAMES = (
-    "inference",
-    "train_planes",
-    "train",
-    "train_regression",
-    "train_segmentation",
-    "evaluate",
-    "segment",
-)
-OWN_NETWORK = ("train_planes", "train_regression", "train_segmentation")
+NAMES = ("inference", "train_planes", "train")
+OWN_NETWORK = ("train_planes",)
 CONFIGS = {name: json.loads((BUNDLE / "configs" / f"{name}.json").read_text()) for name in NAMES}
 METADATA = json.loads((BUNDLE / "configs" / "metadata.json").read_text())
 SCHEMA = ROOT.parent / "shared" / "schema" / "meta_schema_20240725.json"
@@ -58,70 +46,14 @@ def test_configs_agree_with_each_other():
     # order of the network's conditions, and which of them is measured
     assert whole["conditions"] == CONFIGS["train_planes"]["contrasts"] == list(CONTRASTS)
     targets = [part for _, part in PARTS if "residual_scale" in part]
-    assert len(targets) == 11
+    assert len(targets) == 5
     assert {(part["residual_scale"], part.get("base", "brain")) for part in targets} == {(0.3, "brain")}
     measured = {part["measured_channel"] for _, part in PARTS if "measured_channel" in part}
     assert measured == {CONTRASTS.index("FLAIR")}
     scaled = [p["percentile"] for _, p in PARTS if p["_target_"].endswith("ScaleForegroundPercentiled")]
-    assert scaled == [50.0] * 6
-    names = ("train", "train_planes", "train_regression")
-    steps = [CONFIGS[name]["train"]["deterministic_transforms"] for name in names]
-    assert steps[0] == steps[1] == steps[2]
-
-
-def test_the_regression_baseline_trains_on_what_the_fusion_trains_on():
-    fusion, regression = CONFIGS["train"], CONFIGS["train_regression"]
-    assert regression["network_def"] == CONFIGS["evaluate"]["regression_def"]
-    assert regression["held_out"] == fusion["held_out"] and regression["seed"] == fusion["seed"]
-    crops = [config["train"]["random_transforms"][0] for config in (fusion, regression)]
-    assert crops[0] | {"roi_size": None} == crops[1] | {"roi_size": None}
-    rest = [config["train"]["random_transforms"][1:] for config in (fusion, regression)]
-    assert rest[0] == rest[1]
-    window = CONFIGS["evaluate"]["regression_inferer"]["window"]
-    assert [window] * 3 == crops[1]["roi_size"]
-    priors = {tuple(part["prior_stds"]) for _, part in PARTS if "prior_stds" in part}
-    assert len(priors) == 1
-
-
-def test_the_shipped_regression_baseline_is_small_and_trained():
-    path = BUNDLE / "models" / "regression.pt"
-    assert path.stat().st_size < 6e6
-    options = {key: value for key, value in CONFIGS["evaluate"]["regression_def"].items() if key[0] != "_"}
-    network = RegressionUNet(**options)
-    load_weights(network, path)
-    assert all(parameter.any() for parameter in network.unet.final_conv.parameters())
-
-
-def test_the_segmentation_is_evaluated_as_it_was_trained():
-    train, segment = CONFIGS["train_segmentation"], CONFIGS["segment"]
-    assert train["folds_def"] | {"num_folds": train["num_folds"]} == segment["segmenter_def"]
-    options = {key: value for key, value in train["network_def"].items() if key != "_target_"}
-    assert options.items() <= train["folds_def"].items()
-    assert segment["windows"]["roi_size"] == [train["patch_size"]] * 3
-    validated = train["validate"]["inferer"]
-    assert {key: segment["windows"][key] for key in ("overlap", "mode")}.items() <= validated.items()
-    engine = inspect.signature(pydoc.locate(segment["segmentation"]["_target_"])).parameters
-    assert list(engine["segmented"].default) == train["contrasts"]
-    for number in (0, 1):  # loaded and turned alike
-        prepared = CONFIGS["evaluate"]["preprocessing"]["transforms"][number]
-        trained = train["train"]["deterministic_transforms"][number]
-        assert {**prepared, "keys": "", "allow_missing_keys": True} == {
-            **trained,
-            "keys": "",
-            "allow_missing_keys": True,
-        }
-
-
-def test_the_shipped_segmentation_is_small_and_of_three_trained_folds():
-    path = BUNDLE / "models" / "segmentation.pt"
-    assert path.stat().st_size < 8e6
-    options = {key: value for key, value in CONFIGS["segment"]["segmenter_def"].items() if key[0] != "_"}
-    network = SegmentationFolds(**options)
-    load_weights(network, path)
-    image = torch.rand(1, 2, 32, 32, 32)
-    with torch.no_grad():
-        logits = network.eval()(image)
-    assert logits.shape == (1, 3, 32, 32, 32) and len({float(fold.sum()) for fold in logits[0]}) == 3
+    assert scaled == [50.0] * 3
+    steps = [CONFIGS[name]["train"]["deterministic_transforms"] for name in ("train", "train_planes")]
+    assert steps[0] == steps[1]
 
 
 def test_metadata():

@@ -21,10 +21,8 @@ SR, TRANSLATE = "diffensembler_sr", "diffensembler_translate"
         (SR, "train_planes", "train#dataset"),
         (SR, "train", None),
         (SR, "train", "train#source"),
-        (SR, "train_volume_diffusion", None),
         (TRANSLATE, "train_planes", None),
         (TRANSLATE, "train", None),
-        (TRANSLATE, "train_regression", None),
     ],
 )
 def test_killed_and_resumed_equals_uninterrupted(

@@ -2,7 +2,6 @@
 
 import csv
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +22,6 @@ from monai_diffens.transforms.training_range import (
     save_ranges,
 )
 from monai_diffens.transforms.unlike_training import FlagUnlikeTrainingd
-from research.training_range import examine, measure, with_common_margin
 
 LOAD = Compose(
     [
@@ -156,19 +154,6 @@ def test_saved_and_loaded(tmp_path, brain):
     assert read.complaints(one) == {}
 
 
-def test_the_margin_is_what_a_training_site_left_out_would_have_needed(brain):
-    """Two sites agree; the third lies outside of them, one of its scans farther than the other."""
-    one = ScanTraits.of(brain)
-    brighter = {by: replace(one, intensities=one.intensities + by) for by in (0.01, 0.1, 0.3)}
-    sites = {"a": [one, brighter[0.01]], "b": [one], "c": [brighter[0.1], brighter[0.3]]}
-    assert TrainingRange.of_sites(sites).intensity_margin == pytest.approx(0.29)
-    margins = with_common_margin({"T1w": TrainingRange.of_sites(sites), "T2w": TrainingRange.over([one])})
-    assert [each.intensity_margin for each in margins.values()] == pytest.approx([0.29, 0.29])
-    outside = replace(one, intensities=one.intensities + 0.6)
-    assert list(margins["T1w"].complaints(outside)) == ["unlike_intensities"]
-    assert margins["T1w"].complaints(replace(one, intensities=one.intensities + 0.58)) == {}
-
-
 def test_one_site_gives_no_margin(brain):
     with pytest.raises(ValueError, match="two sites or more, got 1"):
         TrainingRange.of_sites({"a": [ScanTraits.of(brain)]})
@@ -209,29 +194,3 @@ def test_what_test_subjects_are_warned_of(data_dir):
         shown = [volume] if contrast != "FLAIR" else [thick_slice(volume, f) for f in ((4, 4, 4), (1, 1, 5))]
         for one in shown:  # a FLAIR is given in low resolution
             assert each[contrast].complaints(each[contrast].measure(one)) == {}, path.name
-
-
-@pytest.mark.slow
-def test_the_references_and_margins_are_those_of_the_training_sites(data_dir, capsys):
-    """What the command writes is what ships, to the last digit."""
-    made = {one: examine(data_dir, one, [one], 50) for one in CONTRASTS}
-    shipped = load_ranges(CONTRAST_REFERENCE)
-    assert {k: v.plain() for k, v in with_common_margin(made).items()} == {
-        k: v.plain() for k, v in shipped.items()
-    }
-    printed = capsys.readouterr().out
-    assert "FLAIR, Ljubljana (left out)" in printed and "FLAIR, sub-tcga06 (val)" in printed
-
-
-@pytest.mark.slow
-def test_the_reference_comes_from_training_subjects_alone(data_dir, tmp_path):
-    with (data_dir / "participants.tsv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    one = next(row for row in rows if row["split"] == "train")
-    alone = tmp_path / "participants.tsv"
-    alone.write_text("participant_id\tsplit\n" + f"{one['participant_id']}\ttrain\nsub-none\ttest\n")
-    (tmp_path / one["participant_id"]).symlink_to(data_dir / one["participant_id"])
-    measured = measure(Path(tmp_path), "train")
-    assert list(measured) == [one["participant_id"]] and len(measured[one["participant_id"]]) == 4
-    (reference,) = load_ranges().values()
-    assert all(reference.intensity_excess(scan)[0] <= 1e-3 for scan in measured[one["participant_id"]])

@@ -6,7 +6,7 @@ from monai.data import MetaTensor
 
 from monai_diffens.acquisition.slicing import PLANES, plane_axis, to_slices
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
-from research.ablation.study_replay import FirstSubjects, StudyReplay, cut_maps
+from research.features.study_replay import FirstSubjects, StudyReplay, cut_maps
 
 SIZE = (16, 20, 24)
 SUBJECTS = 6

@@ -110,7 +110,8 @@ def test_it_learns_validates_on_the_fold_and_joins_all(workflow, tmp_path):
         assert epochs == 1 or np.mean(losses[8:]) < 0.95 * np.mean(losses[:4])
         assert parsed("validate#best").epoch == epochs and 0 <= parsed("validate#best").best <= 1
 
-    join = workflow(bundle_root=str(tmp_path), output_dir=str(tmp_path / "unused")).parser
+    given = {"bundle_root": str(tmp_path), "output_dir": str(tmp_path / "unused")}
+    join = workflow(segmentation_weights=str(tmp_path / "models" / "segmentation.pt"), **given).parser
     join.get_parsed_content("join")
     both = SegmentationFolds(2, 2, CHANNELS)
     load_weights(both, tmp_path / "models" / "segmentation.pt")  # strictly, by its hash

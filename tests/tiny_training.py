@@ -1,8 +1,9 @@
 """Tiny training runs of the shipped configs: made-up volumes, small networks, every part of a real run."""
 
 import json
+import logging
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigWorkflow
 
-BUNDLES = Path(__file__).parents[2] / "bundles"
+BUNDLES = Path(__file__).parents[1] / "bundles"
+RESEARCH = Path(__file__).parents[1] / "research"
 SHAPE = (20, 24, 20)
 CONTRASTS = ("T1w", "ce-gadolinium_T1w", "T2w", "FLAIR")
 EXPERT = {"channels": [8, 16], "norm_num_groups": 4, "num_head_channels": 8}
@@ -68,7 +71,12 @@ def arguments(tiny_bids: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
         stage: str, overlays: tuple[str, ...] = (), bundle: str = "diffensembler_sr", **options: Any
     ) -> dict[str, Any]:
         configs = BUNDLES / bundle / "configs"
-        config = json.loads((configs / f"{stage}.json").read_text())
+
+        def file_of(name: str) -> Path:
+            own = configs / f"{name}.json"
+            return own if own.is_file() else RESEARCH / "configs" / bundle.split("_")[1] / own.name
+
+        config = json.loads(file_of(stage).read_text())
         overlay: dict[str, Any] = {
             f"network_def::{key}": value for key, value in NETWORKS.get(stage, MODEL).items()
         }
@@ -79,7 +87,7 @@ def arguments(tiny_bids: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
         if stage == "train":
             overlay |= SMALL_FUSION
         (tmp_path / f"{stage}_tiny.json").write_text(json.dumps(overlay))
-        files = [configs / f"{name}.json" for name in (stage, *overlays)]
+        files = [file_of(name) for name in (stage, *overlays)]
         return {
             "config_file": [str(path) for path in (*files, tmp_path / f"{stage}_tiny.json")],
             "dataset_dir": str(tiny_bids),
@@ -126,3 +134,18 @@ def assert_same() -> Callable[..., None]:
             assert a == b, where
 
     return check
+
+
+@pytest.fixture
+def run_tiny(arguments: Callable[..., dict[str, Any]]) -> Iterator[Callable[..., ConfigWorkflow]]:
+    """Function (stage, options) that runs it in this process and returns the workflow."""
+
+    def start(stage: str, **options) -> ConfigWorkflow:
+        workflow = ConfigWorkflow(workflow_type="train", **arguments(stage, **options))
+        workflow.initialize()
+        workflow.run()
+        return workflow
+
+    yield start
+    monai.utils.set_determinism(None)
+    logging.getLogger().handlers[:] = []

@@ -12,7 +12,7 @@ from monai_diffens.acquisition.slicing import from_patches, to_patches
 from monai_diffens.networks.weights import load_weights
 from research.baselines.regression_unet import RegressionUNet
 
-TRANSLATE = Path(__file__).parents[2] / "bundles" / "diffensembler_translate"
+RESEARCH = Path(__file__).parents[2] / "research"
 
 SHAPE = (19, 34, 40)  # no multiple of the network's strides
 
@@ -80,9 +80,9 @@ def test_of_one_condition_it_starts_at_that_and_sees_its_detail(conditions):
 
 
 def test_translations_shipped_weights_give_what_they_gave():
-    config = json.loads((TRANSLATE / "configs" / "evaluate.json").read_text())["regression_def"]
+    config = json.loads((RESEARCH / "configs" / "translate" / "evaluate.json").read_text())["regression_def"]
     network = RegressionUNet(**{key: value for key, value in config.items() if key != "_target_"}).eval()
-    load_weights(network, TRANSLATE / "models" / "regression.pt")
+    load_weights(network, RESEARCH / "weights" / "translate" / "regression.pt")
     unet = BasicUNet(3, 4 * 8, 8, features=config["channels"]).eval()
     unet.load_state_dict({name.removeprefix("unet."): value for name, value in network.state_dict().items()})
     grid = torch.meshgrid(*[torch.linspace(-1.1, 1.1, 64)] * 3, indexing="ij")

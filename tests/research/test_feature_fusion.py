@@ -6,8 +6,8 @@ from monai.data import DataLoader, MetaTensor
 
 from monai_diffens.engines.fusion import FusionStep
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
-from research.ablation.feature_fusion import FeatureFusionStep, FeaturePrepareBatch
-from research.ablation.study_replay import StudyReplay
+from research.features.feature_fusion import FeatureFusionStep, FeaturePrepareBatch
+from research.features.study_replay import StudyReplay
 
 SIDE = 12
 CONDITIONS = ("T1w", "FLAIR")

@@ -1,0 +1,181 @@
+"""The configs of the evaluation and of its baselines agree with the bundles that they measure."""
+
+import inspect
+import json
+import pydoc
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from monai_diffens.networks.diff_ensembler import DiffEnsembler
+from monai_diffens.networks.weights import fusion_of, load_weights
+from research.baselines.regression_unet import RegressionUNet
+from research.baselines.volume_denoiser import VolumeDenoiser
+from research.segmentation.segmentation_unet import SegmentationFolds
+
+ROOT = Path(__file__).parents[2]
+WEIGHTS = ROOT / "research" / "weights"
+BUNDLES = {"sr": "diffensembler_sr", "translate": "diffensembler_translate"}
+BASELINES = ("train_regression", "train_volume_diffusion")
+
+
+def read(folder: Path) -> dict[str, dict[str, Any]]:
+    """Contents of a folder's configs by name."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+
+
+CONFIGS = {kind: read(ROOT / "research" / "configs" / kind) for kind in BUNDLES}
+BUNDLED = {kind: read(ROOT / "bundles" / bundle / "configs") for kind, bundle in BUNDLES.items()}
+
+
+def components(config: Any) -> list[dict[str, Any]]:
+    """Every part of a config that names a `_target_`."""
+    inner = list(config.values()) if isinstance(config, dict) else config if isinstance(config, list) else []
+    found = [part for value in inner for part in components(value)]
+    return [config, *found] if isinstance(config, dict) and "_target_" in config else found
+
+
+PARTS = [
+    (f"{kind}/{name}", part)
+    for kind, configs in CONFIGS.items()
+    for name, config in configs.items()
+    for part in components(config)
+]
+
+
+@pytest.mark.parametrize(("name", "part"), PARTS, ids=[f"{n}-{p['_target_']}" for n, p in PARTS])
+def test_targets_are_full_paths_that_take_these_arguments(name, part):
+    target = part["_target_"]
+    assert re.fullmatch(r"(monai|monai_diffens|research|torch|ignite)(\.\w+){2,}", target)
+    given = {key: value for key, value in part.items() if not re.fullmatch(r"_\w+_", key)}
+    inspect.signature(pydoc.locate(target)).bind(**given)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_what_is_measured_is_what_ships(kind):
+    evaluate, inference, train = (
+        CONFIGS[kind]["evaluate"],
+        *(BUNDLED[kind][n] for n in ("inference", "train")),
+    )
+    for key in ("network_def", "scheduler", "device"):
+        assert evaluate[key] == inference[key]
+    assert evaluate.get("residual_gain") == inference.get("residual_gain")
+    cuts = ("SpatialPadd", "CropForegroundd")
+    if kind == "sr":
+        trained = [t for t in train["train"]["deterministic_transforms"] if not t["_target_"].endswith(cuts)]
+        assert evaluate["preprocessing"]["transforms"] == trained
+    else:
+        assert evaluate["contrasts"] == inference["contrasts"]
+        parts = components(list(CONFIGS[kind].values()))
+        scaled = [p["percentile"] for p in parts if p["_target_"].endswith("ScaleForegroundPercentiled")]
+        assert scaled == [50.0] * 3
+    for config in CONFIGS[kind].values():
+        for key, value in (("bundle_root", f"bundles/{BUNDLES[kind]}"), ("dataset_dir", "../shared/data")):
+            assert config.get(key, value) == value
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_baselines_of_super_resolution_train_on_what_the_planes_train_on(name):
+    configs, planes = CONFIGS["sr"], BUNDLED["sr"]["train_planes"]
+    baseline, evaluate = configs[name], configs["evaluate"]
+    drawn = {part: (baseline[part]["items"], planes[part]["items"]) for part in ("train", "validate")}
+    assert drawn["validate"][0] == drawn["validate"][1]
+    # a 3D network can learn nothing of volumes that are sharp in one plane alone
+    assert drawn["train"][0] == drawn["train"][1].replace(", @planes)", ")")
+    for key in ("min_sharpness", "seed", "val_region", "val_factors", "clip_norm", "final_learning_rate"):
+        assert baseline[key] == planes[key]
+    changes = [config["train"]["random_transforms"][1:] for config in (planes, baseline)]
+    assert changes[1] == changes[0][:-1]  # the last takes slices
+    crop = baseline["train"]["random_transforms"][0]["roi_size"]
+    assert crop == [64, 64, 64]
+    if name == "train_regression":
+        assert baseline["network_def"] == evaluate["regression_def"]
+        assert baseline["validate"]["inferer"] == evaluate["regression_inferer"]
+        assert baseline["validate"]["inferer"]["window"] == crop[0]
+    else:
+        assert baseline["network_def"] == evaluate["volume_diffusion_def"]
+        assert baseline["scheduler"] == planes["scheduler"]
+        assert inspect.signature(VolumeDenoiser).parameters["window"].default == crop[0]
+        assert evaluate["volume_diffusion_inferer"] == evaluate["inferer"] | {"fusion": "mean"}
+
+
+def test_the_regression_of_translation_trains_on_what_the_fusion_trains_on():
+    fusion, regression = BUNDLED["translate"]["train"], CONFIGS["translate"]["train_regression"]
+    evaluate = CONFIGS["translate"]["evaluate"]
+    assert regression["network_def"] == evaluate["regression_def"]
+    assert regression["held_out"] == fusion["held_out"] and regression["seed"] == fusion["seed"]
+    crops = [config["train"]["random_transforms"][0] for config in (fusion, regression)]
+    assert crops[0] | {"roi_size": None} == crops[1] | {"roi_size": None}
+    rest = [config["train"]["random_transforms"][1:] for config in (fusion, regression)]
+    assert rest[0] == rest[1]
+    steps = [config["train"]["deterministic_transforms"] for config in (fusion, regression)]
+    assert steps[0] == steps[1]
+    assert [evaluate["regression_inferer"]["window"]] * 3 == crops[1]["roi_size"]
+    measured = [evaluate, regression, BUNDLED["translate"]["inference"]]
+    priors = {tuple(part["prior_stds"]) for part in components(measured) if "prior_stds" in part}
+    targets = {
+        (p["residual_scale"], p.get("base", "brain")) for p in components(measured) if "residual_scale" in p
+    }
+    assert len(priors) == 1 and targets == {(0.3, "brain")}
+
+
+def test_the_segmentation_is_evaluated_as_it_was_trained():
+    train, segment, evaluate = (
+        CONFIGS["translate"][n] for n in ("train_segmentation", "segment", "evaluate")
+    )
+    assert train["folds_def"] | {"num_folds": train["num_folds"]} == segment["segmenter_def"]
+    options = {key: value for key, value in train["network_def"].items() if key != "_target_"}
+    assert options.items() <= train["folds_def"].items()
+    assert segment["windows"]["roi_size"] == [train["patch_size"]] * 3
+    validated = train["validate"]["inferer"]
+    assert {key: segment["windows"][key] for key in ("overlap", "mode")}.items() <= validated.items()
+    engine = inspect.signature(pydoc.locate(segment["segmentation"]["_target_"])).parameters
+    assert list(engine["segmented"].default) == train["contrasts"]
+    same = {"keys": "", "allow_missing_keys": True}
+    for number in (0, 1):  # loaded and turned alike
+        prepared = evaluate["preprocessing"]["transforms"][number]
+        assert prepared | same == train["train"]["deterministic_transforms"][number] | same
+
+
+def test_the_3d_diffusion_is_as_large_as_the_model_and_has_its_stem():
+    ours, other = DiffEnsembler(), VolumeDenoiser()
+    sizes = [sum(p.numel() for p in network.parameters()) for network in (ours, other)]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.02)
+    expert = ours.bank.experts[0]
+    assert (expert.stem, expert.slice_stem.detail_gain) == (other.stem, other.detail_gain)
+
+
+# Weights
+
+
+@pytest.mark.parametrize("kind", BUNDLES)
+def test_regressions_are_small_and_trained(kind):
+    path = WEIGHTS / kind / "regression.pt"
+    assert path.stat().st_size < 6e6
+    definition = CONFIGS[kind]["evaluate"]["regression_def"]
+    network = RegressionUNet(**{key: value for key, value in definition.items() if key != "_target_"})
+    load_weights(network, path)
+    assert all(parameter.any() for parameter in network.unet.final_conv.parameters())  # they start at zero
+
+
+def test_the_fusion_with_features_is_small_and_trained():
+    path = WEIGHTS / "sr" / "fusion_features.pt"
+    assert path.stat().st_size < 3e6
+    network = DiffEnsembler(with_features=True)
+    load_weights(fusion_of(network), path)
+    starts_at_zero = (*network.alignment.parameters(), *network.calibrator.conv_out.parameters())
+    assert all(parameter.any() for parameter in starts_at_zero)
+
+
+def test_the_segmentation_is_small_and_of_three_trained_folds():
+    path = WEIGHTS / "translate" / "segmentation.pt"
+    assert path.stat().st_size < 8e6
+    definition = CONFIGS["translate"]["segment"]["segmenter_def"]
+    network = SegmentationFolds(**{key: value for key, value in definition.items() if key != "_target_"})
+    load_weights(network, path)
+    with torch.no_grad():
+        logits = network.eval()(torch.rand(1, 2, 32, 32, 32))
+    assert logits.shape == (1, 3, 32, 32, 32) and len({float(fold.sum()) for fold in logits[0]}) == 3
