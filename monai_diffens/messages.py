@@ -40,6 +40,21 @@ REJECT = {
     "that can be restored; ask for a coarser target_spacing",
     "no_overlap": "{name}: {one} and {other} share {percent:.0f} % of the smaller one; they are not of "
     "one head, or not registered to each other",
+    "no_elastix": "{name}: {contrast} is to be registered to {first}, which needs itk-elastix; run: pip "
+    "install 'monai-diffens[register]'",
+    "little_to_register": "{name}: {contrast} and {first} share {volume:.0f} cm3 of brain or less, too "
+    "little to register by ({limit:.0f}); pass --register never",
+    "not_registered_agreement": "{name}: {contrast} does not fit {first}: their edges agree by {after:.2f} "
+    "after registration ({before:.2f} before; two scans of one head reach 0.25), moved by {mm:.1f} mm and"
+    " {degrees:.1f} degrees; give scans of one person, or pass --register never",
+    "not_registered_implausible": "{name}: {contrast} would be moved by {mm:.0f} mm and {degrees:.0f} "
+    "degrees to lie on {first}, more than a head moves; check its orientation, or pass --register never",
+    "not_registered_overlap": "{name}: {contrast} shows {overlap:.0f} % of the brain of {first}, too little"
+    " to register; give scans of one region, or pass --register never",
+    "not_registered_constant": "{name}: {contrast} or {first} holds one value alone, nothing to register by; "
+    "check the export",
+    "not_registered_not_finite": "{name}: {contrast} or {first} holds values that are not finite; pass "
+    "--fill_nan True, or check the export",
     "no_contrast": "{name}: no contrast that can be used, found {found}, expected one of {expected} (the "
     "end of the file's name, as in sub-01_T1w.nii.gz)",
     "contrast_twice": "{one} and {other} are both {contrast}: keep one of them in the folder",
@@ -55,6 +70,11 @@ WARN = {
     "mask_resampled": "the brain mask lies on another grid: resampled to the scan's, nearest neighbour",
     "contrast_ignored": "{file}: the name tells no known contrast; this file was not used",
     "resampled": "{contrast} lies on another grid: resampled to that of {first}",
+    "registered": "{contrast} did not lie on {first}: moved by {mm:.1f} mm and {degrees:.1f} degrees",
+    "doubtful": "{contrast} and {first} agree by {after:.2f} only (0.30 and more for two scans of one "
+    "head): look at both before you trust the result",
+    "may_be_apart": "{contrast} may not lie on {first}: their edges agree by {before:.2f} (0.30 and more for "
+    "two scans of one head); to register it, run: pip install 'monai-diffens[register]'",
     "swapped_fluid": "{one} looks like {other}: bright over dark tail of the brain's values {seen}; are "
     "their names swapped?",
     "swapped_agent": "{one} has brighter voxels than {other} (99.9th percentile over median {seen}); are "

@@ -115,6 +115,13 @@ class Measurement:
         """Cubic spline interpolation of a scan (..., x, y, z) to the fine grid (..., X, Y, Z)."""
         return _apply(low, [None if axis is None else axis.interpolate() for axis in self.axes])
 
+    def knots(self, low: Tensor) -> Tensor:
+        """Values (..., x, y, z) at the slices' centres whose spline, measured, is the scan: (A B)^-1 y.
+
+        For who evaluates the spline elsewhere than on the fine grid, so that there is one interpolation.
+        """
+        return _apply(low, self._sharpening)
+
     def restore(self, low: Tensor) -> Tensor:
         """Smoothest cubic spline volume that agrees with the scan: B (A B)^-1 y, so that A of it is y.
 
@@ -138,16 +145,22 @@ class Measurement:
         return fit_inside(restored, seen, support, lowest)
 
     @cached_property
+    def _sharpening(self) -> list[NDArray[np.floating] | None]:
+        """(A B)^-1, one matrix (n_low, n_low) an axis."""
+        return [
+            None
+            if axis is None or measure is None
+            else np.linalg.pinv(measure @ axis.interpolate(), rcond=1e-3)
+            for axis, measure in zip(self.axes, self._matrices, strict=True)
+        ]
+
+    @cached_property
     def _restoring(self) -> list[NDArray[np.float64] | None]:
         """B (A B)^-1, one matrix (n_high, n_low) an axis."""
-        matrices: list[NDArray[np.float64] | None] = []
-        for axis, measure in zip(self.axes, self._matrices, strict=True):
-            if axis is None or measure is None:
-                matrices.append(None)
-            else:
-                spline = axis.interpolate()
-                matrices.append(spline @ np.linalg.pinv(measure @ spline, rcond=1e-3))
-        return matrices
+        return [
+            None if axis is None or sharpen is None else axis.interpolate() @ sharpen
+            for axis, sharpen in zip(self.axes, self._sharpening, strict=True)
+        ]
 
     def null_space(self, box: Sequence[slice] | None = None) -> NullSpaceProjection:
         """Projection of residuals onto what the scan cannot see, x - A+ A x.
@@ -210,7 +223,7 @@ def fit_inside(
     return fitted
 
 
-def _apply(volume: Tensor, matrices: Sequence[NDArray[np.float64] | None]) -> Tensor:
+def _apply(volume: Tensor, matrices: Sequence[NDArray[np.floating] | None]) -> Tensor:
     """Apply one matrix along each of the last three axes."""
     for dim, matrix in zip((-3, -2, -1), matrices, strict=True):
         if matrix is not None:

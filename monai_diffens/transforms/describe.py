@@ -14,6 +14,7 @@ from monai.transforms import MapTransform
 from torch import Tensor
 
 from monai_diffens.inferers.maps import SPREAD, WEIGHT
+from monai_diffens.transforms.one_grid import MOVES_KEY
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
 VERSIONS = ("monai", "torch", "numpy", "nibabel")
@@ -24,13 +25,15 @@ class DescribeResultd(MapTransform):
     """Put the facts of a result into ``data["facts"]``, a plain dict that goes into its JSON file and report.
 
     It holds ``Sampling`` (the parameters), ``Versions``, ``WeightsSHA256``, and where they apply
-    ``Consistency``, ``Spread`` and ``PlaneWeights``. Differences and spread are relative to the percentile
-    that :class:`~monai_diffens.transforms.intensity.ScaleForegroundPercentiled` made 1. Nothing in it depends
-    on the time or the place of the run.
+    ``Consistency``, ``Spread``, ``PlaneWeights`` and ``Registration`` (by contrast). Differences and spread
+    are relative to the percentile that
+    :class:`~monai_diffens.transforms.intensity.ScaleForegroundPercentiled` made 1. Nothing in it depends on
+    the time or the place of the run.
 
     Args:
         keys: the result (1, X, Y, Z), scaled, on the source's grid and axes.
-        source_key: its first condition, whose ``meta`` tells how the scan was sliced.
+        source_key: its first condition, whose ``meta`` tells how the scan was sliced; that of a result on
+            other voxels tells it itself.
         scan_key: the scan on its own slices (1, x, y, z), scaled; without it there is no consistency figure.
         maps: names of the maps at ``<key>_<name>``.
         parameters: options of the run.
@@ -67,7 +70,9 @@ class DescribeResultd(MapTransform):
             if self.weights_file is not None:
                 record = Path(f"{self.weights_file}.sha256")
                 facts["WeightsSHA256"] = record.read_text(encoding="utf-8").split()[0]
-            measurement = measurement_from_meta(result.shape[1:], source.meta)
+            own = result.shape[1:] == source.shape[1:]  # else it went to the scan's finer pixels
+            meta = source.meta if own else d[key].meta
+            measurement = measurement_from_meta(result.shape[1:], meta)
             inside = result > 0
             if measurement is not None and self.scan_key in d:
                 seen = measurement(inside.float()) > WHOLLY if self.inside_only else None
@@ -78,6 +83,8 @@ class DescribeResultd(MapTransform):
             if names:
                 shares = {name.removeprefix(WEIGHT): _plain(d[f"{key}_{name}"])[inside] for name in names}
                 facts["PlaneWeights"] = {name: _mean(share) for name, share in shares.items()}
+            if moves := d.get(MOVES_KEY):
+                facts["Registration"] = _numbers(moves)
             d["facts"] = facts
         return d
 
@@ -118,6 +125,15 @@ def spread_summary(spread: Tensor, inside: Tensor) -> dict[str, float]:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a result's voxels."""
     return {"python": platform.python_version()} | {name: version(name) for name in VERSIONS}
+
+
+def _numbers(value: Any) -> Any:
+    """Plain numbers and texts, which a DataLoader had made tensors and lists of one."""
+    if isinstance(value, Mapping):
+        return {str(key): _numbers(each) for key, each in value.items()}
+    if isinstance(value, list | tuple) and len(value) == 1:
+        return _numbers(value[0])
+    return _numbers(value.tolist()) if hasattr(value, "tolist") else value
 
 
 def _plain(volume: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from monai_diffens.transforms.thick_slices import record_sampling
 
 logger = logging.getLogger(__name__)
 
+WORKING_SPACING = 1.0  # mm, of the voxels that the shipped weights were trained on
 # Axes whose spacing is this close to the target's keep their own voxels.
 SPACING_TOLERANCE = 0.05
 # Spacings the shipped weights were trained for, in target voxels.
@@ -42,6 +44,20 @@ def as_spacing(spacing: float | Sequence[float]) -> tuple[float, float, float]:
     if not 0 < min(x, y, z) <= max(x, y, z) < np.inf:
         raise InputRejected(say("bad_spacing", value=repr(spacing)))
     return x, y, z
+
+
+def working_spacing(spacing: float | Sequence[float] | str | None) -> tuple[float, float, float]:
+    """Spacing in mm that the network works at: what is asked for, ``WORKING_SPACING`` with None or "auto".
+
+    Raises:
+        InputRejected: as of :func:`as_spacing`.
+    """
+    return as_spacing(WORKING_SPACING if keeps_in_plane(spacing) else cast(float, spacing))
+
+
+def keeps_in_plane(spacing: float | Sequence[float] | str | None) -> bool:
+    """Whether a result keeps axes that the scan has finer than the working spacing: None or "auto"."""
+    return spacing is None or spacing == "auto"
 
 
 def spacing_factors(affine: NDArray[np.floating], spacing: Sequence[float]) -> NDArray[np.floating]:
@@ -90,7 +106,8 @@ class RestoreToSpacingd(MapTransform):
 
     Args:
         keys: scans (1, X, Y, Z), MetaTensors with an affine in mm.
-        spacing: target spacing in mm, one number or one an axis.
+        spacing: target spacing in mm, one number or one an axis. None or "auto": 1 mm for the network, and
+            the scan under ``scan_key`` keeps its finer axes, for :class:`~.in_plane.KeepInPlaned`.
         profile: slice profile of the thick axes, "box" or "gaussian".
         slice_thickness: of the axis with the widest spacing, in mm; that spacing when None.
         scan_key: where to keep the scan on its own slices; not kept when None.
@@ -104,7 +121,7 @@ class RestoreToSpacingd(MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        spacing: float | Sequence[float] = 1.0,
+        spacing: float | Sequence[float] | str | None = 1.0,
         profile: str = "box",
         slice_thickness: float | None = None,
         scan_key: str | None = None,
@@ -115,7 +132,7 @@ class RestoreToSpacingd(MapTransform):
         if scan_key is not None and scan_of is None and len(self.keys) > 1:
             raise ValueError(f"scan_key keeps one scan, got {len(self.keys)} keys: name one by scan_of")
         self.scan_key, self.scan_of = scan_key, self.keys[0] if scan_of is None else scan_of
-        self.spacing = as_spacing(spacing)
+        self.spacing, self.keeps_in_plane = working_spacing(spacing), keeps_in_plane(spacing)
         self.profile = profile
         self.slice_thickness = slice_thickness
 
@@ -123,32 +140,27 @@ class RestoreToSpacingd(MapTransform):
         """Restore every key."""
         d = dict(data)
         for key in self.key_iterator(d):
-            affine, meta = np.asarray(d[key].affine, dtype=float), d[key].meta
-            name = Path(str(meta.get("filename_or_obj", key))).name
-            for line in check_factors(spacing_factors(affine, self.spacing), self.spacing, name):
-                if line not in (d.get("warnings") or ()):  # else CaseFolder has told it
-                    logger.warning("%s: %s", name, line)
+            self.check(d, key)
             d[key], scan = self.restore(d[key])
             if self.scan_key is not None and key == self.scan_of:
                 d[self.scan_key] = scan
         return d
 
-    def restore(self, scan: MetaTensor) -> tuple[MetaTensor, MetaTensor]:
-        """The scan (1, X, Y, Z), in RAS order, on the target grid, with affine and sampling recorded.
+    def check(self, data: Mapping[Hashable, Any], key: Hashable) -> None:
+        """Log what is to be told of a scan's spacing; raises InputRejected for slices too far apart."""
+        affine, meta = np.asarray(data[key].affine, dtype=float), data[key].meta
+        name = Path(str(meta.get("filename_or_obj", key))).name
+        for line in check_factors(spacing_factors(affine, self.spacing), self.spacing, name):
+            if line not in (data.get("warnings") or ()):  # else CaseFolder has told it
+                logger.warning("%s: %s", name, line)
 
-        Second comes what it agrees with: the scan, averaged along axes that are finer than the target.
-        """
+    def plan(self, scan: MetaTensor) -> GridPlan:
+        """Samplings of the axes of a scan (1, X, Y, Z), and where the target grid lies."""
         affine = np.asarray(scan.affine, dtype=float)
         factors = nib.affines.voxel_sizes(affine) / self.spacing
         widest = int(np.argmax(factors))
-
-        thick: list[AxisSampling | None] = []
-        average: list[AxisSampling | None] = []
-        to_source = np.eye(4)  # target voxel index -> source voxel index
-        to_measured = np.eye(4)  # measured voxel index -> source voxel index
+        plan = GridPlan([None] * 3, [None] * 3, np.eye(4), np.eye(4))
         for axis, (size, factor) in enumerate(zip(scan.shape[1:], factors, strict=True)):
-            thick.append(None)
-            average.append(None)
             if abs(factor - 1) <= SPACING_TOLERANCE:
                 continue
             count = max(1, round(size * factor))
@@ -156,23 +168,51 @@ class RestoreToSpacingd(MapTransform):
                 thickness = factor
                 if axis == widest and self.slice_thickness is not None:
                     thickness = self.slice_thickness / self.spacing[axis]
-                thick[axis] = AxisSampling(count, size, factor, thickness, self.profile)
+                plan.thick[axis] = AxisSampling(count, size, factor, thickness, self.profile)
             else:
-                average[axis] = AxisSampling(size, count, 1 / factor, 1 / factor)
-            to_source[axis, axis] = 1 / factor
-            to_source[axis, 3] = (size - 1) / 2 - (count - 1) / 2 / factor
+                plan.average[axis] = AxisSampling(size, count, 1 / factor, 1 / factor)
+            plan.to_source[axis, axis] = 1 / factor
+            plan.to_source[axis, 3] = (size - 1) / 2 - (count - 1) / 2 / factor
             if factor < 1:
-                to_measured[axis] = to_source[axis]
-        measurement = Measurement(thick)
-        measured = Measurement(average)(scan)
+                plan.to_measured[axis] = plan.to_source[axis]
+        return plan
+
+    def restore(self, scan: MetaTensor) -> tuple[MetaTensor, MetaTensor]:
+        """The scan (1, X, Y, Z), in RAS order, on the target grid, with affine and sampling recorded.
+
+        Second comes what it agrees with: the scan, averaged along axes that are finer than the target unless
+        the result is to keep them.
+        """
+        affine, plan = np.asarray(scan.affine, dtype=float), self.plan(scan)
+        measurement = Measurement(plan.thick)
+        measured = Measurement(plan.average)(scan)
         restored = measurement.restore(measured)
         # with nothing to do it is the scan itself, whose meta stays the caller's
         result = cast(MetaTensor, scan.clone() if restored is scan else restored)
-        result.affine = affine @ to_source
+        result.affine = affine @ plan.to_source
         record_sampling(result, measurement)
+        if self.keeps_in_plane:
+            return result, cast(MetaTensor, scan.clone())
         measured = cast(MetaTensor, measured.clone())
-        measured.affine = affine @ to_measured
+        measured.affine = affine @ plan.to_measured
         return result, measured
+
+
+@dataclass(frozen=True)
+class GridPlan:
+    """How a scan's grid and the target grid over the same field of view belong together.
+
+    Attributes:
+        thick: samplings of the axes that are coarser than the target, fine grid to scan; else None.
+        average: samplings of those that are finer, scan to target; else None.
+        to_source: (4, 4), target voxel index to scan voxel index.
+        to_measured: (4, 4), the same for the scan averaged along its finer axes.
+    """
+
+    thick: list[AxisSampling | None]
+    average: list[AxisSampling | None]
+    to_source: NDArray[np.floating]
+    to_measured: NDArray[np.floating]
 
 
 class ToSourceAxesd(MapTransform):

@@ -1,0 +1,185 @@
+"""What registration, brain masks and kept in-plane detail are worth, measured on subjects of the data pack.
+
+    python -m research.clinic registration --dataset_dir BIDS_FOLDER
+
+writes ``docs/results/clinic/<what>.csv``, a row for each trial, and prints the summary that stands on the
+page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import nibabel as nib
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from monai_diffens.acquisition.measurement import AxisSampling, Measurement
+from monai_diffens.data.bids import contrast_path, participants
+from monai_diffens.transforms.registration import RegistrationFailed, Scan, align
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results" / "clinic"
+MOVES = {0: 0.0, 2: 3.0, 5: 8.0, 10: 15.0}  # degrees -> mm
+SLICES = 4.0  # mm
+PAD = 20  # voxels around a moved head
+
+Row = dict[str, Any]
+
+
+def read(path: Path) -> Scan:
+    """A NIfTI file as (X, Y, Z) float32."""
+    image = cast(nib.Nifti1Image, nib.load(path))
+    return Scan(np.asarray(image.dataobj, dtype=np.float32), np.asarray(image.affine, dtype=float))
+
+
+def thick(scan: Scan, spacing: Sequence[float]) -> Scan:
+    """A scan in thick slices, its spacing in mm by axis; 1 mm voxels expected."""
+    axes = [
+        None if factor == 1 else AxisSampling.from_factor(size, factor)
+        for size, factor in zip(scan.values.shape, spacing, strict=True)
+    ]
+    values = Measurement(axes)(torch.from_numpy(scan.values)).numpy()
+    step = np.eye(4)
+    for axis, sampling in enumerate(axes):
+        if sampling is not None:
+            step[axis, axis], step[axis, 3] = sampling.factor, sampling.slice_centres[0]
+    return Scan(values, scan.affine @ step)
+
+
+def rigid(degrees: float, mm: float, centre: NDArray[np.floating], seed: int) -> NDArray[np.float64]:
+    """(4, 4) turn by an angle about a random axis through a centre, and a shift in a random direction."""
+    draw = np.random.default_rng(seed)
+    axis, way = (vector / np.linalg.norm(vector) for vector in draw.normal(size=(2, 3)))
+    cross = np.cross(np.eye(3), axis)
+    angle = np.radians(degrees)
+    turn = np.eye(3) + np.sin(angle) * -cross.T + (1 - np.cos(angle)) * cross @ cross
+    return nib.affines.from_matvec(turn, centre - turn @ centre + mm * way)
+
+
+def move(scan: Scan, motion: NDArray[np.floating]) -> Scan:
+    """The scan of a head that moved: what lies at ``motion`` of a point is now seen at the point."""
+    shape = tuple(size + 2 * PAD for size in scan.values.shape)
+    affine = scan.affine @ nib.affines.from_matvec(np.eye(3), [-PAD] * 3)
+    if np.array_equal(motion, np.eye(4)):
+        return scan
+    values = scan.on(affine, shape, motion, order=3)
+    inside = Scan((scan.values > 0).astype(np.float32), scan.affine).on(affine, shape, motion)
+    return Scan(np.clip(values, 0, None) * (inside > 0.5), affine)
+
+
+def registration_trials(dataset_dir: Path, subjects: int) -> Iterator[Row]:
+    """Each contrast of test subjects, moved and cut into slices, against FLAIR: the error left in mm."""
+    named = [row["participant_id"] for row in participants(dataset_dir) if row["split"] == "test"]
+    chosen = [
+        name for name in named if all(contrast_path(dataset_dir, name, c).is_file() for c in ("T1w", "T2w"))
+    ][:subjects]
+    for number, subject in enumerate(chosen):
+        flair = read(contrast_path(dataset_dir, subject, "FLAIR"))
+        brain = flair.values > 0
+        points = nib.affines.apply_affine(flair.affine, np.argwhere(brain)[::50])
+        for kind, contrast in enumerate(("T1w", "ce-gadolinium_T1w", "T2w")):
+            other = read(contrast_path(dataset_dir, subject, contrast))
+            for degrees, mm in MOVES.items():
+                motion = rigid(degrees, mm, points.mean(axis=0), 100 * number + 10 * kind + degrees)
+                moved, truth = move(other, motion), np.linalg.inv(motion)
+                for setting, target, moving in (
+                    ("thick contrast", flair, thick(moved, slices(kind))),
+                    ("thick target", thick(flair, slices(kind)), moved),
+                ):
+                    where = brain if target is flair else target.values > 0
+                    yield {
+                        "subject": subject,
+                        "contrast": contrast,
+                        "setting": setting,
+                        "degrees": degrees,
+                        "mm": mm,
+                        **trial(target, moving, where, points, truth),
+                    }
+
+
+def slices(axis: int) -> list[float]:
+    """Spacing in mm with thick slices along one axis."""
+    return [SLICES if other == 2 - axis else 1.0 for other in range(3)]
+
+
+def trial(
+    target: Scan, moving: Scan, brain: NDArray[np.bool_], points: NDArray[np.floating], truth: NDArray[Any]
+) -> Row:
+    """Register one pair; errors are means over points of the brain."""
+    begin = time.process_time()
+    row: Row = {"outcome": "", "start_mm": _apart(np.eye(4), truth, points)}
+    try:
+        found = align(target, moving, brain)
+    except RegistrationFailed as error:
+        row |= {"outcome": f"refused: {error.why}", "error_mm": np.nan}
+        row |= {"before": error.numbers.get("before"), "after": error.numbers.get("after")}
+    else:
+        row["outcome"] = "registered" if found.moved else "header"
+        row["error_mm"] = _apart(found.motion.matrix, truth, points)
+        row |= {"before": found.before, "after": found.after}
+    return row | {"cpu_s": time.process_time() - begin}
+
+
+def _apart(one: NDArray[Any], other: NDArray[Any], points: NDArray[np.floating]) -> float:
+    there = [nib.affines.apply_affine(matrix, points) for matrix in (one, other)]
+    return float(np.linalg.norm(there[0] - there[1], axis=1).mean())
+
+
+def write(rows: Iterator[Row], path: Path) -> list[Row]:
+    """Write rows as they come, numbers to three digits."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept: list[Row] = []
+    with path.open("w", encoding="utf-8", newline="") as file:
+        for row in rows:
+            kept.append(row)
+            plain = {k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}
+            if len(kept) == 1:
+                table = csv.DictWriter(file, plain, lineterminator="\n")
+                table.writeheader()
+            table.writerow(plain)
+            file.flush()
+            print(*plain.values(), flush=True)
+    return kept
+
+
+def summarise_registration(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print mean and largest error by setting and move."""
+    for setting in ("thick contrast", "thick target"):
+        for degrees in MOVES:
+            here = [row for row in rows if (row["setting"], row["degrees"]) == (setting, degrees)]
+            if not here:
+                continue
+            errors = np.array([row["error_mm"] for row in here], dtype=float)
+            seconds = np.array([row["cpu_s"] for row in here])
+            refused = int(np.isnan(errors).sum())
+            print(
+                f"{setting}, {degrees} degrees, {MOVES[degrees]:g} mm: {len(here)} pairs, {refused} refused, "
+                f"error {np.nanmean(errors):.2f} mm on average, {np.nanmax(errors):.2f} at most; "
+                f"{seconds.mean():.1f} s, {seconds.max():.1f} at most"
+            )
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("what", choices=["registration"])
+    parser.add_argument("--dataset_dir", type=Path, required=True)
+    parser.add_argument("--output_dir", type=Path, default=RESULTS)
+    parser.add_argument("--subjects", type=int, default=5)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    if asked.what == "registration":
+        rows = write(
+            registration_trials(asked.dataset_dir, asked.subjects), asked.output_dir / "registration.csv"
+        )
+        summarise_registration(rows)
+
+
+if __name__ == "__main__":
+    main()
