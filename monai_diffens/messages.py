@@ -19,6 +19,10 @@ REJECT = {
     "(of DICOM give the folder of the series)",
     "wrong_name": "{name}: a NIfTI volume under the wrong file name; rename it to end with {ending}",
     "corrupt": "{name}: truncated or corrupt ({why}); copy or export it again",
+    "pair": "{name}: the header of a .hdr/.img pair; convert both together to one .nii or .nii.gz "
+    "(for example with fslchfiletype, mri_convert or nibabel)",
+    "changed": "{name}: changed between check and use, so nothing was made of it; run again when it is "
+    "written completely",
     "header": "{name}: damaged NIfTI header ({why}); export it again",
     "not_3d": "{name}: a {dims}D image of shape {shape}, a 3D volume is needed; give the whole stack",
     "several_volumes": "{name}: holds {count} volumes (shape {shape}), one 3D volume is needed; "
@@ -81,6 +85,10 @@ WARN = {
     "their names swapped?",
     "sheared": "the affine is sheared: kept as sform, the result's qform code is 0",
     "forms_differ": "sform and qform differ by up to {mm:.2f} mm: sform used, the result's qform code is 0",
+    "qform_unusable": "the qform is damaged: sform used, the result's qform code is 0",
+    "mended": "the header's {field} is {was}, which contradicts the format: read as {now}",
+    "behind": "{count} bytes behind the last voxel of the header's size were not read: does the header say "
+    "how many slices there are?",
     "no_form": "neither sform nor qform is set: assumed centred, second axis to anterior, third to superior, "
     "first to the left (NIfTI method 1 read as nibabel does); left and right cannot be told from this file",
     "unit_converted": "the header's unit is {unit}: converted to millimetres",
@@ -115,6 +123,11 @@ CASES = {
     "bad_suffix": "suffix {name}: letters, digits, '-' and '_' only; choose another --suffix",
     "outside": "{name}: a link that leads out of the input folder; copy the file instead",
     "same_name": "{name}: {count} inputs would all be written as {result}; rename them",
+    "settings_differ": "{name}: {result} is there already and was made otherwise ({what}): it is kept; pass "
+    "--overwrite True to make it again, or choose another --output_dir",
+    "foreign_result": "{name}: a file {result} is there that this program did not write; move it, or choose "
+    "another --output_dir",
+    "damaged_result": "{name}: damaged, or without its JSON file: this case is done again",
     "bad_case": "case name {name}: not a plain file name (no folders, no leading dot); rename the case",
     "little_room": "the results may need up to {need:.1f} GB and the output folder has {free:.1f} GB left: "
     "free space, or the last cases may fail",

@@ -11,6 +11,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, NoReturn
 
 from monai_diffens.data.dicom.gate import check_series
 from monai_diffens.data.dicom.series import DicomSeries
+from monai_diffens.data.earlier_result import Earlier, Recipe, Verdict, earlier_result, sha256_of_scan
 from monai_diffens.data.output_folder import check_output_folder, check_room, remove_leftovers
 from monai_diffens.data.run_outcome import Rejected, RunOutcome
 from monai_diffens.data.writer import output_path
@@ -53,6 +55,7 @@ class CaseList(ABC):
         mask: str | PathLike[str] | None = None,
         maps: Sequence[str] = (),
         share: tuple[int, int] = (0, 1),
+        recipe: Recipe | None = None,
     ) -> None:
         """Remember what is asked for; nothing is read or written yet.
 
@@ -70,12 +73,14 @@ class CaseList(ABC):
             maps: names of the maps that a finished case has beside its result, as ``std`` for
                 ``<case>_<suffix>_std.nii.gz``; where one is missing, the case is worked on again.
             share: rank and number of processes that share the cases: this one takes every such case.
+            recipe: what results are made with: one of an earlier run with another is kept, and its case told
+                and turned down.
         """
         self.input, self.output_dir = input, Path(str(output_dir))
         self.suffix, self.force, self.overwrite = str(suffix), force, overwrite
         self.target_spacing = target_spacing
         self.volume, self.fill_nan, self.mask = volume, fill_nan, mask
-        self.maps, self.share = tuple(maps), share
+        self.maps, self.share, self.recipe = tuple(maps), share, recipe
         self.problems: list[str] = []  # what could not even become a case
         self.failures: dict[str, str] = {}
 
@@ -96,12 +101,16 @@ class CaseList(ABC):
         """Raise InputRejected for a case of a folder that a link leads out of it."""
 
     @abstractmethod
+    def inputs(self, path: Path) -> dict[str, list[Path]]:
+        """Files of a case by the key that its item has for them, the mask's among them, not yet checked."""
+
+    @abstractmethod
     def examine(self, path: Path, spacing: Spacing | None) -> tuple[dict[str, Any], float] | None:
         """Check one case.
 
         Returns:
-            Its item, with ``case`` and ``warnings``, and the number of voxels of its result; None where
-            nothing is to do.
+            Its item, with ``case``, ``warnings`` and ``checked``, the SHA-256 of each scan, and the number of
+            voxels of its result; None where nothing is to do.
 
         Raises:
             InputRejected: the case cannot be worked on.
@@ -152,11 +161,11 @@ class CaseList(ABC):
         """
         if isinstance(scan, DicomSeries):
             files, checked = check_series(scan, force=self.force)
-            return [str(file) for file in files], checked
+            return [str(file) for file in files], replace(checked, sha256=sha256_of_scan(files))
         return str(scan), check_volume(scan, force=self.force, fill_nan=self.fill_nan, volume=self.volume)
 
     def mask_of(self, name: str, masked: str, single: bool) -> Path | None:
-        """Return the checked mask of a case; None where no masks were given.
+        """Return the mask of a case, which is there; None where no masks were given.
 
         Args:
             name: of its file in a folder of masks.
@@ -164,7 +173,7 @@ class CaseList(ABC):
             single: whether one mask does, since the run has one case.
 
         Raises:
-            InputRejected: there is none, or it is no volume.
+            InputRejected: there is none.
         """
         if self.mask is None:
             return None
@@ -172,8 +181,18 @@ class CaseList(ABC):
         mask = given / name if given.is_dir() else given
         if not mask.is_file() or not (single or given.is_dir()):
             raise InputRejected(say("no_mask", name=masked))
-        check_volume(mask, mask=True)
         return mask
+
+    def earlier(self, path: Path, case: str) -> Earlier:
+        """What an earlier run's result of a case is worth."""
+        result, maps = self._result(case), self._maps(case)
+        if self.overwrite or not result.is_file():
+            return Earlier(Verdict.ABSENT)
+        try:
+            hashes = {key: sha256_of_scan(files) for key, files in self.inputs(path).items()}
+        except (OSError, InputRejected):  # what is wrong with the input is told where it is checked
+            return Earlier(Verdict.ABSENT)
+        return earlier_result(result, maps, hashes, self.recipe)
 
     @cached_property
     def _outcome(self) -> RunOutcome:
@@ -203,9 +222,17 @@ class CaseList(ABC):
                     self.check_place(path)
                     if (count := sharing[case.casefold()]) > 1:
                         raise InputRejected(say("same_name", name=told, count=count, result=result.name))
-                if not self.overwrite and result.is_file() and all(map(Path.is_file, self._maps(case))):
+                earlier = self.earlier(path, case)
+                if earlier.verdict is Verdict.SAME:
                     outcome.skipped.append(result)
                     continue
+                if earlier.verdict is Verdict.FOREIGN:
+                    raise InputRejected(say("foreign_result", name=told, result=result.name))
+                if earlier.verdict is Verdict.DIFFERS:
+                    what = "; ".join(earlier.differences)
+                    raise InputRejected(say("settings_differ", name=told, result=result.name, what=what))
+                if earlier.verdict is Verdict.DAMAGED:
+                    log.warning(say("damaged_result", name=result.name))
                 found = self.examine(path, spacing)
             except InputRejected as error:
                 if single:

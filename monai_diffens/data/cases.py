@@ -15,7 +15,8 @@ from monai_diffens.data.dicom.series import DicomSeries
 from monai_diffens.data.inputs import find_inputs
 from monai_diffens.data.writer import case_name
 from monai_diffens.messages import say
-from monai_diffens.transforms.input_gate import CheckedVolume, InputRejected
+from monai_diffens.transforms.input_gate import CheckedVolume, InputRejected, check_volume
+from monai_diffens.transforms.nifti_reader import CHECKED
 from monai_diffens.transforms.target_grid import check_factors, is_fine, spacing_factors
 
 __all__ = ["CaseFolder"]
@@ -66,8 +67,21 @@ class CaseFolder(CaseList):
         if path not in self._series and not path.resolve().is_relative_to(folder):
             raise InputRejected(say("outside", name=path.name))
 
+    def inputs(self, path: Path) -> dict[str, list[Path]]:
+        """The scan's files, and its mask."""
+        series = self._series.get(path)
+        found = {"image": [path] if series is None else list(series.files)}
+        mask = self._mask(path)
+        return found if mask is None else found | {"mask": [mask]}
+
+    def _mask(self, path: Path) -> Path | None:
+        case, told = self.names(path)
+        return self.mask_of(
+            f"{case}.nii.gz" if path in self._series else path.name, told, self.is_single([path])
+        )
+
     def examine(self, path: Path, spacing: Spacing | None) -> tuple[dict[str, Any], float] | None:
-        """Check one scan: ``{"image": path, "case": name, "warnings": [line, ...]}``.
+        """Check one scan: ``{"image": path, "case": name, "warnings": [line, ...], "checked": hashes}``.
 
         Of a DICOM series ``image`` is the list of its files, in the order of their positions. With a mask
         also ``"mask": path``.
@@ -75,8 +89,10 @@ class CaseFolder(CaseList):
         series = self._series.get(path)
         image, checked = self.check_scan(series or path)
         warnings = list(checked.warnings)
-        case, told = self.names(path)
-        mask = self.mask_of(f"{case}.nii.gz" if series else path.name, told, self.is_single([path]))
+        case, _ = self.names(path)
+        hashes, mask = {"image": checked.sha256}, self._mask(path)
+        if mask is not None:
+            hashes["mask"] = check_volume(mask, mask=True).sha256
         finer = 1.0
         if spacing is not None:
             factors = spacing_factors(checked.affine, spacing)
@@ -85,7 +101,7 @@ class CaseFolder(CaseList):
                 return None
             warnings += check_factors(factors, spacing, path.name)
             finer = float(np.maximum(factors, 1).prod())
-        item: dict[str, Any] = {"image": image, "case": case, "warnings": warnings}
+        item: dict[str, Any] = {"image": image, "case": case, "warnings": warnings, CHECKED: hashes}
         return (item if mask is None else item | {"mask": str(mask)}), math.prod(checked.shape) * finer
 
 

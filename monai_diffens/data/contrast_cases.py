@@ -17,8 +17,10 @@ from monai_diffens.data.bids import CONTRASTS
 from monai_diffens.data.case_list import CaseList, Spacing
 from monai_diffens.data.contrasts import ContrastFiles, find_contrasts
 from monai_diffens.data.dicom.series import DicomSeries
+from monai_diffens.data.earlier_result import Recipe
 from monai_diffens.messages import say
-from monai_diffens.transforms.input_gate import CheckedVolume, InputRejected
+from monai_diffens.transforms.input_gate import CheckedVolume, InputRejected, check_volume
+from monai_diffens.transforms.nifti_reader import CHECKED
 from monai_diffens.transforms.target_grid import check_factors, spacing_factors
 
 __all__ = ["ContrastCases"]
@@ -49,6 +51,7 @@ class ContrastCases(CaseList):
         condition_weights: Mapping[str, float] | None = None,
         maps: Sequence[str] = (),
         share: tuple[int, int] = (0, 1),
+        recipe: Recipe | None = None,
     ) -> None:
         """Remember what is asked for; nothing is read or written yet.
 
@@ -66,6 +69,7 @@ class ContrastCases(CaseList):
             condition_weights: contrasts of weight 0 are left out, as if absent.
             maps: names of further results of each case.
             share: rank and number of processes that share the cases.
+            recipe: what results are made with.
         """
         super().__init__(
             input,
@@ -79,6 +83,7 @@ class ContrastCases(CaseList):
             mask=mask,
             maps=maps,
             share=share,
+            recipe=recipe,
         )
         self.needed = [contrast for contrast in CONTRASTS if fusion.split("/")[-1] == contrast]
         self.ignored = [name for name, weight in (condition_weights or {}).items() if weight == 0]
@@ -112,12 +117,28 @@ class ContrastCases(CaseList):
                 if not all(file.resolve().is_relative_to(root) for file in files):
                     raise InputRejected(say("outside", name=scan.name))
 
+    def inputs(self, path: Path) -> dict[str, list[Path]]:
+        """Files of each contrast that is used, and the mask."""
+        case = self._contrasts[path]
+        found = {}
+        for name in self._used(case):
+            scan = case.files[name]
+            found[name] = list(scan.files) if isinstance(scan, DicomSeries) else [scan]
+        mask = self._mask(case)
+        return found if mask is None else found | {"mask": [mask]}
+
+    def _used(self, case: ContrastFiles) -> list[str]:
+        return [name for name in CONTRASTS if name in case.files and name not in self.ignored]
+
+    def _mask(self, case: ContrastFiles) -> Path | None:
+        return self.mask_of(f"{case.case}.nii.gz", case.case, len(self._contrasts) == 1)
+
     def examine(self, path: Path, spacing: Spacing | None) -> tuple[dict[str, Any], float]:
         """Check one case: a path for each contrast, ``sources`` (file names), and with a mask ``mask``."""
         case = self._contrasts[path]
         if case.problem:
             raise InputRejected(case.problem)
-        names = [name for name in CONTRASTS if name in case.files and name not in self.ignored]
+        names = self._used(case)
         lacking = [name for name in self.needed if name not in names]
         if not names or lacking:
             expected = ", ".join(lacking or [name for name in CONTRASTS if name not in self.ignored])
@@ -140,9 +161,11 @@ class ContrastCases(CaseList):
                 seen = {"one": names[0], "other": name, "percent": 100 * overlap}
                 raise InputRejected(say("no_overlap", name=case.case, **seen))
         sources = [checked[name].path.name for name in names]
+        hashes, mask = {name: checked[name].sha256 for name in names}, self._mask(case)
         item: dict[str, Any] = {**images, "case": case.case, "warnings": warnings, "sources": sources}
-        mask = self.mask_of(f"{case.case}.nii.gz", case.case, len(self._contrasts) == 1)
+        item[CHECKED] = hashes
         if mask is not None:
+            hashes["mask"] = check_volume(mask, mask=True).sha256
             item["mask"] = str(mask)
         finer = 1.0 if spacing is None else np.maximum(spacing_factors(first.affine, spacing), 1).prod()
         return item, math.prod(first.shape) * float(finer)

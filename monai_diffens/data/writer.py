@@ -31,7 +31,9 @@ from monai.utils import ensure_tuple_rep
 from monai_diffens.data.output_folder import whole_or_absent
 from monai_diffens.messages import say
 from monai_diffens.transforms.input_gate import NIFTI_ENDINGS, InputRejected
+from monai_diffens.transforms.nifti_file import RESULT_MARK
 from monai_diffens.transforms.nifti_geometry import is_sheared
+from monai_diffens.transforms.nifti_reader import CHECKED, SHA256
 
 __all__ = ["SaveVolumed", "case_name", "output_path", "package_version", "save_volume"]
 
@@ -85,7 +87,7 @@ def save_volume(
     qform_code = 0 if is_sheared(matrix) else int(qform_code)
     image = nib.Nifti1Image(voxels, matrix)
     image.header.set_xyzt_units("mm")
-    image.header["descrip"] = f"synthetic - Diff-Ensembler {package_version()}".encode()[:79]
+    image.header["descrip"] = RESULT_MARK + f" {package_version()}".encode()[:40]
     image.set_qform(matrix if qform_code else None, qform_code)
     image.set_sform(matrix, int(sform_code) if sform_code or qform_code else 2)
     with whole_or_absent(path) as file:
@@ -106,7 +108,7 @@ class SaveVolumed(MapTransform):
 
     The last key is the result. Its JSON file and the other keys are written first, so that a result under
     its final name is complete. The JSON file holds what the result was synthesised from (``data["sources"]``,
-    file names, else the source file), the version,
+    file names, else the source file), the SHA-256 of these files as they were checked and read, the version,
     ``meta["sampling"]`` (a dict), what :class:`~monai_diffens.transforms.describe.DescribeResultd` put into
     ``data["facts"]``, the names of the maps, and ``data["warnings"]``.
     """
@@ -154,6 +156,7 @@ class SaveVolumed(MapTransform):
                     "Synthetic": True,
                     "Notice": "synthetic - not for primary diagnosis",
                     "SynthesizedFrom": list(out.get("sources") or []) or source or case,
+                    "InputSHA256": dict(out.get(CHECKED) or _hash_of(volume)),
                     "GeneratedBy": [{"Name": "Diff-Ensembler", "Version": package_version()}],
                     "Sampling": volume.meta.get("sampling", {}),
                     **(out.get("facts") or {}),
@@ -174,6 +177,11 @@ class SaveVolumed(MapTransform):
         return out
 
 
+def _hash_of(volume: MetaTensor) -> dict[str, str]:
+    """Of the file that a volume without a checked item came from."""
+    return {"image": str(volume.meta[SHA256])} if SHA256 in volume.meta else {}
+
+
 def case_name(path: str | PathLike[str]) -> str:
     """Return the case name of an input file: its name without ending, safe as part of a file name."""
     stem = Path(path).name
@@ -184,7 +192,7 @@ def case_name(path: str | PathLike[str]) -> str:
         name = (
             name.encode()[: LONGEST_NAME - 9].decode(errors="ignore")
             + "-"
-            + sha256(stem.encode()).hexdigest()[:8]
+            + sha256(stem.encode(errors="surrogateescape")).hexdigest()[:8]
         )
     return name
 

@@ -102,7 +102,7 @@ def _entry(sidecar: Path, result: Path, suffix: str) -> dict[str, Any]:
 
 
 def _row(entry: dict[str, Any]) -> str:
-    """A result's row of the table; raises TypeError, LookupError and the like for a record that is not ours."""
+    """A result's row of the table; raises TypeError, LookupError and the like for a foreign record."""
     name = escape(entry["Case"])
     link = f'<a href="{escape(entry["Report"])}">{name}</a>' if entry["Report"] else name
     agreement, spread = entry.get("Consistency"), entry.get("Spread")

@@ -26,8 +26,9 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from monai_diffens.messages import InputRejected, say
-from monai_diffens.transforms.nifti_file import NIFTI_ENDINGS, has_nifti_name, open_nifti, voxel_range
+from monai_diffens.transforms.nifti_file import NIFTI_ENDINGS, has_nifti_name, open_nifti
 from monai_diffens.transforms.nifti_geometry import Source, slice_axis
+from monai_diffens.transforms.nifti_reader import IN_MILLIMETERS
 from monai_diffens.transforms.plausibility import check_extent, check_range
 
 __all__ = ["NIFTI_ENDINGS", "AffineInMillimetersd", "CheckedVolume", "InputRejected", "check_volume"]
@@ -45,6 +46,7 @@ class CheckedVolume:
         slice_axis: 0, 1 or 2, the axis along which slices are thickest; None where no single axis is.
         affine_from: which part of the header the affine came from.
         warnings: one line each, without the file's name.
+        sha256: of the file's bytes, as they were checked; "" of a DICOM series.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class CheckedVolume:
     slice_axis: int | None
     affine_from: Source | Literal["dicom"]
     warnings: tuple[str, ...] = ()
+    sha256: str = ""
 
 
 def check_volume(
@@ -80,22 +83,32 @@ def check_volume(
         InputRejected: the file cannot be worked on.
     """
     path = Path(path)
-    image, shape, geometry = open_nifti(path, volume)
-    zooms = nib.affines.voxel_sizes(geometry.affine)
-    check_extent(path.name, zooms, shape)
-    count = math.prod(image.shape[3:])
-    notes = [say("picked", volume=volume, count=count, shape=image.shape)] if count > 1 else []
-    notes += [say("squeezed", shape=image.shape)] if count == 1 and image.ndim > 3 else []
-    seen = voxel_range(path, image, shape, (volume or 0) if count > 1 else 0)
+    with open_nifti(path, volume) as file:
+        shape, geometry, stored = file.shape, file.geometry, file.stored_shape
+        zooms = nib.affines.voxel_sizes(geometry.affine)
+        check_extent(path.name, zooms, shape)
+        count = math.prod(stored[3:])
+        notes = [say("picked", volume=volume, count=count, shape=stored)] if count > 1 else []
+        notes += [say("squeezed", shape=stored)] if count == 1 and len(stored) > 3 else []
+        seen = file.voxel_range((volume or 0) if count > 1 else 0)
+        notes += file.notes
     if seen.bad and not fill_nan:
         raise InputRejected(say("non_finite", name=path.name, count=seen.bad))
+    notes += [say("behind", count=seen.behind)] if seen.behind else []
     notes += geometry.warnings + ([say("filled", count=seen.bad)] if seen.bad else [])
     if not mask:
         notes += check_range(path.name, seen.low, seen.high, seen.below / math.prod(shape), force=force)
     geometry.affine.flags.writeable = False
     x, y, z = (float(zoom) for zoom in zooms)
     return CheckedVolume(
-        path, shape, geometry.affine, (x, y, z), slice_axis(zooms), geometry.source, tuple(notes)
+        path,
+        shape,
+        geometry.affine,
+        (x, y, z),
+        slice_axis(zooms),
+        geometry.source,
+        tuple(notes),
+        file.sha256,
     )
 
 
@@ -106,7 +119,8 @@ class AffineInMillimetersd(MapTransform):
     agrees with the header's spacing. This reads the header again and sets ``affine``, ``original_affine``
     and, in the metadata, ``sform_code`` and ``qform_code`` to those of a result in this space
     (:class:`~monai_diffens.transforms.nifti_geometry.Geometry`). Voxels, shape (C, X, Y, Z) and type are
-    untouched; items that were not loaded from a NIfTI file pass unchanged.
+    untouched; items that were not loaded from a NIfTI file pass unchanged, and so do those of
+    :class:`~monai_diffens.transforms.nifti_reader.NiftiFileReader`, which have that affine already.
     """
 
     def __init__(self, keys: KeysCollection = "image", allow_missing_keys: bool = False) -> None:
@@ -118,9 +132,11 @@ class AffineInMillimetersd(MapTransform):
         out = dict(data)
         for key in self.key_iterator(out):
             path = Path(str(getattr(out[key], "meta", {}).get("filename_or_obj", "")))
-            if not has_nifti_name(path) or not path.is_file():
+            read_so = getattr(out[key], "meta", {}).get(IN_MILLIMETERS)
+            if read_so or not has_nifti_name(path) or not path.is_file():
                 continue
-            geometry = open_nifti(path, 0)[-1]
+            with open_nifti(path, 0) as file:
+                geometry = file.geometry
             volume: MetaTensor = out[key].clone()
             volume.affine = geometry.affine
             volume.meta["original_affine"] = geometry.affine.copy()

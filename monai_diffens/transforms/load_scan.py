@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,10 @@ from monai.utils import ensure_tuple
 from monai_diffens.data.dicom.gate import check_series
 from monai_diffens.data.dicom.reader import DicomStackReader
 from monai_diffens.data.dicom.series import is_dicom, only_series, read_header, series_name
+from monai_diffens.data.earlier_result import sha256_of_scan
+from monai_diffens.messages import InputRejected, say
+from monai_diffens.transforms.nifti_file import has_nifti_name
+from monai_diffens.transforms.nifti_reader import CHECKED, SHA256, NiftiFileReader
 
 __all__ = ["DICOM_FILES", "LoadScan", "LoadScand"]
 
@@ -61,20 +65,37 @@ class LoadScan(LoadImage):
         files = [Path(str(file)) for file in ensure_tuple(filename)]
         if len(files) == 1 and files[0].is_dir():
             files = check_series(only_series(files[0]))[0]
+        elif len(files) == 1 and has_nifti_name(files[0]) and reader is None:
+            return super().__call__(filename, NiftiFileReader())
         elif not is_dicom(files[0]):
             return super().__call__(filename, reader)
         volume: MetaTensor = super().__call__([str(file) for file in files], DicomStackReader())
         uid = read_header(files[0], ["SeriesInstanceUID"]).SeriesInstanceUID
         volume.meta["filename_or_obj"] = series_name(uid)
         volume.meta[DICOM_FILES] = json.dumps([str(file) for file in files])
+        volume.meta[SHA256] = sha256_of_scan(files)
         return volume
 
 
 class LoadScand(LoadImaged):
-    """Dictionary form of :class:`LoadScan`."""
+    """Dictionary form of :class:`LoadScan`; what it reads must be what the gate accepted.
+
+    ``data["checked"]`` may hold the SHA-256 that each key's scan had when it was checked; a case waits for
+    those before it, and a scan may be replaced meanwhile.
+    """
 
     def __init__(self, keys: KeysCollection = "image", allow_missing_keys: bool = False) -> None:
         """Take the keys that hold a path, a folder or a list of DICOM files."""
         with _no_decoder_warning():
             super().__init__(keys, allow_missing_keys=allow_missing_keys)
         self._loader = LoadScan()
+
+    def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
+        """Load every key; raises InputRejected where a scan is not the one that was checked."""
+        out: dict[Hashable, Any] = super().__call__(data, reader)
+        checked = data.get(CHECKED) or {}
+        for key in self.key_iterator(out):
+            if key in checked and out[key].meta.get(SHA256) != checked[key]:
+                name = Path(str(out[key].meta["filename_or_obj"])).name
+                raise InputRejected(say("changed", name=name))
+        return out

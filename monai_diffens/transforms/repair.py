@@ -14,6 +14,7 @@ from monai.transforms import MapTransform, ResampleToMatch
 from monai_diffens.messages import say, warn
 from monai_diffens.transforms.input_gate import AffineInMillimetersd
 from monai_diffens.transforms.load_scan import LoadScand
+from monai_diffens.transforms.nifti_reader import CHECKED
 
 __all__ = ["ApplyBrainMaskd", "RepairScand"]
 
@@ -80,7 +81,7 @@ class ApplyBrainMaskd(MapTransform):
         path = d.pop(self.mask_key, None)
         if path is None:
             return d
-        loaded = self.place(self.load({self.mask_key: path}))[self.mask_key]
+        loaded = self.place(self.load({self.mask_key: path, CHECKED: d.get(CHECKED)}))[self.mask_key]
         for key in self.key_iterator(d):
             mask = loaded
             if not on_one_grid(mask, d[key]):

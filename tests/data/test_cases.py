@@ -1,5 +1,7 @@
 """What a file or a folder gives as cases, and what spacing makes of them; on real files."""
 
+from hashlib import sha256
+
 import nibabel as nib
 import numpy as np
 from thick_scans import head, save, stops, write
@@ -10,7 +12,8 @@ from monai_diffens.data.cases import CaseFolder
 def test_a_single_file(tmp_path, capsys):
     path = save(tmp_path / "scan.nii.gz")
     cases = CaseFolder(path, tmp_path / "out")
-    assert cases.items == [{"image": str(path), "case": "scan", "warnings": []}]
+    checked = {"image": sha256(path.read_bytes()).hexdigest()}
+    assert cases.items == [{"image": str(path), "case": "scan", "warnings": [], "checked": checked}]
     write(cases)
     assert cases.finish() == 0
     assert capsys.readouterr().out.startswith("1 done, 0 skipped")

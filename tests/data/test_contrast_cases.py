@@ -57,7 +57,7 @@ def test_a_folder_of_case_folders(tmp_path):
         ("sub-01", ["sub-01_T1w.nii.gz", "sub-01_FLAIR.nii.gz"]),
         ("sub-02_ses-1", ["sub-02_ses-1_ce-gadolinium_T1w.nii.gz"]),
     ]
-    assert set(run.items[1]) == {"T1w", "FLAIR", "case", "warnings", "sources"}
+    assert set(run.items[1]) == {"T1w", "FLAIR", "case", "warnings", "sources", "checked"}
     with pytest.raises(SystemExit):
         run.finish()  # no result was written
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from monai.transforms import Compose, LoadImaged, Orientationd
+from monai.transforms import Compose, Orientationd
 
 from monai_diffens.data.cases import CaseFolder
 from monai_diffens.transforms.input_gate import AffineInMillimetersd, InputRejected
 from monai_diffens.transforms.intensity import ScaleForegroundPercentiled
+from monai_diffens.transforms.load_scan import LoadScand
 from monai_diffens.transforms.target_grid import RestoreToSpacingd
 
 IDENTIFIER = "DOE^JANE"
@@ -32,7 +33,7 @@ FUZZ = settings(
 
 PREPARE = Compose(
     [
-        LoadImaged("image", reader="NibabelReader", ensure_channel_first=True, squeeze_non_spatial_dims=True),
+        LoadScand("image"),
         AffineInMillimetersd("image"),
         Orientationd("image", axcodes="RAS", labels=None),
         ScaleForegroundPercentiled("image"),

@@ -5,9 +5,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from monai.data import MetaTensor
 
 from monai_diffens.data.cases import CaseFolder
-from monai_diffens.data.writer import save_volume
+from monai_diffens.data.writer import SaveVolumed
 
 
 def head(shape=(20, 24, 10)) -> np.ndarray:
@@ -26,9 +27,15 @@ def save(path: Path, array=None, slices=5) -> Path:
 
 
 def write(cases: CaseFolder) -> None:
-    """Give every case a result."""
+    """Give every case a result and its record."""
     for item in cases.items:
-        save_volume(head(), np.eye(4), Path(cases.output_dir) / f"{item['case']}_{cases.suffix}.nii.gz")
+        data = {**item, "pred": MetaTensor(head()[None].astype(np.float32), np.eye(4))}
+        if cases.recipe is not None:
+            data["facts"] = {
+                "Sampling": dict(cases.recipe.parameters),
+                "WeightsSHA256": cases.recipe.weights_sha256(),
+            }
+        SaveVolumed("pred", output_dir=cases.output_dir, suffix=cases.suffix)(data)
 
 
 def stops(cases: CaseFolder, capsys) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from monai.transforms import LoadImaged
 
+from monai_diffens.messages import say
 from monai_diffens.transforms.input_gate import AffineInMillimetersd, InputRejected, check_volume
 from monai_diffens.transforms.nifti_geometry import is_sheared
 
@@ -32,6 +33,12 @@ def save(path: Path, array=None, affine=None, sform=1, qform=1, unit="mm") -> Pa
     image.set_sform(image.affine, sform)
     image.to_filename(path)
     return path
+
+
+def write_header(path: Path, header: nib.Nifti1Header) -> None:
+    """Put a header's bytes before the voxels of a file, as they are."""
+    header["vox_offset"] = 352  # nibabel sets it to 0 as it reads
+    path.write_bytes(header.binaryblock + path.read_bytes()[348:])
 
 
 def rejection(path: Path, **options) -> str:
@@ -68,8 +75,7 @@ def test_row_13_zero_or_singular_affine(tmp_path):
     ):
         for name, row in zip(("srow_x", "srow_y", "srow_z"), rows, strict=False):
             image.header[name] = row
-        data = path.read_bytes()
-        path.write_bytes(image.header.binaryblock + data[348:])
+        write_header(path, image.header)
         assert why in rejection(path)
 
 
@@ -78,7 +84,7 @@ def test_row_13_zero_spacing(tmp_path, code):
     path = save(tmp_path / "a.nii", sform=0, qform=code)
     header = nib.load(path).header
     header["pixdim"][3] = 0
-    path.write_bytes(header.binaryblock + path.read_bytes()[348:])
+    write_header(path, header)
     assert "spacing 1 x 1 x 0" in rejection(path)
 
 
@@ -93,7 +99,7 @@ def moved_sform(path: Path, sform: np.ndarray) -> Path:
     header = nib.load(path).header
     header.set_sform(sform, 4)
     header.set_qform(np.diag([1, 1, 5, 1.0]), 1)
-    path.write_bytes(header.binaryblock + path.read_bytes()[348:])
+    write_header(path, header)
     return path
 
 
@@ -149,7 +155,7 @@ def test_row_16_unknown_unit(tmp_path):
     assert "taken as millimetres" in checked.warnings[0]
     code = nib.load(save(tmp_path / "b.nii")).header
     code["xyzt_units"] = 7
-    (tmp_path / "b.nii").write_bytes(code.binaryblock + (tmp_path / "b.nii").read_bytes()[348:])
+    write_header(tmp_path / "b.nii", code)
     assert "taken as millimetres" in check_volume(tmp_path / "b.nii").warnings[0]
 
 
@@ -175,10 +181,15 @@ def test_affine_transform_leaves_other_items(tmp_path):
     assert AffineInMillimetersd("image", allow_missing_keys=True)({}) == {}
 
 
-def test_an_impossible_quaternion_is_rejected(tmp_path):
-    """MONAI's reader fails on it even where the sform is used."""
-    path = save(tmp_path / "a.nii")
-    data = bytearray(path.read_bytes())
-    data[256:268] = np.array([2, 0, 0], "<f4").tobytes()
-    path.write_bytes(data)
-    assert "the qform's quaternion is impossible" in rejection(path)
+def test_an_impossible_quaternion_decides_only_where_it_is_used(tmp_path):
+    for sform in (1, 0):
+        path = save(tmp_path / "a.nii", sform=sform)
+        data = bytearray(path.read_bytes())
+        data[256:268] = np.array([2, 0, 0], "<f4").tobytes()
+        path.write_bytes(data)
+        if sform:
+            checked = check_volume(path)
+            np.testing.assert_array_equal(checked.affine, np.diag([1, 1, 5, 1]))
+            assert checked.warnings == (say("qform_unusable"),)
+        else:
+            assert "the qform's quaternion is impossible" in rejection(path)
