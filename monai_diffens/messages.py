@@ -106,6 +106,9 @@ WARN = {
 
 CASES = {
     "unknown_option": "--{name}: no such option; {hint}",
+    "bad_option": "{name} {value}: {wanted} is needed",
+    "wrong_bundle_root": "--bundle_root {name}: no bundle there, while the configuration lies in {bundle}; "
+    "pass --bundle_root {bundle}",
     "json_constant": "--{name} {value}: would be taken as text; write --{name} {constant}",
     "no_input": "no input given; pass --input FILE_OR_FOLDER",
     "no_contrast_input": "no input given; pass --input CASE_FOLDER, FOLDER_OF_CASE_FOLDERS or DATA_LIST.json",

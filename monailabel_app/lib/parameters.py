@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from monai_diffens.messages import say
+from monai_diffens.options import OptionError, checked_option, options_of
 from monai_diffens.transforms.input_gate import InputRejected
 
 __all__ = ["VIEWER_KEYS", "checked_parameters"]
@@ -41,12 +42,23 @@ def checked_parameters(given: Mapping[str, Any], offered: Mapping[str, Any]) -> 
     values = {name: default[0] if isinstance(default, list) else default for name, default in offered.items()}
     for name, value in given.items():
         if name in offered:
-            values[name] = _checked(name, value, offered[name])
+            values[name] = _in_range(name, _checked(name, value, offered[name]), offered)
         elif name not in VIEWER_KEYS:
             near = difflib.get_close_matches(name, offered, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"its parameters: {', '.join(offered)}"
             raise InputRejected(say("unknown_parameter", name=repr(name), hint=hint))
     return values
+
+
+def _in_range(name: str, value: Any, offered: Mapping[str, Any]) -> Any:
+    """A number within the range that every way to run a bundle has for it; choices are the server's own."""
+    option = options_of(offered).get(name)
+    if option is None or isinstance(offered[name], list):
+        return value
+    try:
+        return checked_option(option, value, offered)
+    except OptionError as error:
+        raise _rejected(name, value, error.wanted) from None
 
 
 def _checked(name: str, value: Any, default: Any) -> Any:

@@ -49,6 +49,8 @@ def test_values_of_the_right_type(checked, name, value, taken):
         ("num_steps", True, "a whole number"),
         ("num_steps", "$__import__('os').getcwd()", "a whole number"),
         ("num_steps", [3], "a whole number"),
+        ("num_steps", 0, "a whole number from 1 to 1000.*"),
+        ("num_steps", -4, "a whole number from 1 to 1000.*"),
         ("num_steps", "9" * 5000, "a whole number"),
         ("learning_rate", "nan", "a number"),
         ("learning_rate", {"_target_": "os.getcwd"}, "a number"),

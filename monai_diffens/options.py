@@ -1,0 +1,392 @@
+"""The options of a run, in one table: type, range or choices, unit and one line of help each.
+
+The command ``diffens``, ``python -m monai.bundle run``, the Python functions and the MONAI Label app check
+what they are given against it. Defaults are not repeated here: they stand at the top of each bundle's
+``configs/inference.json``. Standard library only, so that help and checks are quick.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+from monai_diffens.messages import say
+
+__all__ = ["OPTIONS", "QUALITIES", "Option", "OptionError", "checked_option", "nearest", "options_of"]
+
+PLANES = ("axial", "coronal", "sagittal")
+FUSIONS = ("calibrated", "mean", "alternate")
+QUALITIES = {"fast": 1, "balanced": 4, "detail": 20}  # name -> num_steps
+SWITCH = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+NOTHING = ("none", "null", "")
+LONGEST_TOLD = 60  # characters of a wrong value that are shown
+
+
+class OptionError(ValueError):
+    """An option with a value it cannot have, or that does not exist; the message is one line.
+
+    Attributes:
+        name: of the option.
+        value: what was given, as shown.
+        wanted: what is allowed.
+    """
+
+    def __init__(self, name: str, value: Any, wanted: str) -> None:
+        """Make the line of its three parts."""
+        text = value if isinstance(value, str) else repr(value)
+        self.name, self.wanted = name, wanted
+        self.value = text if 0 < len(text) <= LONGEST_TOLD else f"'{text[:LONGEST_TOLD]}'"
+        super().__init__(say("bad_option", name=name, value=self.value, wanted=wanted))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One option.
+
+    Attributes:
+        name: id in ``inference.json``, and name on every command line and in Python.
+        kind: a key of :data:`KINDS`.
+        help: what it does, one line.
+        unit: of the value, for help and messages.
+        least: smallest value.
+        most: largest value.
+        above: values must be greater.
+        below: values must be smaller.
+        choices: words that are allowed, beside what the kind allows.
+        contrasts: the names are the model's contrasts; of a choice, its experts too.
+        optional: None, or the text ``none``, leaves it out.
+    """
+
+    name: str
+    kind: str
+    help: str
+    unit: str = ""
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+    contrasts: bool = False
+    optional: bool = False
+
+    def choices_for(self, config: Mapping[str, Any]) -> tuple[str, ...]:
+        """Words that are allowed with a bundle's configuration."""
+        names = tuple(config.get("contrasts") or ()) if self.contrasts and self.kind == "choice" else ()
+        return self.choices + names + tuple(f"{plane}/{name}" for name in names for plane in PLANES)
+
+    def wanted(self, config: Mapping[str, Any]) -> str:
+        """What is allowed, in words."""
+        limits = (("from", self.least), ("above", self.above), ("to", self.most), ("below", self.below))
+        range_ = [f"{word} {limit:.15g}" for word, limit in limits if limit is not None]
+        unit = [f"({self.unit})"] if self.unit else []
+        parts = [" ".join([KINDS[self.kind].words, *range_, *unit])] if KINDS[self.kind].words else []
+        choices = self.choices_for(config)
+        plain = [choice for choice in choices if "/" not in choice]
+        if plain:
+            parts.append(("one of " if not parts else "") + ", ".join(plain))
+        if len(plain) < len(choices):
+            parts.append("PLANE/CONTRAST")
+        return " or ".join([*parts, *(["none"] if self.optional else [])])
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How values of a kind are read.
+
+    Attributes:
+        words: what is allowed, in words.
+        read: function of (value, option, configuration) to the typed value; ValueError for a wrong one.
+        metavar: what help calls the value.
+    """
+
+    words: str
+    read: Callable[[Any, Option, Mapping[str, Any]], Any]
+    metavar: str
+
+
+def checked_option(option: Option, value: Any, config: Mapping[str, Any]) -> Any:
+    """Return the typed value of an option.
+
+    Args:
+        option: of :data:`OPTIONS`.
+        value: typed, or text as it was typed. Text never counts as true: ``no`` is False, ``maybe`` is wrong.
+        config: the bundle's ``inference.json``; its contrasts are choices of some options.
+
+    Raises:
+        OptionError: with one line: the option, what was given, what is allowed.
+    """
+    if option.optional and (value is None or (isinstance(value, str) and value.strip().lower() in NOTHING)):
+        return None
+    try:
+        if isinstance(value, str) and value in option.choices_for(config):
+            return value
+        typed = KINDS[option.kind].read(value, option, config)
+    except (ValueError, TypeError, OverflowError, SyntaxError, RecursionError, MemoryError):
+        raise OptionError(option.name, value, option.wanted(config)) from None
+    return typed
+
+
+def options_of(config: Mapping[str, Any]) -> dict[str, Option]:
+    """The options that a bundle's ``inference.json`` has, by name, in the table's order."""
+    return {option.name: option for option in OPTIONS if option.name in config}
+
+
+def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
+    """Hint for a name that is none of the known ones: the nearest, else all of them."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {prefix}{near[0]}?" if near else f"its options: {', '.join(known)}"
+
+
+def _number(value: Any, option: Option) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError("not a number")
+    number = float(value)
+    if (
+        not math.isfinite(number)
+        or (option.least is not None and number < option.least)
+        or (option.most is not None and number > option.most)
+        or (option.above is not None and number <= option.above)
+        or (option.below is not None and number >= option.below)
+    ):
+        raise ValueError("out of range")
+    return number
+
+
+def _read_number(value: Any, option: Option, config: Mapping[str, Any]) -> float:
+    return _number(value, option)
+
+
+def _read_integer(value: Any, option: Option, config: Mapping[str, Any]) -> int:
+    number = _number(value, option)
+    if not number.is_integer():
+        raise ValueError("not a whole number")
+    return int(value) if isinstance(value, int) else int(number)
+
+
+def _read_switch(value: Any, option: Option, config: Mapping[str, Any]) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        raise TypeError("not a switch")
+    text = str(value).strip().lower()
+    if text not in SWITCH:
+        raise ValueError("not a switch")
+    return SWITCH[text]
+
+
+def _read_choice(value: Any, option: Option, config: Mapping[str, Any]) -> str:
+    raise ValueError("none of the choices")  # these were looked at before
+
+
+def _read_path(value: Any, option: Option, config: Mapping[str, Any]) -> str:
+    if not isinstance(value, str | PathLike):
+        raise TypeError("not text")
+    text = str(value)
+    if not text.strip() or "\0" in text:
+        raise ValueError("no path")
+    return text
+
+
+def _read_spacing(value: Any, option: Option, config: Mapping[str, Any]) -> float | list[float]:
+    if isinstance(value, str):
+        value = [part for part in value.strip("[]() ").replace("x", ",").split(",")]
+        value = value[0] if len(value) == 1 else value
+    if not isinstance(value, list | tuple):
+        return _number(value, option)
+    numbers = [_number(part, option) for part in value]
+    if len(numbers) != 3:
+        raise ValueError("not one number or three")
+    return numbers
+
+
+def _read_weights(value: Any, option: Option, config: Mapping[str, Any]) -> dict[str, float]:
+    if isinstance(value, str):
+        text = value.strip()
+        if text.startswith("{"):
+            value = ast.literal_eval(text)
+        else:
+            pairs = [part.partition("=") for part in text.split(",")]
+            value = {name.strip(): number for name, _, number in pairs}
+    if not isinstance(value, Mapping) or not value:
+        raise TypeError("not names and numbers")
+    known = config.get("contrasts") or () if option.contrasts else PLANES
+    if not set(value) <= set(known):
+        raise ValueError("unknown name")
+    weights = {name: _number(number, option) for name, number in value.items()}
+    if not any(weights.get(name, 1) for name in known):
+        raise ValueError("nothing is left")
+    return weights
+
+
+def _read_device(value: Any, option: Option, config: Mapping[str, Any]) -> Any:
+    import torch
+
+    try:
+        device = torch.device(value)
+    except RuntimeError as error:
+        raise ValueError("no device") from error
+    if device.type == "cuda" and not 0 <= (device.index or 0) < torch.cuda.device_count():
+        raise ValueError("not there")
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError("not supported")
+    return device
+
+
+KINDS = {
+    "path": Kind("a path, as text", _read_path, "PATH"),
+    "integer": Kind("a whole number", _read_integer, "INTEGER"),
+    "number": Kind("a number", _read_number, "NUMBER"),
+    "switch": Kind("True or False", _read_switch, "BOOLEAN"),
+    "choice": Kind("", _read_choice, "WORD"),
+    "spacing": Kind("one number, or three as 1,1,2, each", _read_spacing, "NUMBER"),
+    "weights": Kind("known names, not all 0, as NAME=1,NAME=0.5, each", _read_weights, "NAME=NUMBER,..."),
+    "device": Kind("cpu, cuda or cuda:N of a GPU that is there", _read_device, "DEVICE"),
+}
+
+OPTIONS = (
+    Option(
+        name="input",
+        kind="path",
+        optional=True,
+        help="NIfTI file, folder of them or of DICOM series; for a translation case folders or a data list",
+    ),
+    Option(name="output_dir", kind="path", help="folder of the results; made where it is missing"),
+    Option(
+        name="num_steps",
+        kind="integer",
+        unit="network passes a sample",
+        least=1,
+        most=1000,
+        help="1 has the lowest error, more show more detail and take longer",
+    ),
+    Option(
+        name="num_samples",
+        kind="integer",
+        unit="samples",
+        least=1,
+        most=1000,
+        help="samples a case; the result is their mean, from 2 on with a map of their spread",
+    ),
+    Option(
+        name="seed", kind="integer", least=0, most=2**32 - 1, help="same case and seed give the same volume"
+    ),
+    Option(
+        name="fusion",
+        kind="choice",
+        choices=FUSIONS + PLANES,
+        contrasts=True,
+        help="who decides: the learned fusion, the mean, the planes in turn, or one expert alone",
+    ),
+    Option(
+        name="restart",
+        kind="number",
+        unit="fraction of the noise schedule",
+        above=0,
+        below=1,
+        optional=True,
+        help="with several steps: where they begin after the first estimate; none walks from pure noise",
+    ),
+    Option(
+        name="residual_gain",
+        kind="number",
+        above=0,
+        most=10,
+        help="factor on what the model adds: 1 has the lowest error, 2 is about as sharp as a fine scan",
+    ),
+    Option(
+        name="condition_weights",
+        kind="weights",
+        contrasts=True,
+        least=0,
+        help="emphasis of each contrast; 0 leaves it out, those not named keep 1",
+    ),
+    Option(
+        name="plane_weights",
+        kind="weights",
+        least=0,
+        help="emphasis of each plane's experts; 0 leaves them out, those not named keep 1",
+    ),
+    Option(
+        name="target_spacing",
+        kind="spacing",
+        unit="mm",
+        above=0,
+        most=100,
+        help="voxel size of the result along right, front and head",
+    ),
+    Option(
+        name="slice_profile", kind="choice", choices=("box", "gaussian"), help="shape of the thick slices"
+    ),
+    Option(
+        name="slice_thickness",
+        kind="number",
+        unit="mm",
+        above=0,
+        most=100,
+        optional=True,
+        help="where it differs from the distance of the slices",
+    ),
+    Option(name="consistency", kind="switch", help="make the result, sliced thick again, equal the scan"),
+    Option(name="spread_scale", kind="number", above=0, help="factor on the map of spread"),
+    Option(
+        name="spread_floor",
+        kind="number",
+        least=0,
+        help="least spread, as a factor on the detail that thick slices may hide",
+    ),
+    Option(
+        name="spread_floor_unmeasured",
+        kind="number",
+        least=0,
+        help="the same where no scan of the target contrast was given",
+    ),
+    Option(name="save_weights", kind="switch", help="write a map of the fusion weights of each expert"),
+    Option(name="report", kind="switch", help="write a page for each case and an index of them"),
+    Option(
+        name="amp",
+        kind="switch",
+        choices=("auto",),
+        help="mixed precision (bf16); auto where the processor computes in it",
+    ),
+    Option(
+        name="max_memory",
+        kind="number",
+        unit="GiB",
+        above=0,
+        optional=True,
+        help="limit beside the model; none takes what is free",
+    ),
+    Option(
+        name="share",
+        kind="choice",
+        choices=("cases", "slices"),
+        help="what several processes share: the cases of a folder, or the slices of each case",
+    ),
+    Option(name="mask", kind="path", optional=True, help="brain mask (NIfTI), or a folder with one a case"),
+    Option(
+        name="volume",
+        kind="integer",
+        least=0,
+        optional=True,
+        help="which volume of a 4D file to take, counted from 0",
+    ),
+    Option(name="fill_nan", kind="switch", help="take voxels that are NaN or infinite as 0"),
+    Option(name="force", kind="switch", help="accept values that do not look like MR"),
+    Option(name="overwrite", kind="switch", help="do cases again whose result is already there"),
+    Option(name="weights_file", kind="path", help="weights to use in place of the bundle's own"),
+    Option(name="device", kind="device", help="where to compute; the first GPU where there is one"),
+)

@@ -1,0 +1,164 @@
+"""Every option of both bundles is in the table, and takes what it should and nothing else."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from monai_diffens.acquisition.measurement import PROFILES
+from monai_diffens.acquisition.slicing import PLANES as REAL_PLANES
+from monai_diffens.engines.processes import SHARES
+from monai_diffens.networks.expert_selection import FUSIONS as REAL_FUSIONS
+from monai_diffens.options import (
+    FUSIONS,
+    OPTIONS,
+    PLANES,
+    QUALITIES,
+    OptionError,
+    checked_option,
+    nearest,
+    options_of,
+)
+
+ROOT = Path(__file__).parents[1] / "bundles"
+CONFIGS = {
+    path.parents[1].name: json.loads(path.read_text(encoding="utf-8"))
+    for path in sorted(ROOT.glob("*/configs/inference.json"))
+}
+BY_NAME = {option.name: option for option in OPTIONS}
+TRANSLATE = CONFIGS["diffensembler_translate"]
+NO_OPTIONS = ("imports", "bundle_root", "contrasts", "target")  # the model's own, or MONAI's
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_all_that_stands_at_the_top_is_in_the_table(name):
+    top = list(CONFIGS[name])
+    top = [key for key in top[: top.index("displayable_configs")] if key not in NO_OPTIONS]
+    assert set(top) <= set(options_of(CONFIGS[name]))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_default_is_allowed_and_stays_as_it_is(name):
+    config = CONFIGS[name]
+    for option in options_of(config).values():
+        if not str(config[option.name]).startswith("$"):
+            assert checked_option(option, config[option.name], config) == config[option.name], option.name
+
+
+def test_choices_are_those_of_the_code():
+    assert (PLANES, FUSIONS) == (tuple(REAL_PLANES), tuple(REAL_FUSIONS))
+    assert BY_NAME["share"].choices == SHARES
+    assert set(BY_NAME["slice_profile"].choices) == set(PROFILES)
+    steps = BY_NAME["num_steps"]
+    assert [checked_option(steps, value, {}) for value in QUALITIES.values()] == sorted(QUALITIES.values())
+
+
+def test_help_is_one_line_and_numbers_have_ranges():
+    for option in OPTIONS:
+        assert option.help and "\n" not in option.help and len(option.help) < 100
+        if option.kind in ("integer", "number"):
+            assert option.least is not None or option.above is not None, option.name
+
+
+RIGHT = [
+    ("force", "no", False),
+    ("force", "FALSE", False),
+    ("force", "off", False),
+    ("force", 0, False),
+    ("force", "True", True),
+    ("report", " yes ", True),
+    ("amp", "auto", "auto"),
+    ("amp", "no", False),
+    ("num_steps", "8", 8),
+    ("num_steps", 8.0, 8),
+    ("seed", 2**32 - 1, 2**32 - 1),
+    ("restart", "none", None),
+    ("restart", "0.25", 0.25),
+    ("max_memory", 0.5, 0.5),
+    ("volume", "null", None),
+    ("target_spacing", "1x1x3", [1, 1, 3]),
+    ("target_spacing", "[1, 1, 3]", [1, 1, 3]),
+    ("target_spacing", (1, 1, 3), [1, 1, 3]),
+    ("target_spacing", "0.8", 0.8),
+    ("condition_weights", "T1w=0", {"T1w": 0}),
+    ("condition_weights", "{'T1w': 2, 'T2w': 0}", {"T1w": 2, "T2w": 0}),
+    ("fusion", "T2w", "T2w"),
+    ("fusion", "axial/T2w", "axial/T2w"),
+    ("input", Path("a"), "a"),
+    ("device", "cpu", "cpu"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "typed"), RIGHT)
+def test_right_values(name, value, typed):
+    got = checked_option(BY_NAME[name], value, TRANSLATE)
+    assert (str(got) if name == "device" else got) == typed
+    assert type(got) is type(typed) or name in ("device", "condition_weights", "target_spacing")
+
+
+TEXTS = ["$x", "abc", "NaN", "inf", "-1", "1e999", "９９x"]
+WRONG_FOR_ALL = ["", " ", "\0", *TEXTS, [], {}, object(), b"1", -1, 1j]
+WRONG = [
+    ("force", 0.0),
+    ("force", 7),
+    ("force", None),
+    ("num_steps", 0),
+    ("num_steps", 2.5),
+    ("num_steps", True),
+    ("num_steps", 1001),
+    ("num_steps", "9" * 5000),
+    ("num_steps", None),
+    ("seed", -1),
+    ("restart", 1),
+    ("restart", 0),
+    ("restart", -7),
+    ("residual_gain", "1e999"),
+    ("residual_gain", 0),
+    ("slice_thickness", 0),
+    ("slice_profile", "gauss"),
+    ("max_memory", "8GB"),
+    ("amp", "maybe"),
+    ("device", "gpu9"),
+    ("device", "cuda:4000"),
+    ("device", "meta"),
+    ("fusion", "Axial"),
+    ("fusion", "axial/PDw"),
+    ("target_spacing", [1, 1]),
+    ("target_spacing", "1,0,1"),
+    ("condition_weights", "T1w"),
+    ("condition_weights", "T1w=-1"),
+    ("condition_weights", {name: 0 for name in TRANSLATE["contrasts"]}),
+    ("condition_weights", "[" * 5000),
+    ("input", 5),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *WRONG,
+        *(
+            (name, value)
+            for name, option in BY_NAME.items()
+            for value in WRONG_FOR_ALL
+            if not (option.kind == "path" and value in TEXTS) and not (option.optional and value in ("", " "))
+        ),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_wrong_values_are_one_line(name, value):
+    option = BY_NAME[name]
+    with pytest.raises(OptionError) as error:
+        checked_option(option, value, TRANSLATE)
+    line = str(error.value)
+    assert line.startswith(name) and "\n" not in line and len(line) < 400
+
+
+def test_without_contrasts_there_is_no_expert_of_one():
+    with pytest.raises(OptionError):
+        checked_option(BY_NAME["fusion"], "T2w", CONFIGS["diffensembler_sr"])
+
+
+def test_nearest_name():
+    assert nearest("num_step", list(BY_NAME), "--") == "did you mean --num_steps?"
+    assert "input" in nearest("qqqq", list(BY_NAME))
