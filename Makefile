@@ -29,10 +29,11 @@ torture: $(VENV)/.installed  ## kill a folder run 20 times, finish it, compare w
 train-smoke: $(VENV)/.installed  ## train both stages of every bundle on small crops, a few minutes; to train_smoke_output/
 	$(BIN)/python -m research.train_smoke --output_dir train_smoke_output
 
-lint: $(VENV)/.installed  ## ruff and mypy
+lint: $(VENV)/.installed  ## ruff, mypy and the layers of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 docs: $(VENV)/.installed  ## build the documentation site, without a network, to site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -70,7 +70,7 @@ def _seal(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from monai_diffens.bundle.export import (
+    from monai_diffens.inferers.export import (
         export_sampler,
     )  # compiles parts of MONAI: not for the others to wait
 

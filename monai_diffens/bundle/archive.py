@@ -26,9 +26,9 @@ from monai_diffens.bundle.manifest import (
     is_safe_name,
     package_files,
     read_manifest,
-    sha256_of,
 )
 from monai_diffens.bundle.versions import check_versions, read_metadata
+from monai_diffens.files import sha256_of, whole_or_absent
 from monai_diffens.messages import say
 
 DIGESTS = "SHA256SUMS"
@@ -66,16 +66,13 @@ def pack(root: Path, folder: Path) -> Path:
             raise BundleRejected(say("manifest_differs", name=root.name, count=1, first=name))
     files |= package_files()  # of the running package, over what a copy of the bundle may bring
     manifest = format_manifest({name: sha256_of(path) for name, path in files.items()})
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{root.name}_v{version}.zip"
-    part = path.with_name(f".part-{path.name}")
-    with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+    with whole_or_absent(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted([*files, MANIFEST]):
             member = zipfile.ZipInfo(f"{root.name}/{name}", TIME)
             member.create_system = 3  # Unix, on every system
             member.external_attr = (stat.S_IFREG | 0o644) << 16
             archive.writestr(member, manifest if name == MANIFEST else files[name].read_bytes())
-    part.replace(path)
     return path
 
 
@@ -91,7 +88,8 @@ def release_files(root: Path) -> list[str]:
 def write_digests(paths: Sequence[Path]) -> Path:
     """Write the digests of archives into ``SHA256SUMS`` beside them."""
     path = paths[0].with_name(DIGESTS)
-    path.write_text(format_manifest({each.name: sha256_of(each) for each in paths}), encoding="utf-8")
+    with whole_or_absent(path) as file:
+        file.write(format_manifest({each.name: sha256_of(each) for each in paths}).encode())
     return path
 
 

@@ -5,12 +5,13 @@ Standard library only, so that it can be read before anything else of the bundle
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
+from monai_diffens.files import sha256_of as sha256_of
+from monai_diffens.files import whole_or_absent
 from monai_diffens.messages import say
 
 MANIFEST = "manifest.sha256"
@@ -25,15 +26,6 @@ _DRIVE_OR_CONTROL = re.compile(r"^[A-Za-z]:|[\x00-\x1f\x7f\\]")
 
 class BundleRejected(Exception):
     """A bundle that is not used; its text is the line for the user."""
-
-
-def sha256_of(path: str | Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def is_safe_name(name: str) -> bool:
@@ -85,10 +77,9 @@ def read_manifest(root: Path) -> dict[str, str]:
 def write_manifest(root: Path, names: Iterable[str]) -> Path:
     """Write the manifest of an unpacked bundle over the files ``names``."""
     path = root / MANIFEST
-    part = path.with_name(f".part-{MANIFEST}")
     entries = {name: sha256_of(root / name) for name in names}
-    part.write_text(format_manifest(entries), encoding="utf-8", newline="\n")
-    part.replace(path)
+    with whole_or_absent(path) as file:
+        file.write(format_manifest(entries).encode())
     return path
 
 

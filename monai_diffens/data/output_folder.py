@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from io import BufferedWriter
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from monai_diffens.files import PART, folder_whole_or_absent, whole_or_absent
 from monai_diffens.messages import say
-from monai_diffens.transforms.input_gate import NIFTI_ENDINGS, InputRejected
+from monai_diffens.transforms.input_gate import InputRejected
 
 __all__ = [
     "check_output_folder",
@@ -24,70 +23,8 @@ __all__ = [
     "whole_or_absent",
 ]
 
-PART = ".part-"
 PROBE_BYTES = 1 << 20  # written where the system cannot reserve space without writing
 LEFTOVER_AGE_S = 3600.0  # a file that is being written changes every few seconds
-
-
-@contextmanager
-def whole_or_absent(path: Path) -> Iterator[BufferedWriter]:
-    """Give a file open under a temporary name beside ``path``; rename it on success, remove it on failure.
-
-    Raises:
-        OSError: it could not be written; what was under ``path`` before is still there.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ending = next((e for e in NIFTI_ENDINGS if path.name.endswith(e)), path.suffix)
-    part = path.with_name(f"{PART}{os.getpid()}-{secrets.token_hex(4)}{ending}")
-    try:
-        with part.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    with suppress(OSError):  # not every system can flush a folder; the file is whole all the same
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-@contextmanager
-def folder_whole_or_absent(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder beside ``folder`` to write files into; rename it on success, else remove it.
-
-    A folder that is there goes aside first, since a folder cannot replace another.
-
-    Raises:
-        OSError: it could not be written; what was under ``folder`` before is still there.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = folder.with_name(f"{PART}{os.getpid()}-{secrets.token_hex(4)}")
-    aside = part.with_name(f"{part.name}-old")
-    part.mkdir()
-    try:
-        yield part
-        for path in (*part.iterdir(), part):  # after all are written: one by one takes minutes
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        if folder.exists():
-            os.replace(folder, aside)
-        try:
-            os.replace(part, folder)
-        except OSError:
-            if aside.exists():
-                os.replace(aside, folder)
-            raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        if folder.exists():
-            shutil.rmtree(aside, ignore_errors=True)
 
 
 def check_output_folder(folder: Path, size: int = PROBE_BYTES) -> None:

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_diffens.acquisition.slicing import PLANES, plane_axis
-from monai_diffens.bundle.manifest import sha256_of
 from monai_diffens.data.bids import participants
 from monai_diffens.data.inputs import BIDS_CONTRASTS
 from monai_diffens.data.training_volumes import SECTIONS, training_volumes
 from monai_diffens.data.writer import case_name
+from monai_diffens.files import sha256_of
 from monai_diffens.messages import say
 from monai_diffens.transforms.input_gate import CheckedVolume, InputRejected, check_volume
 from monai_diffens.transforms.plane_slices import SHARP_PLANE_KEY

@@ -14,8 +14,6 @@ import gzip
 import json
 import re
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -28,16 +26,14 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import ensure_tuple_rep
 
-from monai_diffens.data.output_folder import whole_or_absent
+from monai_diffens.files import NIFTI_ENDINGS, case_name, package_version, whole_or_absent
 from monai_diffens.messages import say
-from monai_diffens.transforms.input_gate import NIFTI_ENDINGS, InputRejected
+from monai_diffens.transforms.input_gate import InputRejected
 from monai_diffens.transforms.nifti_file import RESULT_MARK
 from monai_diffens.transforms.nifti_geometry import is_sheared
 from monai_diffens.transforms.nifti_reader import CHECKED, SHA256
 
 __all__ = ["SaveVolumed", "case_name", "output_path", "package_version", "save_volume"]
-
-LONGEST_NAME = 180  # bytes; leaves room below the usual 255 for suffix, ending and the temporary name
 
 
 def save_volume(
@@ -182,32 +178,6 @@ def _hash_of(volume: MetaTensor) -> dict[str, str]:
     return {"image": str(volume.meta[SHA256])} if SHA256 in volume.meta else {}
 
 
-def case_name(path: str | PathLike[str]) -> str:
-    """Return the case name of an input file: its name without ending, safe as part of a file name."""
-    stem = Path(path).name
-    while ending := next((e for e in NIFTI_ENDINGS if stem.lower().endswith(e)), ""):
-        stem = stem[: -len(ending)]
-    name = re.sub(r"[^\w.+-]", "_", stem).lstrip(".-") or "case"
-    if len(name.encode()) > LONGEST_NAME:
-        name = (
-            name.encode()[: LONGEST_NAME - 9].decode(errors="ignore")
-            + "-"
-            + sha256(stem.encode(errors="surrogateescape")).hexdigest()[:8]
-        )
-    return name
-
-
-def case_of(meta: Mapping[str, Any]) -> str:
-    """Name of a case: ``case`` where it is given, else its file's name without folder and ending.
-
-    A folder in the name would make the same scan restore differently where it is kept elsewhere.
-    """
-    source = meta.get("case") or meta.get("filename_or_obj") or ""
-    if isinstance(source, (list, tuple)):  # a batch of one
-        source = source[0]
-    return case_name(str(source))
-
-
 def output_path(output_dir: str | PathLike[str], case: str, suffix: str) -> Path:
     """Return where a case's result lies: ``<output_dir>/<case>_<suffix>.nii.gz``.
 
@@ -219,16 +189,6 @@ def output_path(output_dir: str | PathLike[str], case: str, suffix: str) -> Path
     if case != case_name(case):
         raise InputRejected(say("bad_case", name=repr(case)))
     return Path(output_dir) / f"{case}_{suffix}.nii.gz"
-
-
-def package_version() -> str:
-    """Return the installed version, "unknown" where the package runs uninstalled and does not tell."""
-    import monai_diffens
-
-    try:
-        return str(getattr(monai_diffens, "__version__", None) or version("monai-diffens"))
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _plain(value: Any) -> Any:

@@ -93,5 +93,4 @@ class TrainingCheckpoint:
             "iteration": engine.state.iteration,
             "settings": self.settings,
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         save_atomically(state, self.path)

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 from tqdm import tqdm
 
-from monai_diffens.data.writer import case_of
+from monai_diffens.files import case_of
 from monai_diffens.inferers.agreement import cut_off
 from monai_diffens.inferers.maps import RunningMoments, check_spread
 from monai_diffens.inferers.memory import CPU_WORK, check_limit, plan_case

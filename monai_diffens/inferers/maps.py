@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-SPREAD = "std"
-WEIGHT = "weight-"
+from monai_diffens.transforms.split_maps import SPREAD, WEIGHT
 
 
 def map_names(spread: bool, experts: Sequence[str] = ()) -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from monai_diffens.acquisition.measurement import FIT_ITERATIONS, PROFILES, measurement_matrix
 from monai_diffens.acquisition.slicing import PATCH_GRID
-from monai_diffens.data.writer import case_of
+from monai_diffens.files import case_of
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.inferers.region import FOREGROUND
 from monai_diffens.inferers.sampling import SamplingScheduler, sample_with_prior

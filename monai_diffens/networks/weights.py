@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_diffens.acquisition.slicing import PLANES
-from monai_diffens.bundle.manifest import sha256_of as sha256_of
+from monai_diffens.files import sha256_of, whole_or_absent
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.plane_denoiser import PlaneDenoiser
 
@@ -39,19 +38,15 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
 def save_weights(state: Mapping[str, Tensor], path: str | Path) -> None:
     """Write a state_dict in half precision, and its hash beside it."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     save_atomically({name: value.detach().cpu().half() for name, value in state.items()}, path)
-    path.with_name(path.name + ".sha256").write_text(f"{sha256_of(path)}  {path.name}\n", encoding="utf-8")
+    with whole_or_absent(_record_of(path)) as file:
+        file.write(f"{sha256_of(path)}  {path.name}\n".encode())
 
 
 def save_atomically(content: Any, path: Path) -> None:
-    """``torch.save`` under another name, then rename: a reader finds the old file or the new one."""
-    part = path.with_name(f".part-{path.name}")
-    with part.open("wb") as file:
+    """``torch.save`` that leaves the old file or the new one, whenever it is stopped."""
+    with whole_or_absent(path) as file:
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
 
 
 def load_planes(network: DiffEnsembler, folders: Mapping[str, str]) -> None:
@@ -67,7 +62,7 @@ def load_planes(network: DiffEnsembler, folders: Mapping[str, str]) -> None:
     """
     for name, expert in zip(network.bank.planes, network.bank.experts, strict=True):
         folder = Path(folders.get(name, ""))
-        found = sorted(folder.glob("*.pt"), key=lambda path: path.stat().st_mtime)
+        found = sorted(folder.glob("[!.]*.pt"), key=lambda path: path.stat().st_mtime)
         if name not in folders or not found:
             raise SystemExit(f"no checkpoint of expert '{name}': run train_planes.json --planes {name} first")
         if (folder / "model.pt").is_file():

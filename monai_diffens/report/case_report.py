@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from monai_diffens.data.output_folder import whole_or_absent
 from monai_diffens.data.writer import case_name, output_path, package_version
-from monai_diffens.inferers.maps import SPREAD, WEIGHT
 from monai_diffens.report.page import (
     Column,
     colour_bar,
@@ -28,6 +27,7 @@ from monai_diffens.report.page import (
 )
 from monai_diffens.report.picture import CONVENTION, foreground_centre
 from monai_diffens.transforms.intensity import SCALE_KEY
+from monai_diffens.transforms.split_maps import SPREAD, WEIGHT
 
 NOTICE = "Synthetic - not for primary diagnosis. Research use only."
 SPREAD_NOTE = (

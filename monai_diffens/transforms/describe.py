@@ -13,8 +13,8 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from torch import Tensor
 
-from monai_diffens.inferers.maps import SPREAD, WEIGHT
 from monai_diffens.transforms.one_grid import MOVES_KEY
+from monai_diffens.transforms.split_maps import SPREAD, WEIGHT
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
 VERSIONS = ("monai", "torch", "numpy", "nibabel")

@@ -25,6 +25,7 @@ from nibabel.arrayproxy import ArrayProxy
 from nibabel.imageglobals import logger as nibabel_logger
 from numpy.typing import NDArray
 
+from monai_diffens.files import NIFTI_ENDINGS
 from monai_diffens.messages import InputRejected, say
 from monai_diffens.transforms.nifti_geometry import Geometry, read_geometry
 from monai_diffens.transforms.nifti_header import check_header, mended_fields
@@ -40,7 +41,6 @@ __all__ = [
     "sha256_of_open",
 ]
 
-NIFTI_ENDINGS = (".nii.gz", ".nii")
 BLOCK = 1 << 20  # voxels read at a time
 TAIL_BLOCKS = 64  # blocks of bytes after the last voxel that are read to reach the checksum
 PADDING = 512  # bytes after the last voxel that some programs write

@@ -11,9 +11,9 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, ResampleToMatch
 
+from monai_diffens.data.load_scan import LoadScand
 from monai_diffens.messages import say, warn
 from monai_diffens.transforms.input_gate import AffineInMillimetersd
-from monai_diffens.transforms.load_scan import LoadScand
 from monai_diffens.transforms.nifti_reader import CHECKED
 
 __all__ = ["ApplyBrainMaskd", "RepairScand"]

@@ -8,6 +8,11 @@ from typing import Any
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
+SPREAD, WEIGHT = (
+    "std",
+    "weight-",
+)  # names of maps: the samples' deviation; an expert's weights, its name behind
+
 
 class SplitMapsd(MapTransform):
     """Leave the first channel under the key, and put each further one under ``<key>_<map name>``.

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_diffens.bundle.manifest import sha256_of
+from monai_diffens.files import sha256_of
 
 logger = logging.getLogger(__name__)
 

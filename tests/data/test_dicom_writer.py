@@ -17,7 +17,7 @@ from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
 import monai_diffens.data.output_folder as output_folder
 from monai_diffens.data.cases import CaseFolder
 from monai_diffens.data.dicom.writer import SaveDicomSeriesd, save_series, to_stored
-from monai_diffens.transforms.load_scan import LoadScand
+from monai_diffens.data.load_scan import LoadScand
 
 TILTED = np.eye(4)
 TILTED[:3, :3] = nib.eulerangles.euler2mat(z=0.3, x=-0.4) * [0.9, 1.1, 1.0]

@@ -13,9 +13,9 @@ from nifti_files import head, save
 from monai_diffens.data.cases import CaseFolder
 from monai_diffens.data.contrast_cases import ContrastCases
 from monai_diffens.data.earlier_result import Recipe
+from monai_diffens.data.load_scan import LoadScand
 from monai_diffens.data.writer import SaveVolumed
 from monai_diffens.messages import InputRejected, say
-from monai_diffens.transforms.load_scan import LoadScand
 from monai_diffens.transforms.repair import ApplyBrainMaskd
 
 OPTIONS = {"num_steps": 1, "target_spacing": 1.0, "plane_weights": {"axial": 1}}

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from nifti_files import edit, head, rejection, save
 
+from monai_diffens.data.load_scan import LoadScan
 from monai_diffens.messages import say
 from monai_diffens.transforms.input_gate import check_volume
-from monai_diffens.transforms.load_scan import LoadScan
 
 
 @pytest.mark.parametrize(

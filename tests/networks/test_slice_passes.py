@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from monai_diffens.acquisition.slicing import PATCH_GRID, PLANES, in_plane_axes, plane_axis
-from monai_diffens.data.writer import case_of
+from monai_diffens.files import case_of
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.inferers.region import foreground_box
 from monai_diffens.networks.predictions import EmptySpace

@@ -18,7 +18,7 @@ from monai.utils import optional_import
 
 from monai_diffens.data.dicom.gate import MR_IMAGE
 from monai_diffens.data.dicom.series import MODEL_NAME
-from monai_diffens.data.writer import package_version
+from monai_diffens.files import package_version
 
 __all__ = ["NOTICE", "derived_headers"]
 

@@ -15,9 +15,9 @@ from monai.transforms import MapTransform
 
 from monai_diffens.data.dicom.derived import derived_headers
 from monai_diffens.data.dicom.series import quiet_pydicom, read_header
+from monai_diffens.data.load_scan import DICOM_FILES
 from monai_diffens.data.output_folder import folder_whole_or_absent
 from monai_diffens.data.writer import output_path
-from monai_diffens.transforms.load_scan import DICOM_FILES
 
 __all__ = ["SaveDicomSeriesd", "save_series", "to_stored"]
 

@@ -10,8 +10,8 @@ import pytest
 from monai.transforms import LoadImaged
 
 from monai_diffens.data.dicom.series import series_name
+from monai_diffens.data.load_scan import LoadScan, LoadScand
 from monai_diffens.messages import InputRejected
-from monai_diffens.transforms.load_scan import LoadScan, LoadScand
 
 TILTED = np.eye(4)
 TILTED[:3, :3] = nib.eulerangles.euler2mat(z=0.2, x=0.3) * [0.9, 1.1, 5]
