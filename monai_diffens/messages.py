@@ -147,6 +147,10 @@ CASES = {
     "kept, run again with fewer processes or a smaller --max_memory",
     "needs_memory": "{name}: needs about {need:.2g} GiB of memory and has {limit:.2g}; raise --max_memory, "
     "use a larger machine or ask for a coarser target_spacing",
+    "not_finite_result": "{name}: {percent:.2g} % of the result is NaN or infinite, nothing was written; "
+    "look for voxels far beyond all others in the scan, and go back to the released weights and options",
+    "tight_memory": "{name}: within {have:.2g} GiB of memory the fusion computes {factor:.1f} times as "
+    "much as without a limit; from {enough:.2g} GiB on it costs nothing: raise --max_memory if it can be had",
     "out_of_memory": "{name}: not enough memory; close other programs, use a larger machine or ask for a "
     "coarser target_spacing",
     "unexpected": "{name}: {kind} at {place}, an error of this program; report this line, nothing was "

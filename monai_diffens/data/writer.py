@@ -61,7 +61,8 @@ def save_volume(
         ``path``.
 
     Raises:
-        ValueError: wrong shape, wrong file ending, values that are not finite or a singular affine.
+        ValueError: wrong shape, wrong file ending or a singular affine.
+        InputRejected: values that are not finite.
         OSError: the file could not be written; nothing is left under ``path`` that was not there before.
     """
     path = Path(path)
@@ -76,7 +77,8 @@ def save_volume(
     if not path.name.endswith(NIFTI_ENDINGS):
         raise ValueError(f"{path.name}: a result's name ends with .nii or .nii.gz")
     if not np.isfinite(voxels).all():
-        raise ValueError(f"{path.name}: the result holds NaN or infinite values, nothing was written")
+        percent = 100 * float((~np.isfinite(voxels)).mean())
+        raise InputRejected(say("not_finite_result", name=path.name, percent=percent))
     if not np.isfinite(matrix).all() or np.linalg.det(matrix[:3, :3]) == 0:
         raise ValueError(f"{path.name}: the affine is singular, nothing was written")
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from monai_diffens.files import case_of
 from monai_diffens.inferers.agreement import cut_off
+from monai_diffens.inferers.finite import check_finite
 from monai_diffens.inferers.maps import RunningMoments, check_spread
 from monai_diffens.inferers.memory import CPU_WORK, check_limit, plan_case
 from monai_diffens.inferers.out_of_memory import in_step
@@ -165,6 +166,8 @@ class DiffEnsemblerInferer(ResidualSampler):
             plan.apply(network, self.weights)
             keep_for_next_pass(CPU_WORK)
             logger.info("%s: %s", case, plan)
+            if cost := plan.cost(case):
+                logger.warning(cost)
         samples = RunningMoments()
         weights = cropped.new_zeros(1, network.num_experts, *cropped.shape[2:]) if self.weights else None
         with tqdm(
@@ -177,7 +180,7 @@ class DiffEnsemblerInferer(ResidualSampler):
                     drawn[seed] = self.sample_residual(
                         seed, cropped, network, measurement, region, bar, weights
                     )
-                samples.add(drawn[seed])
+                samples.add(check_finite(drawn[seed], case))
 
         def whole(part: Tensor) -> Tensor:
             volume = conditions.new_zeros(1, part.shape[1], *conditions.shape[2:])
@@ -185,7 +188,7 @@ class DiffEnsemblerInferer(ResidualSampler):
             return volume
 
         scale = self.residual_scale * self.residual_gain
-        restored = from_residual(whole(samples.mean), base, scale)
+        restored = check_finite(from_residual(whole(samples.mean), base, scale), case)
         if self.non_negative:
             support = base > 0 if self.base == "brain" else torch.ones_like(base, dtype=torch.bool)
             restored = cut_off(restored, support, measurement, region)
@@ -196,4 +199,6 @@ class DiffEnsemblerInferer(ResidualSampler):
             result.append(whole(samples.std() * (scale * self.spread_scale)))
         if weights is not None:
             result.append(whole(weights / weights.sum(dim=1, keepdim=True)))  # the sum counts the passes
+        for each in result[1:]:
+            check_finite(each, case)
         return torch.cat(result, dim=1) if len(result) > 1 else restored

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from monai_diffens.acquisition.slicing import PLANES, plane_axis
+from monai_diffens.inferers.available_memory import available_memory
 from monai_diffens.messages import say
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.windows import receptive_halo, split
@@ -26,6 +26,7 @@ GPU_CHUNK = 256
 # A processor's volumes in single precision at the worst moment of a step, beside conditions and predictions:
 # x_t, the fused prediction, the clean sample and the temporaries of its projection, result.
 STEP_VOLUMES = 6
+COSTLY = 1.5  # times the voxels: what a memory limit may cost before it is told
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,25 @@ class MemoryPlan:
         window_voxels: voxels a pass of the calibrator.
         volume_bytes: for volumes, which grow with the case.
         work_bytes: for what the networks hold on the way.
+        factor: products of the fusion over those without a limit: smaller windows overlap more.
+        enough_bytes: memory with which the limit costs nothing.
     """
 
     slice_chunk: int
     window_voxels: int
     volume_bytes: int
     work_bytes: int
+    factor: float = 1.0
+    enough_bytes: int = 0
+
+    def cost(self, name: str) -> str | None:
+        """A line on what the limit costs in time; None where that is little."""
+        if self.factor < COSTLY:
+            return None
+        have = self.volume_bytes + self.work_bytes
+        return say(
+            "tight_memory", name=name, have=have / GIB, factor=self.factor, enough=self.enough_bytes / GIB
+        )
 
     def apply(self, network: DiffEnsembler, keep_weights: bool) -> None:
         """Make the network run so."""
@@ -83,6 +97,13 @@ def voxel_bytes(network: DiffEnsembler, bf16: bool = False) -> int:
     inputs = calibrator.conv_in.in_channels // calibrator.stem**3
     hidden = 6 * calibrator.conv_in.out_channels / calibrator.stem**3
     return int(FLOAT * 3 * inputs + (FLOAT // 2 if bf16 else FLOAT) * hidden)
+
+
+def computed_voxels(network: DiffEnsembler, shape: Sequence[int], window_voxels: int) -> int:
+    """Voxels that the calibrator computes for a volume (X, Y, Z) in windows, with what they overlap."""
+    strides = network.calibrator.level_strides
+    windows = split(shape, window_voxels, receptive_halo(strides), strides[-1])
+    return sum(math.prod(p.stop - p.start for p in window.padded) for window in windows)
 
 
 def smallest_window(network: DiffEnsembler, shape: Sequence[int]) -> int:
@@ -128,7 +149,7 @@ def plan_memory(
     a_slice, a_voxel = slice_bytes(network, shape), voxel_bytes(network, bf16)
     smallest = smallest_window(network, shape)
     least = max(a_slice, a_voxel * smallest)
-    limit = available_memory(device) if max_memory is None else int(max_memory * GIB)
+    limit = available_on(device) if max_memory is None else int(max_memory * GIB)
     if limit is not None and volume_bytes + least > limit:
         raise InputRejected(
             say("needs_memory", name=name, need=(volume_bytes + least) / GIB, limit=limit / GIB)
@@ -141,7 +162,15 @@ def plan_memory(
     window = int(min(voxels, work // a_voxel))
     if window < voxels:
         window = max(smallest, int(SEVERAL_WINDOWS * window))
-    return MemoryPlan(chunk, window, volume_bytes, max(chunk * a_slice, window * a_voxel))
+    work_bytes = max(chunk * a_slice, window * a_voxel)
+    if on_gpu or window == voxels:
+        return MemoryPlan(chunk, window, volume_bytes, work_bytes)
+    free = min(voxels, max(CPU_WORK, least) // a_voxel)  # the window without a limit
+    if free < voxels:
+        free = max(smallest, int(SEVERAL_WINDOWS * free))
+    factor = computed_voxels(network, shape, window) / computed_voxels(network, shape, free)
+    enough = volume_bytes + min(max(CPU_WORK, least), a_voxel * voxels)
+    return MemoryPlan(chunk, window, volume_bytes, work_bytes, factor, enough)
 
 
 def plan_case(
@@ -160,17 +189,9 @@ def plan_case(
     return plan_memory(network, cropped.shape[2:], volumes, num_maps, device, max_memory, name, bf16)
 
 
-def available_memory(device: torch.device) -> int | None:
+def available_on(device: torch.device) -> int | None:
     """Bytes that can still be had on a device; None where the system does not tell."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    found: list[int] = []
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        lines = dict(line.split(":") for line in meminfo.read_text(encoding="ascii").splitlines())
-        found.append(int(lines["MemAvailable"].split()[0]) * 1024)
-    limit, used = (Path(f"/sys/fs/cgroup/memory.{kind}") for kind in ("max", "current"))
-    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":  # a container's, SLURM's
-        found.append(int(limit.read_text()) - int(used.read_text()))
-    return min(found, default=None)
+    return available_memory()

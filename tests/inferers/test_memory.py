@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.inferers.memory import CPU_WORK, GIB, available_memory, plan_memory
+from monai_diffens.inferers.memory import CPU_WORK, GIB, available_on, plan_memory
 from monai_diffens.inferers.out_of_memory import is_out_of_memory
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 from monai_diffens.transforms.input_gate import InputRejected
@@ -118,13 +118,13 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny_ensembler):
 
 
 def test_available_memory_is_what_the_machine_has():
-    available = available_memory(torch.device("cpu"))
+    available = available_on(torch.device("cpu"))
     assert available is None or 2**20 < available < 2**50
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_s_memory_is_asked_for(tiny_ensembler):
     free, total = torch.cuda.mem_get_info()
-    assert 0 < available_memory(torch.device("cuda")) <= total
+    assert 0 < available_on(torch.device("cuda")) <= total
     plan = plan_memory(tiny_ensembler(), SHAPE, 1, device="cuda")
     assert plan.window_voxels == 64 * 72 * 60 and plan.slice_chunk == 256
