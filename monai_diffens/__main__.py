@@ -13,6 +13,7 @@ from monai_diffens.bundle.archive import DIGESTS, fetch, pack, release_files, un
 from monai_diffens.bundle.check import verify
 from monai_diffens.bundle.manifest import PACKAGE_DIR, BundleRejected, write_manifest
 from monai_diffens.bundle.versions import check_versions
+from monai_diffens.messages import say
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -50,7 +51,8 @@ def _verify(options: argparse.Namespace) -> None:
         count = verify(path)
         if PACKAGE_DIR.is_relative_to(path.resolve()):
             print(f"{path}: checked with its own copy of monai_diffens, which proves no origin")
-    print(f"{path}: verified, {count} files as in the manifest, every part of its configs on the allow-list")
+    print(say("verified", name=path, count=count))
+    print(say("not_verified", name=path))
 
 
 def _download(options: argparse.Namespace) -> None:

@@ -194,6 +194,11 @@ BUNDLE = {
     "bad_config": "{name}: {file} is not a readable configuration ({why}); fetch the release zip again",
     "not_allowed": "{name}: {count} parts of its configs are not on the allow-list, first: {first}; do "
     "not run it unless you know why they are there",
+    "unknown_kind": "{name}: {count} files are of a kind that can hold a program and that no bundle needs, "
+    "first: {first}; do not use it, or give the published digest: --sha256",
+    "verified": "{name}: verified, {count} files as in the manifest; its configs run listed code only",
+    "not_verified": "{name}: not part of the check: what its weights do, which files a run reads and writes, "
+    "and, without the publisher's digest (--sha256), who made it",
     "foreign_code": "{name}: its copy of monai_diffens is not this one ({count} files, first: {first}); "
     "verify with the same version, or give the published digest: --sha256",
     "other_copy": "{name}: it brings its own monai_diffens, but another one was imported first (version "

@@ -6,11 +6,13 @@ import os
 import shutil
 import stat
 import tempfile
+import unicodedata
 import warnings
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 from urllib.error import URLError
 
 from monai.apps.utils import download_url
@@ -28,11 +30,13 @@ from monai_diffens.bundle.manifest import (
     read_manifest,
 )
 from monai_diffens.bundle.versions import check_versions, read_metadata
-from monai_diffens.files import sha256_of, whole_or_absent
+from monai_diffens.files import digest_of, sha256_of, whole_or_absent
 from monai_diffens.messages import say
 
 DIGESTS = "SHA256SUMS"
 LARGEST = 2 << 30  # bytes, unpacked: weights of a bundle are below 25 MB a file
+MOST = 10_000  # members
+TIGHTEST, SMALL = 100, 50 << 20  # what is larger than this is not packed more tightly than that many times
 WEIGHTS, RECORD = "models/model.pt", "models/model.pt.sha256"
 SHIPPED = ("LICENSE", "configs/", "docs/", WEIGHTS, RECORD)  # and what begins so
 TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that zip can tell
@@ -67,7 +71,7 @@ def pack(root: Path, folder: Path) -> Path:
     files |= package_files()  # of the running package, over what a copy of the bundle may bring
     manifest = format_manifest({name: sha256_of(path) for name, path in files.items()})
     path = folder / f"{root.name}_v{version}.zip"
-    with whole_or_absent(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with whole_or_absent(path, shared=True) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted([*files, MANIFEST]):
             member = zipfile.ZipInfo(f"{root.name}/{name}", TIME)
             member.create_system = 3  # Unix, on every system
@@ -88,7 +92,7 @@ def release_files(root: Path) -> list[str]:
 def write_digests(paths: Sequence[Path]) -> Path:
     """Write the digests of archives into ``SHA256SUMS`` beside them."""
     path = paths[0].with_name(DIGESTS)
-    with whole_or_absent(path) as file:
+    with whole_or_absent(path, shared=True) as file:
         file.write(format_manifest({each.name: sha256_of(each) for each in paths}).encode())
     return path
 
@@ -143,11 +147,9 @@ def unpack(path: Path, bundle_dir: Path, sha256: str | None = None, name: str | 
             folder, the bundle is already there, or :func:`~monai_diffens.bundle.check.verify` turns it down.
     """
     name = name or path.name
-    if sha256 is not None and sha256_of(path) != sha256.lower():
-        line = say("wrong_digest", name=name, found=sha256_of(path), wanted=sha256)
-        raise BundleRejected(line)
     try:
-        with zipfile.ZipFile(path) as archive:
+        # opened once: what was compared is what is unpacked
+        with path.open("rb") as opened, zipfile.ZipFile(_compared(opened, sha256, name)) as archive:
             members = archive.infolist()
             top = check_members(members, name)
             target = bundle_dir / top
@@ -165,29 +167,55 @@ def unpack(path: Path, bundle_dir: Path, sha256: str | None = None, name: str | 
     return target
 
 
+def _compared(opened: BinaryIO, sha256: str | None, name: str) -> BinaryIO:
+    """An open archive, at its start, after a comparison with the published digest where one is given."""
+    if sha256 is not None:
+        found = digest_of(opened)
+        if found != sha256.lower():
+            raise BundleRejected(say("wrong_digest", name=name, found=found, wanted=sha256))
+        opened.seek(0)
+    return opened
+
+
 def check_members(members: Sequence[zipfile.ZipInfo], name: str) -> str:
     """Look at the table of contents of an archive, and return its one top folder.
 
     Raises:
-        BundleRejected: a name that is absolute, leads upwards, or is there twice; a link or special file; a
-            member that is encrypted, or neither stored nor deflated; more than one top folder; more than
-            2 GB.
+        BundleRejected: a name that is absolute, leads upwards, is no name on every system, or is there twice
+            (also where only case tells two apart, or a file is a folder too); a link or special file; a
+            member that is encrypted, packed in a rare way or too tightly; more than one top folder; more than
+            10,000 members or 2 GB.
     """
-    seen: set[str] = set()
+    if len(members) > MOST:
+        found = f"{len(members)} members"
+        raise BundleRejected(say("unsafe_member", name=name, file=found, kind="more than any bundle has"))
+    spelt: dict[str, str] = {}  # folders and files, as they are spelt
+    files: set[str] = set()
     for member in members:
         kind = stat.S_IFMT(member.external_attr >> 16)
-        # zipfile cuts names at a null byte and, on Windows, turns backslashes: ask for what is written
+        # zipfile cuts names at a null byte and, on Windows, turns backslashes: ask for what is written; newer
+        # ones take another name from a field that few readers know
         written = member.orig_filename.removesuffix("/")
+        is_folder, parts = member.filename.endswith("/"), written.split("/")
+        paths = ["/".join(parts[: count + 1]) for count in range(len(parts))]
         for bad, reason in (
-            (not is_safe_name(written), "a path that leads out of its folder"),
+            (not is_safe_name(written), "a path that leads out or is no plain name"),
+            (written != member.filename.removesuffix("/"), "a member of two names"),
             (kind not in (0, stat.S_IFREG, stat.S_IFDIR), "a link or special file"),
-            (written.casefold() in seen, "twice"),
+            (_folded(written) in files, "twice"),
+            (any(spelt.get(_folded(path), path) != path for path in paths), "twice but for the case"),
+            (any(_folded(path) in files for path in paths[:-1]), "a file that is a folder too"),
+            (not is_folder and _folded(written) in spelt, "a file that is a folder too"),
             (member.flag_bits & 1, "encrypted"),
             (member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED), "packed in a rare way"),
+            (member.file_size > max(SMALL, TIGHTEST * member.compress_size), "packed too tightly"),
         ):
             if bad:
-                raise BundleRejected(say("unsafe_member", name=name, file=written, kind=reason))
-        seen.add(written.casefold())
+                line = say("unsafe_member", name=name, file=_plain(written), kind=reason)
+                raise BundleRejected(line)
+        spelt |= {_folded(path): path for path in paths}
+        if not is_folder:
+            files.add(_folded(written))
     size = sum(member.file_size for member in members)
     if size > LARGEST:
         raise BundleRejected(say("too_large", name=name, size=size / 1e9, limit=LARGEST / 1e9))
@@ -195,6 +223,15 @@ def check_members(members: Sequence[zipfile.ZipInfo], name: str) -> str:
     if len(tops) != 1 or any("/" not in member.filename for member in members):
         raise BundleRejected(say("wrong_top", name=name, found=f"{len(tops)} things at its top"))
     return tops.pop()
+
+
+def _folded(path: str) -> str:
+    """A path as file systems compare it that tell neither case nor the composition of signs apart."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
+def _plain(name: str) -> str:
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in name[:200])
 
 
 def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, name: str) -> None:

@@ -1,8 +1,16 @@
-"""Checks of an unpacked bundle: all of them before its first use, the cheap ones in every run."""
+"""Checks of an unpacked bundle: all of them before its first use, the cheap ones in every run.
+
+What they promise: nothing in the bundle was run to check it; every file is the one in its manifest; its
+configurations run nothing but listed code of MONAI, PyTorch and this package; its Python code is this
+package's.
+
+What they do not: who made the bundle (only a published digest tells that), that its weights do what its card
+says, and where a run reads and writes, which is the configuration's choice, within its user's rights.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import monai_diffens
 from monai_diffens.bundle.allow_list import check_configs
@@ -52,7 +60,8 @@ def verify(root: Path, code_is_trusted: bool = False) -> int:
 
     Raises:
         BundleRejected: no manifest, a file that is missing, changed, unlisted or a link, a part of a
-            configuration that is not on the allow-list, or Python code that is not this package's.
+            configuration that is not on the allow-list, Python code that is not this package's, or a file of
+            a kind that can hold a program.
     """
     root = root.resolve()
     read_metadata(root)
@@ -62,13 +71,28 @@ def verify(root: Path, code_is_trusted: bool = False) -> int:
     if unlisted:
         raise BundleRejected(say("not_listed", name=root.name, count=len(unlisted), first=unlisted[0]))
     check_configs(root)
-    foreign = foreign_code(entries)
-    foreign += [name for name in entries if is_code(name) and not name.startswith(f"{PACKAGE}/")]
+    others = [name for name in entries if not name.startswith(f"{PACKAGE}/")]
+    foreign = foreign_code(entries) + [name for name in others if is_code(name)]
     if foreign and not code_is_trusted:
         raise BundleRejected(say("foreign_code", name=root.name, count=len(foreign), first=foreign[0]))
+    unknown = [name for name in others if not is_code(name) and not is_known_kind(name)]
+    if unknown and not code_is_trusted:
+        raise BundleRejected(say("unknown_kind", name=root.name, count=len(unknown), first=unknown[0]))
     return len(entries)
 
 
 def is_code(name: str) -> bool:
     """Whether Python would import a file of this name."""
-    return name.endswith((".py", ".pyc", ".pyd", ".pyw", ".so", ".dll", ".dylib", ".pth", ".zip", ".egg"))
+    return name.lower().endswith(
+        (".py", ".pyc", ".pyd", ".pyw", ".so", ".dll", ".dylib", ".pth", ".zip", ".egg")
+    )
+
+
+def is_known_kind(name: str) -> bool:
+    """Whether a file is of a kind that a bundle needs, none of which can hold a program.
+
+    TorchScript (.ts) and pickles (.npy, .npz, .pkl, .ckpt) are not among them.
+    """
+    suffix = PurePosixPath(name).suffix.lower()
+    weights = name.startswith("models/") and suffix in (".pt", ".sha256")
+    return weights or suffix in ("", ".conf", ".csv", ".jpg", ".json", ".md", ".png", ".txt", ".yaml", ".yml")

@@ -21,7 +21,9 @@ PACKAGE_DIR = Path(__file__).resolve().parents[1]
 OUTPUT_FOLDERS = ("output", "evaluation", "train", "eval", ".cache/huggingface")
 
 _LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
-_DRIVE_OR_CONTROL = re.compile(r"^[A-Za-z]:|[\x00-\x1f\x7f\\]")
+_UNSAFE = re.compile(r'[<>:"|?*\\]')  # a drive, a stream or a separator somewhere
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # of Windows, in any folder
+_LONGEST = 240  # bytes of a part of a name
 
 
 class BundleRejected(Exception):
@@ -30,8 +32,13 @@ class BundleRejected(Exception):
 
 def is_safe_name(name: str) -> bool:
     """Whether a "/" separated name stays below the folder that it is unpacked into, on every system."""
-    parts = name.split("/")
-    return not _DRIVE_OR_CONTROL.search(name) and all(part not in ("", ".", "..") for part in parts)
+    return not _UNSAFE.search(name) and name.isprintable() and all(map(_is_safe_part, name.split("/")))
+
+
+def _is_safe_part(part: str) -> bool:
+    # Windows drops a last dot or blank, so that two names would be one; "." and ".." end with a dot too
+    dropped = part[-1:] in ("", ".", " ")
+    return not dropped and not _DEVICES.fullmatch(part) and len(os.fsencode(part)) <= _LONGEST
 
 
 def parse_manifest(text: str, name: str) -> dict[str, str]:
@@ -78,7 +85,7 @@ def write_manifest(root: Path, names: Iterable[str]) -> Path:
     """Write the manifest of an unpacked bundle over the files ``names``."""
     path = root / MANIFEST
     entries = {name: sha256_of(root / name) for name in names}
-    with whole_or_absent(path) as file:
+    with whole_or_absent(path, shared=True) as file:
         file.write(format_manifest(entries).encode())
     return path
 

@@ -39,13 +39,13 @@ def save_weights(state: Mapping[str, Tensor], path: str | Path) -> None:
     """Write a state_dict in half precision, and its hash beside it."""
     path = Path(path)
     save_atomically({name: value.detach().cpu().half() for name, value in state.items()}, path)
-    with whole_or_absent(_record_of(path)) as file:
+    with whole_or_absent(_record_of(path), shared=True) as file:
         file.write(f"{sha256_of(path)}  {path.name}\n".encode())
 
 
 def save_atomically(content: Any, path: Path) -> None:
     """``torch.save`` that leaves the old file or the new one, whenever it is stopped."""
-    with whole_or_absent(path) as file:
+    with whole_or_absent(path, shared=True) as file:
         torch.save(content, file)
 
 

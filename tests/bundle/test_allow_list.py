@@ -9,25 +9,27 @@ from monai_diffens.bundle.allow_list import (
     check_configs,
     findings_in_config,
     findings_in_logging,
-    is_allowed,
+    is_allowed_target,
 )
 from monai_diffens.bundle.manifest import BundleRejected
 
-BUNDLES = sorted(path for path in (Path(__file__).parents[2] / "bundles").iterdir() if path.is_dir())
-IMPORTS = ["$import torch", "$import monai_diffens.demo.demo as demo", "$from monai_diffens.data import bids"]
-
-
-@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
-def test_shipped_bundles_are_on_it(bundle):
-    check_configs(bundle)  # add what it names to monai_diffens/bundle/allow_list.json, if it belongs there
+IMPORTS = [
+    "$import torch",
+    "$import monai_diffens.inferers.maps as maps",
+    "$from monai_diffens.data.training_volumes import training_cases",
+]
 
 
 @pytest.mark.parametrize(
     "expression",
     [
         "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
-        "$demo.format_table(@table)",
-        "$bids.sharp_volumes(@dataset_dir, 'train', min_sharpness=@limits#sharp)",
+        "$maps.map_names(@table > 1, [])",
+        "$training_cases(@dataset_dir, 'train', min_sharpness=@limits#sharp)",
+        "$[a + b for a, b in zip(@x, @y) if a for c in [a]]",
+        "$setattr(torch.backends.cudnn, 'benchmark', False)",
+        "$isinstance(@a, (int, float))",
+        "$torch.float32",
         "$@bundle_root + '/train/' + '_'.join([@planes] if isinstance(@planes, str) else @planes)",
         "$[p for p in @network.parameters() if p.requires_grad]",
         "$@a::b::0 and @network.bank.requires_grad_(False)",
@@ -51,10 +53,37 @@ def test_accepted(expression):
         "$torch.load('x.pt')",
         "$torch.hub.load('a', 'b')",
         "$torch",
-        "$demo",
-        "$demo.subprocess.run(['true'])",
-        "$demo.Path('x').unlink()",
-        "$monai_diffens.demo.demo.format_table(@a)",  # not under the name it was imported as
+        "$maps",
+        "$maps.map_names",  # the function, to be called by another
+        "$training_cases",
+        "$len",
+        "$maps.Path('x').unlink()",
+        "$monai_diffens.inferers.maps.map_names(True, [])",  # not under the name it was imported as
+        "$maps.map_names(*@a, **@b)",
+        "$maps.map_names(True, [])(1)",
+        "$isinstance(@a, @b)",
+        "$setattr(torch.backends.cudnn, 'enabled', False)",
+        "$setattr(torch.backends.cudnn, @name, False)",
+        "$setattr(torch, 'load', @a)",
+        "$[len for len in @a]",
+        "$[torch for torch in @a]",
+        "$[x for x in @a] + [x]",
+        "$[y for x in y for y in @a]",
+        "$[0 for x.y in @a]",
+        "$[0 for x[0] in @a]",
+        "$[0 for [x, *y] in @a]",
+        "$[await x for x in @a]",
+        "$[x async for x in @a]",
+        "$(yield 1)",
+        "$b'bytes'",
+        "$...",
+        "$1j",
+        "$@a @ @b",
+        "$@",
+        "$@a::",
+        "$@imports::0",
+        "$",
+        "$ ",
         "$@a.__class__",
         "$@a.b.__subclasses__()[0]",
         "$@a.tofile('x')",
@@ -69,19 +98,40 @@ def test_accepted(expression):
         "$__builtins__",
         "$@##a + 1",
         "@##a",
-        "$import os",
-        "$import torch, os",
-        "$import torch; torch.load('x')",
-        "$import monai as torch",  # another meaning for a name in use
-        "$from monai_diffens.demo.demo import subprocess",
-        "$from . import x",
-        "$import monai_diffens.nowhere as x",
+        "$import torch",  # not among the imports
+        "@imports",
+        "@imports#0",
+        "@",
         "$not python",
         "%other.json::a",
     ],
 )
 def test_refused(expression):
     assert findings_in_config({"imports": IMPORTS, "a": [expression]}) == [f"a#0: {expression}"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "$import subprocess",
+        "$import os as len",
+        "$import os as _x",
+        "$import os as __builtins__",
+        "$import torch, os",
+        "$import torch; torch.load('x')",
+        "$import torch\nimport subprocess",
+        "$import monai as torch",  # another meaning for a name in use
+        "$from monai_diffens.bundle.check import Path",
+        "$from os import system",
+        "$from os.path import *",
+        "$from . import x",
+        "$import monai_diffens.nowhere as x",
+        "$import monai_diffens.demo.demo as demo",
+    ],
+)
+def test_refused_imports(line):
+    assert findings_in_config({"imports": [line]}) == [f"imports#0: {line}"]
+    assert findings_in_config({"+imports": ["$import torch", line]}) == [f"imports#1: {line}"]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +142,17 @@ def test_refused(expression):
         "subprocess.run",
         "torch.load",
         "monai.transforms.Lambdad",
-        "LoadImaged",
+        "Lambdad",
+        "ConfigWorkflow",
+        "AdamW",  # short names are MONAI's
+        " LoadImaged",
+        "monai.transforms.LoadImaged#x",
+        "monai_diffens.bundle.export.export_sampler",  # evaluates the configurations of any folder
+        "monai_diffens.bundle.archive.fetch",
+        "monai_diffens.bundle.archive.pack",
+        "monai_diffens.bundle.manifest.write_manifest",
+        "monai_diffens.__main__.main",
+        "monai_diffens.demo.demo.main",
         "monai_diffens.demo.demo.subprocess.run",  # the package imports it
         "monai_diffens.demo.demo.Path",
         "monai_diffens.demo.demo._parse",
@@ -106,12 +166,14 @@ def test_refused(expression):
     ids=str,
 )
 def test_refused_targets(target):
-    assert len(findings_in_config({"a": {"b": [{"_target_": target}]}})) == 1
+    findings = findings_in_config({"a": {"b": [{"_target_": target}]}})
+    assert findings and all(finding.startswith("a#b#0#_target_") for finding in findings)
 
 
 def test_accepted_targets():
-    assert is_allowed("monai.transforms.Compose")
-    assert is_allowed("monai_diffens.networks.diff_ensembler.DiffEnsembler")
+    assert is_allowed_target("monai.transforms.Compose")
+    assert is_allowed_target("Compose")
+    assert is_allowed_target("monai_diffens.networks.diff_ensembler.DiffEnsembler")
 
 
 @pytest.mark.parametrize(
@@ -119,6 +181,19 @@ def test_accepted_targets():
     [
         {"a": {"_target_": "monai.data.Dataset", "_mode_": "debug"}},
         {"a": {"_target_": "monai.data.Dataset", "_mode_": "$1"}},
+        {"a": {"_mode_": "callable"}},
+        {"a": {" _mode_ ": "default"}},
+        {"a": {"__init__": 1}},
+        {"a": {"b#c": 1}},
+        {"a::_mode_": "callable"},
+        {"a#b::reader::0": "os.system"},
+        {"a": {"reader": "nibabelreader, os.system"}},
+        {"a": {"writer": "os.system"}},
+        {"a": {"pickle_module": "pickle"}},
+        {"a": {"compile_kwargs": "@b"}},
+        {"a": {"allow_pickle": 0}},
+        {"a": {"weights_only": 1}},
+        {"a": {"weights_only": None}},
         {"a": {"allow_pickle": True}},
         {"a": {"weights_only": False}},
         {"inputs": {"image": {"spatial_shape": ["16*n", "().__class__"]}}},
@@ -140,10 +215,16 @@ def test_refused_switches(config):
         "args=('/tmp/x',)",
         "args=(__import__('os').system('true'),)",
         "kwargs={'filename': 'x'}",
+        "args\x0b=('x',)",
+        "ARGS : ('x',)",
+        "defaults={}",
+        "style={",
+        "unknown=1",
+        "class=StreamHandler\n  , x",
     ],
 )
 def test_logging_goes_to_the_screen_only(line):
-    assert findings_in_logging(f"[handler_console]\n{line}\nformatter=line") == [line]
+    assert len(findings_in_logging(f"[handler_console]\n{line}\nformatter=line")) == 1
 
 
 def refusal(root: Path) -> str:
@@ -164,16 +245,22 @@ def test_the_line_names_file_and_place(source):
 
 def test_an_overlay_uses_the_imports_of_the_file_below(source):
     overlay = source / "configs" / "more.json"
-    overlay.write_text(json.dumps({"device": "$torch.device('cpu')", "a": "$bundle_check.verify(@b)"}))
+    overlay.write_text(
+        json.dumps({"device": "$torch.device('cpu')", "a": "$bundle_check.check_before_run(@b)"})
+    )
     check_configs(source)
-    overlay.write_text(json.dumps({"+imports": ["$import monai_diffens.bundle.archive as bundle_check"]}))
-    assert "configs/more.json, +imports#0: $import" in refusal(source)  # a name has one meaning
+    overlay.write_text(json.dumps({"+imports": ["$import monai_diffens.inferers.maps as bundle_check"]}))
+    assert "configs/more.json, imports#0: $import" in refusal(source)  # a name has one meaning
 
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("more.yaml", "a: 1", "configs/more.yaml, a file that is neither .json nor .conf"),
+        ("more.toml", "a = 1", "configs/more.toml, a file that is neither .json, .yaml nor .conf"),
+        ("more.JSON", "{}", "configs/more.JSON, a file that is neither"),
+        ("twice.json", '{"a": 1, "a": 2}', "configs/twice.json is not a readable configuration (a key that"),
+        ("list.json", "[1]", "a configuration that is not a dictionary"),
+        ("two.conf", "[a]\n[a]\n", "configs/two.conf is not a readable configuration (DuplicateSection"),
         ("deep/er.py", "x", "configs/deep/er.py, a file that is neither"),
         ("cut.json", '{"a":', "configs/cut.json is not a readable configuration (JSONDecodeError)"),
         ("deep.json", "[" * 10**5, "configs/deep.json is not a readable configuration (RecursionError)"),

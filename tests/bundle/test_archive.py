@@ -110,11 +110,21 @@ def test_weights_that_are_not_the_recorded_ones_are_not_packed(source, tmp_path,
         "tiny_sr/line\nbreak.txt",
         "..",
         "",
+        "tiny_sr/NUL",
+        "tiny_sr/configs/aux.json",
+        "tiny_sr/LICENSE.",
+        "tiny_sr/LICENSE ",
+        "tiny_sr/LICENSE::$DATA",
+        "tiny_sr/configs:stream",
+        "tiny_sr/what?.txt",
+        "tiny_sr/gepj\u202egnp.txt",
+        "tiny_sr/" + "x" * 250,
+        "tiny_sr/\0.txt",
     ],
 )
 def test_row_29_paths_that_lead_out(archive, place, name):
     line = refusal(place, add(archive, name))
-    assert "a path that leads out of its folder; nothing was unpacked" in line
+    assert "a path that leads out or is no plain name; nothing was unpacked" in line
     assert not Path("/diffens_escaped.txt").exists()
 
 
@@ -128,6 +138,76 @@ def test_row_29_links_and_special_files(archive, place, kind):
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
 def test_names_that_are_there_twice(archive, place, name):
     assert "twice; nothing was unpacked" in refusal(place, add(archive, name))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tiny_sr/Configs/evil.json",
+        "Tiny_SR/configs/evil.json",
+        "tiny_sr/CONFIGS/",
+        "tiny_sr/monai_diffenS/x.py",
+        "tiny_sr/docs/na\u0131ve/../x",
+        "tiny_sr/LICENSE/x.txt",
+        "tiny_sr/license/x.txt",
+        "tiny_sr/configs",
+        "tiny_sr/Docs",
+    ],
+)
+def test_names_that_are_one_on_some_systems(archive, place, name):
+    refusal(place, add(archive, name))
+
+
+def test_names_that_differ_by_the_composition_of_a_sign(archive, place):
+    first = add(archive, "tiny_sr/docs/caf\u00e9.txt")
+    shutil.copy(first, archive)
+    assert "twice" in refusal(place, add(archive, "tiny_sr/docs/cafe\u0301.txt"))
+
+
+def test_a_bomb(archive, place):
+    with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
+        file.writestr("tiny_sr/docs/zeros.txt", bytes(60 << 20))
+    assert "packed too tightly" in refusal(place, archive)
+
+
+def test_a_bomb_that_lies_about_its_size(archive, place):
+    """The table of contents tells 10 bytes, the stream holds more: no more than the 10 are written."""
+    with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("tiny_sr/docs/zeros.txt", bytes(1 << 20))
+    content = archive.read_bytes()
+    size = (1 << 20).to_bytes(4, "little")
+    archive.write_bytes(content.replace(size, (10).to_bytes(4, "little")))
+    assert "damaged" in refusal(place, archive)
+
+
+def test_too_many_members():
+    with pytest.raises(BundleRejected, match="10001 members"):
+        check_members([zipfile.ZipInfo(f"tiny_sr/{number}") for number in range(10_001)], "a.zip")
+
+
+def test_a_member_of_two_names(archive, place):
+    """The name in the table of contents and the one before the content differ."""
+    path = add(archive, "tiny_sr/docs/one.txt")
+    content = path.read_bytes()
+    at = content.rindex(b"tiny_sr/docs/one.txt")
+    path.write_bytes(content[:at] + b"tiny_sr/docs/two.txt" + content[at + 20 :])
+    assert "damaged" in refusal(place, path)
+    member = zipfile.ZipInfo("tiny_sr/docs/one.txt")
+    member.filename = "tiny_sr/torch.py"
+    with pytest.raises(BundleRejected, match="two names"):
+        check_members([member], "a.zip")
+
+
+@pytest.mark.parametrize("name", ["docs/evil.npy", "docs/x.pkl", "models/model.ts", "docs/page.html", "x.pt"])
+def test_files_of_a_kind_that_can_hold_a_program(archive, source, place, name):
+    def change(member, content):
+        if not member.filename.endswith(MANIFEST):
+            return member, content
+        return member, content + f"{hashlib.sha256(b'x').hexdigest()}  {name}\n".encode()
+
+    both = add(rewrite(archive, change).replace(archive), f"tiny_sr/{name}")
+    assert f"first: {name}" in refusal(place, both)
+    assert (unpack(both, place, sha256_of(both)) / name).is_file()  # whoever published it vouches for it
 
 
 @pytest.mark.parametrize("name", ["other/file.txt", "file.txt"])
@@ -147,7 +227,7 @@ def test_encrypted_and_oversized_members():
     with pytest.raises(BundleRejected, match="encrypted"):
         check_members([member], "a.zip")
     member = zipfile.ZipInfo("tiny_sr/a")
-    member.file_size = LARGEST + 1
+    member.file_size = member.compress_size = LARGEST + 1
     with pytest.raises(BundleRejected, match=r"unpacks to 2\.1 GB, more than"):
         check_members([member], "a.zip")
 

@@ -49,8 +49,16 @@ def test_one_line_on_the_command_line(tmp_path):
 @pytest.mark.parametrize(
     ("name", "mode", "what"),
     [
-        ("tiny_sr/../../escaped.txt", stat.S_IFREG | 0o644, "a path that leads out of its folder"),
-        ("/diffens_escaped.txt", stat.S_IFREG | 0o644, "a path that leads out of its folder"),
+        (
+            "tiny_sr/../../escaped.txt",
+            stat.S_IFREG | 0o644,
+            "a path that leads out or is no plain name",
+        ),
+        (
+            "/diffens_escaped.txt",
+            stat.S_IFREG | 0o644,
+            "a path that leads out or is no plain name",
+        ),
         ("tiny_sr/configs/link", stat.S_IFLNK | 0o777, "a link or special file"),
     ],
 )
