@@ -72,8 +72,8 @@ def whole_or_absent(path: Path, shared: bool = False) -> Iterator[BufferedWriter
 def folder_whole_or_absent(folder: Path) -> Iterator[Path]:
     """Give a temporary folder beside ``folder`` to write files into; rename it on success, else remove it.
 
-    A folder that is there goes aside first, since a folder cannot replace another. Its owner alone can read it
-    and the files in it.
+    A folder that is there goes aside first, since a folder cannot replace another. Its owner alone can read
+    it and the files in it.
 
     Raises:
         OSError: it could not be written; what was under ``folder`` before is still there.

@@ -71,7 +71,10 @@ def pack(root: Path, folder: Path) -> Path:
     files |= package_files()  # of the running package, over what a copy of the bundle may bring
     manifest = format_manifest({name: sha256_of(path) for name, path in files.items()})
     path = folder / f"{root.name}_v{version}.zip"
-    with whole_or_absent(path, shared=True) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with (
+        whole_or_absent(path, shared=True) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
+    ):
         for name in sorted([*files, MANIFEST]):
             member = zipfile.ZipInfo(f"{root.name}/{name}", TIME)
             member.create_system = 3  # Unix, on every system
