@@ -107,6 +107,8 @@ WARN = {
 CASES = {
     "unknown_option": "--{name}: no such option; {hint}",
     "bad_option": "{name} {value}: {wanted} is needed",
+    "two_qualities": "--quality {quality}: stands for --num_steps {steps}; give one of the two",
+    "no_page": "{name}: no page of a run there; give the folder of the results",
     "wrong_bundle_root": "--bundle_root {name}: no bundle there, while the configuration lies in {bundle}; "
     "pass --bundle_root {bundle}",
     "json_constant": "--{name} {value}: would be taken as text; write --{name} {constant}",
@@ -183,7 +185,10 @@ SERVER = {
 }
 
 BUNDLE = {
+    "not_installed": "{name}: no such bundle in this installation; bundles: {known}; install the wheel of a "
+    "release, or give --bundle_root",
     "no_bundle": "{name}: no bundle there (configs/metadata.json is missing); check the path",
+    "digest_of_folder": "{name}: --sha256 is the digest of a zip; give the zip",
     "no_manifest": "{name}: its manifest.sha256 is missing or unreadable; fetch the release zip again",
     "bad_manifest": "{name}: its manifest is damaged at '{line}'; fetch the release zip again",
     "manifest_differs": "{name}: {count} files are not as released, first: {first}; fetch it again, or, "

@@ -326,7 +326,9 @@ OPTIONS = (
         unit="mm",
         above=0,
         most=100,
-        help="voxel size of the result along right, front and head",
+        choices=("auto",),
+        optional=True,
+        help="voxel size of the result along right, front and head; none: 1 mm, finer where the scan is",
     ),
     Option(
         name="slice_profile", kind="choice", choices=("box", "gaussian"), help="shape of the thick slices"
@@ -339,6 +341,12 @@ OPTIONS = (
         most=100,
         optional=True,
         help="where it differs from the distance of the slices",
+    ),
+    Option(
+        name="register",
+        kind="choice",
+        choices=("auto", "always", "never"),
+        help="move contrasts onto each other: auto where they agree better then",
     ),
     Option(name="consistency", kind="switch", help="make the result, sliced thick again, equal the scan"),
     Option(name="spread_scale", kind="number", above=0, help="factor on the map of spread"),

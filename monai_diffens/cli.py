@@ -1,0 +1,191 @@
+"""The command ``diffens``: restore and translate scans, look at results, and handle bundles.
+
+Options come from the table of :mod:`monai_diffens.options` and their defaults from the bundles, so that they
+are those of ``python -m monai.bundle run inference``, whose code is run. Heavy packages are imported where a
+command needs them: help comes at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from monai_diffens.bundle.location import BUNDLES, WEIGHTS, bundle_path, read_config
+from monai_diffens.files import sha256_of
+from monai_diffens.commands.bundles import bundle_app
+from monai_diffens.commands.inference import PAGE, plan_cases, run_cases
+from monai_diffens.commands.one_line import STATUSES, OneLine
+from monai_diffens.commands.parameters import checked, steps_of, target_of, with_options
+from monai_diffens.messages import InputRejected, say
+from monai_diffens.options import QUALITIES, OptionError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    cls=OneLine,
+    help="Sharpen thick-sliced brain MRI, and make one contrast from others. Research use only.",
+    epilog=STATUSES,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+app.add_typer(bundle_app, name="bundle")
+
+# --num-steps and --num_steps are one
+EITHER: dict[str, Any] = {"token_normalize_func": lambda word: word.replace("-", "_")}
+DIAL = ", ".join(f"{name} ({steps} step{'s' * (steps > 1)})" for name, steps in QUALITIES.items())
+Output = Annotated[Path, typer.Option("-o", "--output_dir", help="folder of the results; made if missing")]
+Root = Annotated[Path | None, typer.Option("--bundle_root", help="a bundle of your own [default: installed]")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="tell errors alone")]
+JsonLines = Annotated[bool, typer.Option("--json_lines", help="a JSON object a case, and one at the end")]
+Quality = Annotated[str | None, typer.Option(metavar="WORD", help=f"dial: {DIAL}")]
+NOTHING_GIVEN: Mapping[str, Any] = {}
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from monai_diffens import __version__
+
+        print(f"diffens {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(context_settings=EITHER)
+@with_options("sr")
+def sr(
+    scan: Annotated[Path, typer.Argument(metavar="SCAN|FOLDER|DICOM", help="NIfTI, or folder")],
+    output_dir: Output,
+    quality: Quality = None,
+    bundle_root: Root = None,
+    quiet: Quiet = False,
+    json_lines: JsonLines = False,
+    options: Mapping[str, Any] = NOTHING_GIVEN,
+) -> None:
+    """Sharpen scans with thick slices."""
+    root = bundle_root or bundle_path("sr")
+    typed = checked(read_config(root), {**options, **steps_of(quality, options)})
+    raise typer.Exit(run_cases("sr", root, scan, output_dir, typed, quiet, json_lines))
+
+
+@app.command(context_settings=EITHER)
+@with_options("translate")
+def translate(
+    cases: Annotated[Path, typer.Argument(metavar="CASES", help="case folders, or a list (.json)")],
+    output_dir: Output,
+    target: Annotated[str, typer.Option(metavar="CONTRAST", help="contrast to make")] = "FLAIR",
+    quality: Quality = None,
+    bundle_root: Root = None,
+    quiet: Quiet = False,
+    json_lines: JsonLines = False,
+    options: Mapping[str, Any] = NOTHING_GIVEN,
+) -> None:
+    """Make a contrast from others that a case has."""
+    root = bundle_root or bundle_path("translate")
+    config = read_config(root)
+    typed = checked(config, {**options, **steps_of(quality, options)}) | target_of(config, target)
+    raise typer.Exit(run_cases("translate", root, cases, output_dir, typed, quiet, json_lines))
+
+
+@app.command(context_settings=EITHER)
+def check(
+    scan: Annotated[Path, typer.Argument(metavar="INPUT", help="what sr or translate would be given")],
+    task: Annotated[str, typer.Option(metavar="|".join(BUNDLES), help="what would be done")] = "sr",
+    output_dir: Annotated[
+        Path | None, typer.Option("-o", "--output_dir", help="its results count as there already")
+    ] = None,
+    bundle_root: Root = None,
+    target_spacing: Annotated[str | None, typer.Option(metavar="NUMBER", help="voxel size, mm")] = None,
+    mask: Annotated[Path | None, typer.Option(help="brain mask, or a folder of them")] = None,
+    volume: Annotated[str | None, typer.Option(metavar="INTEGER", help="volume of a 4D file, from 0")] = None,
+    fill_nan: Annotated[bool, typer.Option("--fill_nan", help="take NaN and infinity as 0")] = False,
+    force: Annotated[bool, typer.Option("--force", help="accept values unlike MR")] = False,
+    json_lines: JsonLines = False,
+) -> None:
+    """Tell what would be done to each case; write nothing."""
+    if task not in BUNDLES:
+        raise OptionError("task", task, f"one of {', '.join(BUNDLES)}")
+    root = bundle_root or bundle_path(task)
+    given: dict[str, Any] = {"target_spacing": target_spacing, "mask": mask, "volume": volume}
+    given = {name: value for name, value in given.items() if value is not None}
+    options = checked(read_config(root), {**given, "fill_nan": fill_nan, "force": force})
+    raise typer.Exit(plan_cases(root, scan, output_dir, options, json_lines))
+
+
+@app.command()
+def view(
+    output_dir: Annotated[Path, typer.Argument(metavar="OUT", help="folder of the results, or a page")],
+) -> None:
+    """Open the page of a run in the browser."""
+    page = output_dir / PAGE if output_dir.is_dir() else output_dir
+    if not page.is_file() or page.suffix != ".html":
+        raise InputRejected(say("no_page", name=output_dir))
+    import webbrowser
+
+    opened = webbrowser.open(page.resolve().as_uri())
+    print(page.resolve() if opened else f"no browser here; open {page.resolve()}")
+
+
+@app.command(context_settings=EITHER)
+def demo(
+    output_dir: Annotated[Path, typer.Option("-o", "--output_dir", help="folder of what it writes")] = Path(
+        "demo_output"
+    ),
+    num_steps: Annotated[
+        int | None, typer.Option(min=1, help="steps a sample [default: the bundle's]")
+    ] = None,
+    crop: Annotated[int | None, typer.Option(min=15, help="side of a central box to work on, voxels")] = None,
+    bundle_root: Root = None,
+) -> None:
+    """Restore a thick-sliced template brain; measure it."""
+    from monai_diffens.demo.demo import run
+
+    run(output_dir, bundle_root or bundle_path("sr"), num_steps, crop)
+
+
+@app.command()
+def info() -> None:
+    """Show version, weights and hash, device, threads."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    from monai_diffens import __version__
+
+    print(
+        f"diffens {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    )
+    for package in ("torch", "monai", "nibabel", "itk", "pydicom"):
+        try:
+            print(f"  {package} {version(package)}")
+        except PackageNotFoundError:
+            print(f"  {package} is not installed")
+    for task, name in BUNDLES.items():
+        weights = bundle_path(task) / WEIGHTS
+        recorded = Path(f"{weights}.sha256").read_text(encoding="utf-8").split()[0]
+        digest = sha256_of(weights)
+        kept = "as recorded" if digest == recorded else f"NOT the recorded {recorded}"
+        print(f"{task}: {name}, {weights}\n  SHA-256 {digest}, {kept}")
+    for number in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(number)
+        print(f"device: cuda:{number}, {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+    if not torch.cuda.is_available():
+        print("device: cpu (no GPU that this PyTorch can use)")
+    print(f"threads: {torch.get_num_threads()} (set OMP_NUM_THREADS for another number)")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``diffens``; SystemExit carries the status."""
+    app(args=None if arguments is None else list(arguments), prog_name="diffens")

@@ -1,0 +1,197 @@
+"""What ``diffens sr``, ``translate`` and ``check`` do, and what they print."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from monai_diffens.commands.one_line import SOME_FAILED
+from monai_diffens.commands.parameters import plain
+from monai_diffens.messages import InputRejected, say
+
+if TYPE_CHECKING:
+    from monai_diffens.data.case_list import CaseList
+    from monai_diffens.handlers.case_progress import CaseEnd
+
+__all__ = ["PAGE", "plan_cases", "run_cases"]
+
+PAGE = "index.html"
+
+log = logging.getLogger("monai_diffens")
+
+
+def run_cases(
+    task: str,
+    root: Path,
+    scan: Path,
+    output_dir: Path,
+    options: Mapping[str, Any],
+    quiet: bool = False,
+    json_lines: bool = False,
+) -> int:
+    """Run a bundle's inference and tell what became of it; return 0, or 1 where a case has no result.
+
+    Args:
+        task: "sr" or "translate".
+        root: folder of the bundle.
+        scan: what it works on.
+        output_dir: where results go.
+        options: checked, by id.
+        quiet: tell errors alone.
+        json_lines: print a JSON object for each case as it ends, and one at the end.
+
+    Raises:
+        InputRejected: the input is not there, or the folder cannot be written.
+        SystemExit: as :func:`~monai_diffens.in_process.run_inference`.
+    """
+    _must_exist(scan)
+    _must_be_writable(output_dir)
+    _log_to_stderr(logging.ERROR if quiet else logging.WARNING)
+    from monai_diffens.in_process import open_inference, run_inference
+
+    began = time.perf_counter()
+    workflow = open_inference(root, {**options, "input": plain(scan), "output_dir": plain(output_dir)})
+    bar = sys.stderr.isatty() and not quiet and not json_lines
+
+    def on_end(end: CaseEnd) -> None:
+        if json_lines:
+            told = {"case": end.case, "status": "done" if end.failure is None else "failed"}
+            print(json.dumps(told | {"reason": end.failure, "seconds": round(end.seconds, 2)}), flush=True)
+
+    cases, status = run_inference(workflow, on_end, bar)
+    page = output_dir / PAGE
+    summary = {
+        "done": len(cases.items) - len(cases.failures),
+        "skipped": len(cases.skipped),
+        "nothing_to_do": len(cases.fine),
+        "rejected": [entry.reason for entry in cases.rejected],
+        "failed": list(cases.failures.values()),
+        "status": status,
+        "seconds": round(time.perf_counter() - began, 2),
+        "page": str(page.resolve()) if page.is_file() else None,
+    }
+    if json_lines:
+        print(json.dumps(summary), flush=True)
+    elif not quiet:
+        steps = workflow.parser.get_parsed_content("num_steps")
+        print("\n".join(_three_lines(task, summary, cases, steps)))
+    return status
+
+
+def plan_cases(
+    root: Path, scan: Path, output_dir: Path | None, options: Mapping[str, Any], json_lines: bool = False
+) -> int:
+    """Print what would be done to each case, and write nothing; return 0, or 1 where one is rejected.
+
+    Args:
+        root: folder of the bundle.
+        scan: what it would work on.
+        output_dir: its results count as there already; None for none.
+        options: checked, by id.
+        json_lines: print a JSON object a case.
+
+    Raises:
+        InputRejected: the input is not there.
+        SystemExit: as :func:`~monai_diffens.in_process.find_cases`.
+    """
+    _must_exist(scan)
+    _log_to_stderr(logging.CRITICAL)  # warnings and rejections are told in their place
+    from monai_diffens.in_process import find_cases, open_inference
+
+    with tempfile.TemporaryDirectory() as nowhere:
+        where = {"input": plain(scan), "output_dir": plain(output_dir or Path(nowhere))}
+        cases = find_cases(open_inference(root, {**options, **where}))
+        for line in _planned(cases):
+            print(json.dumps(line) if json_lines else _told(line))
+    return SOME_FAILED if cases.rejected else 0
+
+
+def _three_lines(task: str, summary: Mapping[str, Any], cases: CaseList, num_steps: int) -> list[str]:
+    """What was done, how long it took, where the page is."""
+    count = summary["done"]
+    verb = {"sr": "Restored", "translate": "Translated"}[task]
+    first = f"{verb} {count} {'case' if count == 1 else 'cases'} ({num_steps} step{'s' * (num_steps > 1)})"
+    rest = {
+        "there already": summary["skipped"],
+        "with nothing to do": summary["nothing_to_do"],
+        "rejected": len(summary["rejected"]),
+        "failed": len(summary["failed"]),
+    }
+    first += "".join(f", {number} {word}" for word, number in rest.items() if number)
+    seconds = summary["seconds"]
+    took = f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+    if count > 1:
+        took += f", {seconds / count:.1f} s a case"
+    where = f"Page: {summary['page']}" if summary["page"] else f"Results: {cases.output_dir.resolve()}"
+    return [first, f"Took {took}", where]
+
+
+def _planned(cases: CaseList) -> list[dict[str, Any]]:
+    """What would be done to each case, as plain dicts."""
+    import nibabel as nib
+
+    lines: list[dict[str, Any]] = []
+    for item in cases.items:
+        line: dict[str, Any] = {"case": item["case"], "plan": "work on"}
+        image = item.get("image")
+        if isinstance(image, str):
+            header: Any = nib.load(image).header
+            line |= {
+                "voxels": [int(n) for n in header.get_data_shape()[:3]],
+                "spacing_mm": [round(float(v), 3) for v in header.get_zooms()[:3]],
+            }
+        elif image is not None:
+            line["slices"] = len(image)
+        if item.get("sources"):
+            line["sources"] = list(item["sources"])
+        lines.append(line | {"warnings": list(item["warnings"])})
+    lines += [{"case": path.name, "plan": "skip, there already"} for path in cases.skipped]
+    lines += [{"case": path.name, "plan": "leave, nothing to do"} for path in cases.fine]
+    lines += [{"case": entry.path.name, "plan": "reject", "reason": entry.reason} for entry in cases.rejected]
+    return lines
+
+
+def _told(line: Mapping[str, Any]) -> str:
+    """One planned case as text, its warnings below it."""
+    parts = [f"{line['plan']}: {line.get('reason', line['case'])}"]
+    if "voxels" in line:
+        voxels, spacing = (" x ".join(f"{v:g}" for v in line[key]) for key in ("voxels", "spacing_mm"))
+        parts.append(f"{voxels} voxels of {spacing} mm")
+    if "slices" in line:
+        parts.append(f"DICOM, {line['slices']} slices")
+    parts += line.get("sources", [])
+    return "\n".join([", ".join(parts), *(f"  warning: {warning}" for warning in line.get("warnings", []))])
+
+
+def _must_exist(path: Path) -> None:
+    try:
+        there = path.exists()
+    except OSError:  # a name that the system cannot look up
+        there = False
+    if not there:
+        raise InputRejected(say("input_missing", name=path))
+
+
+def _must_be_writable(folder: Path) -> None:
+    """Refuse an output folder that is a file or cannot be written, before anything heavy is imported."""
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists() or p.is_symlink())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        why = "not a folder" if not existing.is_dir() else "no permission"
+        raise InputRejected(say("unwritable", name=folder, why=why))
+
+
+def _log_to_stderr(level: int) -> None:
+    """Lines of this package alone, from ``level`` on."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    log.handlers[:], log.propagate = [handler], False
+    log.setLevel(level)
+    logging.getLogger("ignite").setLevel(logging.CRITICAL)
+    logging.getLogger("monai").setLevel(logging.ERROR)

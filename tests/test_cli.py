@@ -1,0 +1,196 @@
+"""The command ``diffens``, in process: what it prints, its statuses, and that mistakes leave nothing."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from monai_diffens.cli import app
+from monai_diffens.commands.one_line import NOT_USABLE, SOME_FAILED, STATUSES, WRONG_USE
+from monai_diffens.messages import say
+from monai_diffens.options import OPTIONS, QUALITIES
+
+ROOT = Path(__file__).parents[1] / "bundles"
+LONGEST_HELP = 25  # lines
+
+pytestmark = pytest.mark.usefixtures("_loggers_as_before")
+
+
+@pytest.fixture
+def _loggers_as_before():
+    import logging
+
+    names = ("monai_diffens", "ignite", "monai")
+    before = [(log := logging.getLogger(name), log.level, log.handlers[:], log.propagate) for name in names]
+    yield
+    for log, level, handlers, propagate in before:
+        log.setLevel(level)
+        log.handlers[:], log.propagate = handlers, propagate
+
+
+def diffens(*words: object, status: int = 0) -> Result:
+    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == status, result.output
+    return result
+
+
+@pytest.fixture
+def scan(tmp_path) -> Path:
+    """A thick-sliced ball, 24 x 28 x 6 voxels of 1 x 1 x 5 mm."""
+    grid = np.meshgrid(*(np.linspace(-1.2, 1.2, n) for n in (24, 28, 6)), indexing="ij")
+    ball = (sum(axis**2 for axis in grid) < 1) * (300 + 200 * grid[0])
+    path = tmp_path / "ball_T1w.nii.gz"
+    nib.Nifti1Image(ball.astype(np.float32), np.diag([1, 1, 5, 1])).to_filename(path)
+    return path
+
+
+def test_help_is_short_and_lists_commands_and_statuses():
+    out = diffens("--help").stdout
+    assert len(out.splitlines()) <= LONGEST_HELP
+    assert {"sr", "translate", "check", "view", "demo", "info", "bundle"} <= set(out.split())
+    assert set(STATUSES.split()) <= set(out.split())
+
+
+@pytest.mark.parametrize("task", ["sr", "translate"])
+def test_help_of_a_task_tells_every_option_with_its_default_and_unit(task):
+    config = json.loads((ROOT / f"diffensembler_{task}" / "configs" / "inference.json").read_text())
+    text = " ".join(diffens(task, "--help").stdout.split())
+    for option in OPTIONS:
+        if option.name in config and option.name not in ("input", "output_dir"):
+            shown = text[text.index(f"--{option.name} ") :]
+            shown = shown[: shown.index("]") + 1]
+            assert "default: " in shown and option.unit in shown, shown
+    assert all(name in text for name in QUALITIES)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["sr", "--help"], ["bundle", "--help"]])
+def test_help_imports_nothing_heavy(words):
+    heavy = "torch monai numpy nibabel scipy matplotlib".split()
+    code = (
+        "import sys; from monai_diffens.cli import app\n"
+        f"try: app({words!r})\nfinally: print([m for m in {heavy!r} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (0, "[]")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--num_step", "3"],
+        ["--num-steps", "0"],
+        ["--num_steps", "2.5"],
+        ["--fusion", "Axial"],
+        ["--amp", "maybe"],
+        ["--max_memory", "8GB"],
+        ["--device", "gpu9"],
+        ["--restart", "-7"],
+        ["--quality", "best"],
+        ["--quality", "fast", "--num_steps", "2"],
+        ["--plane_weights", "axial=0,coronal=0,sagittal=0"],
+        ["--volume"],
+        ["--force=no"],
+        ["surplus"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_use_is_one_line_before_anything_is_written(scan, tmp_path, words):
+    out = tmp_path / "out"
+    result = diffens("translate", scan, "-o", out, *words, status=WRONG_USE)
+    assert result.stderr.count("\n") == 1 and not result.stdout and not out.exists()
+
+
+def test_paths_that_do_not_serve(scan, tmp_path):
+    out = tmp_path / "out"
+    assert diffens("sr", "nowhere.nii", "-o", out, status=WRONG_USE).stderr == (
+        say("input_missing", name="nowhere.nii") + "\n"
+    )
+    assert diffens("sr", scan, "-o", scan, status=WRONG_USE).stderr.startswith(f"{scan}: ")
+    assert diffens("sr", scan, status=WRONG_USE).stderr.count("\n") == 1
+    assert diffens("sr", scan, "-o", out, "--bundle_root", tmp_path, status=NOT_USABLE).stderr == (
+        say("no_bundle", name=tmp_path) + "\n"
+    )
+    assert not out.exists()
+
+
+def test_a_target_that_the_bundle_does_not_make(tmp_path):
+    line = diffens("translate", tmp_path, "-o", "out", "--target", "CT", status=WRONG_USE).stderr
+    assert line.startswith("--target CT: ") and "FLAIR" in line
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+def test_no_permission(scan, tmp_path):
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    diffens("sr", scan, "-o", locked / "out", status=WRONG_USE)
+
+
+def test_an_empty_folder(tmp_path):
+    (tmp_path / "in").mkdir()
+    result = diffens("sr", tmp_path / "in", "-o", tmp_path / "out", status=SOME_FAILED)
+    assert result.stderr == say("no_cases", name=tmp_path / "in") + "\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_check_tells_what_would_be_done_and_writes_nothing(scan, tmp_path):
+    (scan.parent / "bad_T1w.nii.gz").write_bytes(b"")
+    before = sorted(tmp_path.rglob("*"))
+    lines = [
+        json.loads(line) for line in diffens("check", tmp_path, "--json_lines", status=1).stdout.splitlines()
+    ]
+    assert [line["plan"] for line in lines] == ["work on", "reject"]
+    assert (lines[0]["case"], lines[0]["voxels"]) == ("ball_T1w", [24, 28, 6])
+    assert lines[0]["spacing_mm"] == [1, 1, 5] and lines[1]["reason"] == say("empty", name="bad_T1w.nii.gz")
+    text = diffens("check", scan).stdout
+    assert text.startswith("work on: ball_T1w, 24 x 28 x 6 voxels of 1 x 1 x 5 mm")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_sr_and_what_is_there_after_it(scan, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = diffens("sr", scan.name, "-o", "2024.10", "--num-steps", 2, "--no-report")
+    first, second, third = result.stdout.splitlines()
+    assert first == "Restored 1 case (2 steps)" and second.startswith("Took ")
+    assert third == f"Results: {tmp_path / '2024.10'}"
+    restored = nib.load(tmp_path / "2024.10" / "ball_T1w_sr.nii.gz")
+    assert restored.shape == (24, 28, 30)
+    facts = json.loads((tmp_path / "2024.10" / "ball_T1w_sr.json").read_text())
+    assert facts["Sampling"]["num_steps"] == 2
+    again = diffens("sr", scan.name, "-o", "2024.10", "--num-steps", 2, "--no-report", "--json-lines")
+    assert json.loads(again.stdout.splitlines()[-1])["skipped"] == 1
+    other = diffens("sr", scan.name, "-o", "2024.10", "--quality", "fast", "--no-report", status=SOME_FAILED)
+    assert other.stderr.count("\n") == 1
+    assert diffens("sr", scan.name, "-o", "quiet", "--quiet", "--no-report").output == ""
+
+
+def test_view(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
+    assert diffens("view", tmp_path, status=WRONG_USE).stderr == say("no_page", name=tmp_path) + "\n"
+    (tmp_path / "index.html").write_text("<p>")
+    diffens("view", tmp_path)
+    assert opened == [(tmp_path / "index.html").as_uri()]
+
+
+def test_info_names_the_weights():
+    out = diffens("info").stdout
+    for task in ("sr", "translate"):
+        record = (ROOT / f"diffensembler_{task}" / "models" / "model.pt.sha256").read_text().split()[0]
+        assert f"SHA-256 {record}, as recorded" in out
+    assert "threads: " in out
+
+
+def test_bundle_path():
+    assert diffens("bundle", "path", "sr").stdout.strip() == str(ROOT / "diffensembler_sr")
+    assert (
+        diffens("bundle", "path", "diffensembler_translate")
+        .stdout.strip()
+        .endswith("diffensembler_translate")
+    )
+    assert "sr, translate" in diffens("bundle", "path", "ct", status=NOT_USABLE).stderr
