@@ -11,6 +11,8 @@ from typing import Any
 
 log = logging.getLogger("monai_diffens")
 
+LONGEST = 1000  # characters of one value in a line
+
 REJECT = {
     "missing": "{name}: no such file; check the path",
     "unreadable": "{name}: cannot be read ({why}); check its permissions",
@@ -59,9 +61,10 @@ REJECT = {
     "check the export",
     "not_registered_not_finite": "{name}: {contrast} or {first} holds values that are not finite; pass "
     "--fill_nan True, or check the export",
-    "no_contrast": "{name}: no contrast that can be used, found {found}, expected one of {expected} (the "
-    "end of the file's name, as in sub-01_T1w.nii.gz)",
+    "no_contrast": "{name}: no contrast that can be used, found {found}, expected one of {expected}; files "
+    "are named as sub-01_T1w.nii.gz, or end with t1n, t1c, t2w, t2f, t1, t1ce, t1gd, t2 or flair as in BraTS",
     "contrast_twice": "{one} and {other} are both {contrast}: keep one of them in the folder",
+    "bad_path": "{name}: {contrast} must be the path of a file as text, got {kind}; write it in quotes",
     "unknown_contrast": "{name}: unknown contrast '{contrast}'; {hint}",
     "no_mask": "{name}: no brain mask of this name at --mask; add it, or leave --mask out",
 }
@@ -72,7 +75,10 @@ WARN = {
     "filled": "{count} voxels were NaN, infinite or beyond float32: taken as 0 because of fill_nan",
     "mask_empty": "the brain mask holds no voxel of the scan: the whole volume was restored",
     "mask_resampled": "the brain mask lies on another grid: resampled to the scan's, nearest neighbour",
-    "contrast_ignored": "{file}: the name tells no known contrast; this file was not used",
+    "contrast_ignored": "{file}: not used, the name tells no contrast of T1w, ce-gadolinium_T1w, T2w and "
+    "FLAIR; names end with one of these, or with t1n, t1c, t2w, t2f, t1, t1ce, t1gd, t2 or flair",
+    "target_alone": "of all contrasts only {target} itself is used: the result is hardly more than its "
+    "interpolation; give another contrast too, or use the bundle diffensembler_sr",
     "resampled": "{contrast} lies on another grid: resampled to that of {first}",
     "registered": "{contrast} did not lie on {first}: moved by {mm:.1f} mm and {degrees:.1f} degrees",
     "doubtful": "{contrast} and {first} agree by {after:.2f} only (0.30 and more for two scans of one "
@@ -133,6 +139,12 @@ CASES = {
     "foreign_result": "{name}: a file {result} is there that this program did not write; move it, or choose "
     "another --output_dir",
     "damaged_result": "{name}: damaged, or without its JSON file: this case is done again",
+    "own_results": "{count} results of this package lie in the input folder: left out",
+    "not_nifti": "{count} files beside the scans are no NIfTI volumes and were not used: {names}",
+    "not_anatomical": "{count} volumes name no anatomical contrast and were not used: {names}",
+    "not_looked_into": "{count} folders inside the input folder were not looked into; run on them by "
+    "themselves",
+    "own_result": "{name}: left out, it is a result of this package",
     "bad_case": "case name {name}: not a plain file name (no folders, no leading dot); rename the case",
     "little_room": "the results may need up to {need:.1f} GB and the output folder has {free:.1f} GB left: "
     "free space, or the last cases may fail",
@@ -270,9 +282,16 @@ class InputRejected(ValueError):
     """An input that cannot be worked on; the message is one line: what is wrong and what to do."""
 
 
+def _short(value: object) -> object:
+    """A text of the user's, cut where it would fill the screen."""
+    if isinstance(value, str) and len(value) > LONGEST:
+        return f"{value[: LONGEST // 2]}...{value[-LONGEST // 4 :]}"
+    return value
+
+
 def say(key: str, **values: object) -> str:
     """Return message ``key`` with ``values`` filled in, on one line of printable characters."""
-    line = _ALL[key].format(**values)
+    line = _ALL[key].format(**{name: _short(value) for name, value in values.items()})
     return "".join(c if c.isprintable() else "?" for c in line)
 
 

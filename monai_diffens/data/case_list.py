@@ -17,6 +17,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NoReturn
 
+from monai_diffens.console import tell
 from monai_diffens.data.dicom.gate import check_series
 from monai_diffens.data.dicom.series import DicomSeries
 from monai_diffens.data.earlier_result import Earlier, Recipe, Verdict, earlier_result, sha256_of_scan
@@ -82,6 +83,7 @@ class CaseList(ABC):
         self.volume, self.fill_nan, self.mask = volume, fill_nan, mask
         self.maps, self.share, self.recipe = tuple(maps), share, recipe
         self.problems: list[str] = []  # what could not even become a case
+        self.left_out: list[str] = []  # what lies at the input and is not looked at
         self.failures: dict[str, str] = {}
 
     @abstractmethod
@@ -207,6 +209,9 @@ class CaseList(ABC):
             remove_leftovers(self.output_dir)
         except InputRejected as error:
             _stop(str(error))
+        outcome.left_out = self.left_out
+        for line in self.left_out:
+            log.warning(line)
         for line in self.problems:
             log.error("rejected: %s", line)
             outcome.rejected.append(Rejected(Path(str(self.input)), line))
@@ -264,5 +269,5 @@ class CaseList(ABC):
 
 
 def _stop(line: str) -> NoReturn:
-    print(line, file=sys.stderr, flush=True)
+    tell(line, sys.stderr)
     raise SystemExit(1)

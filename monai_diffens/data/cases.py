@@ -48,7 +48,7 @@ class CaseFolder(CaseList):
 
     def find(self) -> list[Path]:
         """Files, or names of series."""
-        files, series, self.problems = find_inputs(self.input, self.output_dir, self.suffix)
+        files, series, self.problems, self.left_out = find_inputs(self.input, self.output_dir, self.suffix)
         self._series = {Path(one.name): one for one in series}
         return [*files, *self._series]
 

@@ -85,6 +85,7 @@ class ContrastCases(CaseList):
             share=share,
             recipe=recipe,
         )
+        self.target = CONTRASTS[-1]
         self.needed = [contrast for contrast in CONTRASTS if fusion.split("/")[-1] == contrast]
         self.ignored = [name for name, weight in (condition_weights or {}).items() if weight == 0]
 
@@ -146,6 +147,8 @@ class ContrastCases(CaseList):
                 say("no_contrast", name=case.case, found=", ".join(case.files), expected=expected)
             )
         warnings = [say("contrast_ignored", file=name) for name in case.unknown]
+        if (self.needed or names) == [self.target]:
+            warnings.append(say("target_alone", target=self.target))
         images, checked = {}, {}
         for name in names:
             images[name], checked[name] = self.check_scan(case.files[name])

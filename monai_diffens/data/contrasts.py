@@ -1,27 +1,33 @@
-"""Which contrasts of which case a run is given: by BIDS names in folders, or by a data list."""
+"""Which contrasts of which case a run is given: by names in folders, or by a data list."""
 
 from __future__ import annotations
 
 import difflib
 import json
+import logging
 import os
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from monai_diffens.data.bids import CONTRASTS
+from monai_diffens.data.contrast_names import contrast_of, image_name
 from monai_diffens.data.dicom.series import DicomSeries, holds_dicom, only_series
-from monai_diffens.data.writer import case_name
-from monai_diffens.messages import say
-from monai_diffens.transforms.input_gate import NIFTI_ENDINGS, InputRejected
+from monai_diffens.data.earlier_result import is_ours
+from monai_diffens.files import NIFTI_ENDINGS, case_name
+from monai_diffens.messages import InputRejected, say
 
-__all__ = ["ContrastFiles", "find_contrasts"]
+__all__ = ["ContrastFiles", "contrast_of", "find_contrasts"]
+
+log = logging.getLogger("monai_diffens")
 
 RESULT = "desc-synthetic"  # in the name of every result of ours
 # Folders that may hold a case's files, below the one that was given.
 FOLDERS = (".", "anat", "*", "*/anat", "*/ses-*", "*/ses-*/anat")
+LARGEST_LIST = 64 << 20  # bytes
 
 
 @dataclass
@@ -46,13 +52,15 @@ class ContrastFiles:
 def find_contrasts(input: str | os.PathLike[str]) -> list[ContrastFiles]:
     """Return the cases of a folder of case folders, of one case folder or of a data list, sorted by name.
 
-    A contrast is told by the end of a file's name: ``_T1w``, ``_ce-gadolinium_T1w`` (or another agent),
-    ``_T2w``, ``_FLAIR``, or that alone; a folder of that name holds one DICOM series of the contrast. A
-    data list is a JSON file: a list of objects (or ``{"testing": [...]}``, as MONAI's are) of contrast to
-    path, with an optional ``case``; paths, of files or folders of one DICOM series, are relative to it.
+    A contrast is told by a file's name, see :mod:`~monai_diffens.data.contrast_names`; a folder of such a
+    name holds one DICOM series of the contrast. Files that name different BIDS subjects or sessions are
+    different cases, though they lie in one folder. A data list is a JSON file: a list of objects (or
+    ``{"testing": [...]}``, as MONAI's are) of contrast to path, with an optional ``case``; paths, of files or
+    folders of one DICOM series, are relative to it.
 
-    A case is named after what its files' names share, else after its folder; of DICOM series alone, after the
-    first of them, since folders of DICOM often carry a patient's name.
+    A case is named after the BIDS entities that its files share; else after its folder, where it lies below
+    the one that was given, and what its files' names share; of DICOM series alone, after the first of them,
+    since folders of DICOM often carry a patient's name.
 
     Raises:
         InputRejected: nothing is there.
@@ -69,51 +77,60 @@ def find_contrasts(input: str | os.PathLike[str]) -> list[ContrastFiles]:
     found = []
     for pattern in FOLDERS:
         for folder in [path] if pattern == "." else sorted(path.glob(pattern)):
-            files = [
-                file
-                for file in (sorted(folder.iterdir()) if folder.is_dir() else [])
-                if file.name[0] != "." and RESULT not in file.name and _may_be_scan(file)
-            ]
-            if files:
-                found.append(_from_files(folder, files))
+            if folder.is_dir() and (files := [file for file in _listing(folder) if _may_be_scan(file)]):
+                found += _from_folder(folder, files, path)
     if not found:
         raise InputRejected(say("no_cases", name=path))
     return sorted(found, key=lambda case: case.case)
 
 
-def contrast_of(path: Path) -> tuple[str, str] | None:
-    """Contrast and the rest of a file's name, or None where the name tells no known contrast."""
-    stem = case_name(path)
-    match = re.fullmatch(r"(?:(.*)_)?(T1w|T2w|FLAIR)", stem)
-    if match is None:
-        return None
-    rest, contrast = match[1] or "", match[2]
-    agent = re.fullmatch(r"(?:(.*)_)?ce-[A-Za-z0-9]+", rest)
-    if contrast == "T1w" and agent is not None:
-        return "ce-gadolinium_T1w", agent[1] or ""
-    return contrast, rest
+def _listing(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise InputRejected(say("unreadable", name=folder.name, why=error.strerror)) from error
 
 
 def _may_be_scan(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False
     if path.is_dir():
         return contrast_of(path) is not None and holds_dicom(path)
     return path.name.lower().endswith(NIFTI_ENDINGS) and path.is_file()
 
 
+def _from_folder(folder: Path, files: Sequence[Path], root: Path) -> list[ContrastFiles]:
+    """The cases of one folder: one, unless names tell different subjects or sessions."""
+    groups: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    unnamed = []
+    for file in files:
+        if RESULT in file.name and file.is_file() and is_ours(file):
+            log.info(say("own_result", name=file.name))
+            continue
+        entities = image_name(file).entities
+        who = entities.get("sub", ""), entities.get("ses", "")
+        (groups[who] if any(who) else unnamed).append(file)
+    if len(groups) > 1:
+        cases = [_from_files(folder, group, root) for group in groups.values()]
+        return cases + ([_from_files(folder, unnamed, root)] if unnamed else [])
+    every = [*next(iter(groups.values()), []), *unnamed]
+    return [_from_files(folder, sorted(every), root)] if every else []
+
+
 def _take(case: ContrastFiles, contrast: str, path: Path) -> None:
     """Note a contrast's file, or the series in its folder, or why there is none."""
     try:
-        case.files[contrast] = only_series(path) if path.is_dir() else path
+        case.files[contrast] = only_series(path) if os.path.isdir(path) else path
     except InputRejected as error:
         case.problem = str(error)
 
 
-def _from_files(folder: Path, files: Sequence[Path]) -> ContrastFiles:
+def _from_files(folder: Path, files: Sequence[Path], root: Path) -> ContrastFiles:
     case = ContrastFiles("", folder)
-    prefixes = set()
+    rests = []
     for file in files:
         told = contrast_of(file)
-        if told is None:
+        if told is None or RESULT in file.name:
             case.unknown.append(file.name)
             continue
         contrast, rest = told
@@ -122,16 +139,27 @@ def _from_files(folder: Path, files: Sequence[Path]) -> ContrastFiles:
             case.problem = say("contrast_twice", **twice)
         _take(case, contrast, file)
         if not file.is_dir():
-            prefixes.add(rest)
-    shared = os.path.commonprefix(sorted(prefixes)).rstrip("_")
-    owner = folder.parent if folder.name == "anat" else folder
-    series = _series_alone(case)
-    case.case = series or case_name(shared or owner.resolve().name)
+            rests.append(rest)
+    case.case = _series_alone(case) or case_name(_case_of(folder, rests, root))
     if not case.files and not case.problem:
         case.problem = say(
             "no_contrast", name=case.case, found=", ".join(case.unknown), expected=", ".join(CONTRASTS)
         )
     return case
+
+
+def _case_of(folder: Path, rests: Sequence[str], root: Path) -> str:
+    """Name of a case: what its files' names share, with the folder's where they name no subject."""
+    owner = folder.parent if folder.name == "anat" else folder
+    place = owner.resolve().name
+    if place.startswith("ses-"):  # every subject has one of that name
+        place = f"{owner.resolve().parent.name}_{place}"
+    parts = os.path.commonprefix([rest.split("_") for rest in rests])
+    shared = "_".join(part for part in parts if part)
+    if not shared:
+        return place
+    tells = re.match(r"(?i)sub-", shared) or shared.lower().startswith(place.lower())
+    return shared if tells or owner.resolve() == root.resolve() else f"{place}_{shared}"
 
 
 def _series_alone(case: ContrastFiles) -> str:
@@ -143,32 +171,40 @@ def _series_alone(case: ContrastFiles) -> str:
 
 def _from_list(path: Path) -> list[ContrastFiles]:
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        if path.stat().st_size > LARGEST_LIST:
+            raise ValueError("too large")
+        content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise InputRejected(say("bad_list", name=path.name, why="not JSON")) from error
     if isinstance(content, dict):
         content = content.get("testing")
     if not isinstance(content, list) or not content or not all(isinstance(each, dict) for each in content):
         raise InputRejected(say("bad_list", name=path.name, why="no list of cases in it"))
-    cases = []
-    for number, entry in enumerate(content, start=1):
-        case = ContrastFiles(f"case-{number}", path.parent)
-        files = [path.parent / str(value) for name, value in entry.items() if name in CONTRASTS and value]
-        for name, value in entry.items():
-            if name in CONTRASTS and value:
-                _take(case, name, path.parent / str(value))
-        told = contrast_of(files[0]) if files and not files[0].is_dir() else None
-        name = str(entry.get("case") or _series_alone(case) or (told and told[1]) or case.case)
-        if entry.get("case") and (re.search(r"[/\\]", name) or name[0] == "."):
-            case.problem = say("bad_case", name=repr(name))
+    return [_from_entry(path, number, entry) for number, entry in enumerate(content, start=1)]
+
+
+def _from_entry(path: Path, number: int, entry: Mapping[str, Any]) -> ContrastFiles:
+    """One case of a data list."""
+    case = ContrastFiles(f"case-{number}", path.parent)
+    given = {name: value for name, value in entry.items() if name in CONTRASTS and value not in (None, "")}
+    for name, value in given.items():
+        if isinstance(value, str) and "\0" not in value:
+            _take(case, name, path.parent / value)
         else:
-            case.case = case_name(name)
-        unknown = [key for key in entry if key not in (*CONTRASTS, "case")]
-        if unknown:
-            near = difflib.get_close_matches(unknown[0], CONTRASTS, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]}?" if near else f"use {', '.join(CONTRASTS)}"
-            case.problem = say("unknown_contrast", name=case.case, contrast=unknown[0], hint=hint)
-        elif not files and not case.problem:
-            case.problem = say("no_contrast", name=case.case, found="nothing", expected=", ".join(CONTRASTS))
-        cases.append(case)
-    return cases
+            case.problem = say("bad_path", name=case.case, contrast=name, kind=type(value).__name__)
+    first = next(iter(case.files.values()), None)
+    told = contrast_of(first) if isinstance(first, Path) else None
+    named = entry.get("case")
+    name = str(named or _series_alone(case) or (told and told[1]) or case.case)
+    if named and (not isinstance(named, str | int) or re.search(r"[/\\\0]", name) or name[0] == "."):
+        case.problem = say("bad_case", name=repr(name))
+    else:
+        case.case = case_name(name)
+    unknown = [key for key in entry if key not in (*CONTRASTS, "case")]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], CONTRASTS, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}?" if near else f"use {', '.join(CONTRASTS)}"
+        case.problem = say("unknown_contrast", name=case.case, contrast=unknown[0], hint=hint)
+    elif not given and not case.problem:
+        case.problem = say("no_contrast", name=case.case, found="nothing", expected=", ".join(CONTRASTS))
+    return case

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from monai_diffens.messages import InputRejected
 from monai_diffens.transforms.nifti_file import open_nifti, sha256_of_open
 
-__all__ = ["Earlier", "Recipe", "Verdict", "earlier_result", "record_of", "sha256_of_scan"]
+__all__ = ["Earlier", "Recipe", "Verdict", "earlier_result", "is_ours", "record_of", "sha256_of_scan"]
 
 LARGEST_RECORD = 1 << 20  # bytes
 
@@ -74,7 +74,7 @@ def earlier_result(
     if not _is_whole(result) or not all(_is_whole(path) for path in maps):
         return Earlier(Verdict.DAMAGED)
     if record is None:
-        return Earlier(Verdict.DAMAGED if _is_ours(result) else Verdict.FOREIGN)
+        return Earlier(Verdict.DAMAGED if is_ours(result) else Verdict.FOREIGN)
     found = record.get("InputSHA256")
     differences = [] if found == dict(inputs) else ["the input"]
     if recipe is not None:
@@ -126,6 +126,10 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-def _is_ours(path: Path) -> bool:
-    with open_nifti(path) as file:
-        return file.is_result
+def is_ours(path: Path) -> bool:
+    """Whether a file is a volume that this program wrote, by its header."""
+    try:
+        with open_nifti(path) as file:
+            return file.is_result
+    except InputRejected:
+        return False

@@ -10,6 +10,7 @@ import threading
 from types import FrameType
 from typing import Any
 
+from monai_diffens.console import is_command, survive_consoles, tell
 from monai_diffens.messages import say
 
 __all__ = ["end_on_signals"]
@@ -25,8 +26,11 @@ class _Interrupted(SystemExit):
         self.number = number
 
 
-def end_on_signals() -> None:
+def end_on_signals(always: bool = False) -> None:
     """From now on SIGINT and SIGTERM raise SystemExit with 128 + the signal's number (130, 143).
+
+    In a command alone, see :func:`~monai_diffens.console.is_command`: in a program of the user's the signals
+    are the user's, Ctrl-C raises KeyboardInterrupt as ever, and nothing is changed here.
 
     An exception, so that a file being written is removed on the way out. The line is written at the very end,
     behind what progress bars and logs say when they are cut short. Python hands signals to the main thread
@@ -34,7 +38,13 @@ def end_on_signals() -> None:
 
     Where a signal comes while a finaliser or a weak reference's callback is run, Python prints the exception
     and drops it (``sys.unraisablehook``); it is then raised again, a moment later.
+
+    Args:
+        always: whatever the process is.
     """
+    survive_consoles()
+    if not (always or is_command()):
+        return
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _end)
@@ -46,7 +56,7 @@ def end_on_signals() -> None:
 def _end(number: int, frame: FrameType | None) -> None:
     if not _raise_again.told:
         _raise_again.told = True
-        atexit.register(print, say("interrupted", signal=signal.Signals(number).name), file=sys.stderr)
+        atexit.register(tell, say("interrupted", signal=signal.Signals(number).name), sys.stderr)
     raise _Interrupted(number)
 
 

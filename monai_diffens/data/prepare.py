@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from monai_diffens.acquisition.slicing import PLANES, plane_axis
 from monai_diffens.data.bids import participants
-from monai_diffens.data.inputs import BIDS_CONTRASTS
+from monai_diffens.data.inputs import is_anatomical
 from monai_diffens.data.training_volumes import SECTIONS, training_volumes
 from monai_diffens.data.writer import case_name
 from monai_diffens.files import sha256_of
@@ -149,7 +149,7 @@ def _items(dataset_dir: str | Path, data_list: str | Path | None) -> list[tuple[
             for item in training_volumes("", split, data_list, planes=PLANES)
         ]
     every = sorted(Path(dataset_dir).glob("sub-*/**/anat/sub-*.nii*"))
-    found = [path for path in every if case_name(path).rsplit("_", 1)[-1] in BIDS_CONTRASTS]
+    found = [path for path in every if is_anatomical(path)]
     by_subject: dict[str, list[Path]] = defaultdict(list)
     for path in found:
         by_subject[path.relative_to(dataset_dir).parts[0]].append(path)

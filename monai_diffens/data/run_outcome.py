@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from monai_diffens.console import tell
 from monai_diffens.data.output_folder import stamp
 from monai_diffens.messages import say
 
@@ -29,6 +29,7 @@ class RunOutcome:
         rejected: inputs that were turned down.
         skipped: results that were already there.
         fine: inputs for which nothing is to do.
+        left_out: lines on what was not looked at.
         results: result of each item, in their order.
         before: which writing of these was there before the run, see :func:`stamp`.
     """
@@ -37,6 +38,7 @@ class RunOutcome:
     rejected: list[Rejected] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
     fine: list[Path] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     results: list[Path] = field(default_factory=list)
     before: list[tuple[int, int] | None] = field(default_factory=list)
 
@@ -65,17 +67,18 @@ class RunOutcome:
             if item["case"] in failures or stamp(result) in (None, before)
         ]
         rank, world_size = share
-        print(
+        tell(
             (f"process {rank + 1} of {world_size}: " if world_size > 1 else "")
             + f"{len(self.items) - len(failed)} done, {len(self.skipped)} skipped (result already there), "
             f"{len(self.rejected)} rejected, {len(failed)} failed"
             + (f", {len(self.fine)} with nothing to do (already at the target spacing)" if self.fine else "")
         )
         for entry in self.rejected:
-            print(f"rejected: {entry.reason}")
+            tell(f"rejected: {entry.reason}")
         for case in failed:
-            print(f"failed: {failures.get(case) or say('no_result', name=case)}")
-        sys.stdout.flush()
+            tell(f"failed: {failures.get(case) or say('no_result', name=case)}")
+        for line in self.left_out:
+            tell(line)
         if self.rejected or failed:
             raise SystemExit(1)
         return 0

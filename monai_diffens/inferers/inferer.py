@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 from tqdm import tqdm
 
+from monai_diffens.console import Console, is_command
 from monai_diffens.files import case_of
 from monai_diffens.inferers.agreement import cut_off
 from monai_diffens.inferers.finite import check_finite
@@ -164,14 +166,19 @@ class DiffEnsemblerInferer(ResidualSampler):
             bf16 = computes_in_bf16(self.amp, conditions.device.type)
             plan = plan_case(network, cropped, conditions, maps, self.max_memory, case, bf16)
             plan.apply(network, self.weights)
-            keep_for_next_pass(CPU_WORK)
+            if is_command():  # a setting of the whole process, for good
+                keep_for_next_pass(CPU_WORK)
             logger.info("%s: %s", case, plan)
             if cost := plan.cost(case):
                 logger.warning(cost)
         samples = RunningMoments()
         weights = cropped.new_zeros(1, network.num_experts, *cropped.shape[2:]) if self.weights else None
         with tqdm(
-            total=self.num_steps * self.num_samples, disable=not self.progress, desc="denoising", unit="pass"
+            total=self.num_steps * self.num_samples,
+            file=Console(sys.stderr),
+            disable=not self.progress or sys.stderr is None,
+            desc="denoising",
+            unit="pass",
         ) as bar:
             for number in range(self.num_samples):
                 seed = self.seed_of(case, number)

@@ -64,6 +64,7 @@ def write_index(cases: CaseList, scale: str = "range") -> Path | None:
         "Failed": list(cases.failures.values()),
         "NothingToDo": [path.name for path in cases.fine],
         "Unreadable": unreadable,
+        "LeftOut": cases.left_out,
     }
     path = folder / "index.html"
     content = {"Synthetic": True, "Cases": entries, **without}
@@ -126,7 +127,7 @@ def _page(rows: list[str], without: dict[str, list[str]], scale: str) -> str:
         f"relative to {scale}. Version: of the software, and start of the weights' SHA-256.</small></p>",
     ]
     for title, reasons in zip(
-        ("Rejected", "Failed", "Nothing to do", "Unreadable"), without.values(), strict=True
+        ("Rejected", "Failed", "Nothing to do", "Unreadable", "Left out"), without.values(), strict=True
     ):
         if reasons:
             body += [f"<h2>{title}</h2>", table([(reason,) for reason in reasons], ("in this run",))]

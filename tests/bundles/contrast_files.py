@@ -68,7 +68,7 @@ def write_cases(folder: Path, head: Head) -> None:
     save(folder, "good", head)
     save(folder, "swapped", {T1W: head[T2W], T2W: head[T1W]})
     save(folder, "agent", {T1W: head[ENHANCED], ENHANCED: head[T1W]})
-    save(folder, "none", {"PDw": head[T1W], "T1C": head[ENHANCED]})
+    save(folder, "none", {"PDw": head[T1W], "T9w": head[ENHANCED]})
     save(folder, "grids", {T1W: head[T1W], T2W: moved(head[T2W], 0.4, 0, 0)})
     save(folder, "apart", {T1W: head[T1W], T2W: moved(head[T2W], 30, 0, 0)})
     voxels = np.asanyarray(head[T2W].dataobj)

@@ -9,6 +9,7 @@ import pytest
 
 from monai_diffens.data.contrast_cases import ContrastCases
 from monai_diffens.data.contrasts import contrast_of, find_contrasts
+from monai_diffens.messages import say
 
 
 def write(path: Path, shift: float = 0.0, spacing: float = 1.0) -> Path:
@@ -35,9 +36,10 @@ def cases(input: Path, tmp_path: Path, **options) -> ContrastCases:
         ("sub-01_ce-gadobutrol_T1w.nii.gz", ("ce-gadolinium_T1w", "sub-01")),
         ("T2w.nii.gz", ("T2w", "")),
         ("sub-01_FLAIR.nii", ("FLAIR", "sub-01")),
-        ("sub-01_T1C.nii.gz", None),
+        ("sub-01_T1C.nii.gz", ("ce-gadolinium_T1w", "sub-01")),
+        ("sub-01_T9w.nii.gz", None),
         ("sub-01_PDw.nii.gz", None),
-        ("sub-01_t1w.nii.gz", None),
+        ("sub-01_t1w.nii.gz", ("T1w", "sub-01")),
     ],
 )
 def test_contrast_by_name(name, expected):
@@ -64,11 +66,10 @@ def test_a_folder_of_case_folders(tmp_path):
 
 def test_one_case_folder(tmp_path):
     write(tmp_path / "in" / "sub-07_T2w.nii.gz")
-    write(tmp_path / "in" / "sub-07_T1C.nii.gz")
+    write(tmp_path / "in" / "sub-07_T9w.nii.gz")
     (item,) = cases(tmp_path / "in", tmp_path).items
     assert item["case"] == "sub-07" and item["sources"] == ["sub-07_T2w.nii.gz"]
-    told = "sub-07_T1C.nii.gz: the name tells no known contrast; this file was not used"
-    assert item["warnings"] == [told]
+    assert item["warnings"] == [say("contrast_ignored", file="sub-07_T9w.nii.gz")]
 
 
 def test_a_case_named_with_other_signs_is_written_under_a_plain_name(tmp_path):
@@ -116,7 +117,7 @@ def test_bad_data_lists(tmp_path, capsys, content, line):
 @pytest.mark.parametrize(
     ("files", "options", "line"),
     [
-        (["sub-01_T1C.nii.gz"], {}, "sub-01_T1C.nii.gz, expected one of T1w, ce-gadolinium_T1w, T2w, FLAIR"),
+        (["sub-01_T9w.nii.gz"], {}, "sub-01_T9w.nii.gz, expected one of T1w, ce-gadolinium_T1w, T2w, FLAIR"),
         (["sub-01_T1w.nii.gz", "sub-01_acq-b_T1w.nii.gz"], {}, "are both T1w: keep one"),
         (["sub-01_T1w.nii.gz"], {"fusion": "T2w"}, "found T1w, expected one of T2w"),
         (["sub-01_T1w.nii.gz"], {"fusion": "axial/FLAIR"}, "found T1w, expected one of FLAIR"),

@@ -34,8 +34,8 @@ def work():
         sum(range(1000))
     print("not stopped")
 
-end_on_signals()
-end_on_signals()  # a second evaluator in the process
+end_on_signals(always=True)
+end_on_signals(always=True)  # a second evaluator in the process
 try:
     {place}
     work()
@@ -72,7 +72,7 @@ class Finaliser:
     def __del__(self):
         raise ValueError("of a finaliser")
 
-end_on_signals()
+end_on_signals(always=True)
 Finaliser()
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
