@@ -55,7 +55,8 @@ class ImageName(NamedTuple):
 def image_name(path: Path) -> ImageName:
     """Take apart the name of a NIfTI file, or of a folder of DICOM files."""
     parts = [part for part in case_name(path).split("_") if part]
-    entities, others = {}, []
+    entities: dict[str, str] = {}
+    others = []
     for part in parts:
         key, dash, value = part.partition("-")
         if dash and value and key.lower() in ENTITIES:

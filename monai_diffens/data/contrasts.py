@@ -102,7 +102,7 @@ def _may_be_scan(path: Path) -> bool:
 def _from_folder(folder: Path, files: Sequence[Path], root: Path) -> list[ContrastFiles]:
     """The cases of one folder: one, unless names tell different subjects or sessions."""
     groups: dict[tuple[str, str], list[Path]] = defaultdict(list)
-    unnamed = []
+    unnamed: list[Path] = []
     for file in files:
         if RESULT in file.name and file.is_file() and is_ours(file):
             log.info(say("own_result", name=file.name))
