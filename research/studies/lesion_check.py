@@ -8,8 +8,8 @@ noise, and the outputs' difference is compared with the truths'.
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,14 @@ from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
 from research.metrics.lesions import Change, lesion_box, lesion_changes
+from research.studies.study import Measure, Names, Study, dial_names
 from research.studies.sweep import load_truth
-from research.studies.tables import append_row, read_table, start_table
-
-logger = logging.getLogger(__name__)
+from research.studies.tables import MethodMarks
 
 KEYS = ("weights", "setting", "case", "lesion", "change", "method", "num_steps", "restart")
 
 
-class LesionCheck:
+class LesionCheck(Study):
     """Measure how much of a lesion's contrast every method gives back.
 
     Args:
@@ -51,6 +50,8 @@ class LesionCheck:
         device: where to run.
     """
 
+    keys = KEYS
+
     def __init__(
         self,
         items: Sequence[Mapping[str, Any]],
@@ -67,12 +68,12 @@ class LesionCheck:
         region: Sequence[int] = (64, 64, 64),
         device: str | torch.device = "cpu",
     ) -> None:
+        super().__init__(Path(output_dir) / "lesions.csv", settings, MethodMarks(weights_file))
         self.items, self.preprocessing = items, preprocessing
         self.network, self.inferer = network.eval(), inferer
-        self.settings, self.fusions = settings, tuple(fusions)
+        self.fusions = tuple(fusions)
         self.dial = [(int(steps), restart) for steps, restart in dial]
         self.sizes, self.per_class = sizes, per_class
-        self.weights_file, self.table = weights_file, Path(output_dir) / "lesions.csv"
         self.region, self.device = tuple(region), device
         for fusion in self.fusions:
             network.check_fusion(fusion)
@@ -83,60 +84,54 @@ class LesionCheck:
         Raises:
             ValueError: no volume has a lesion of the wanted sizes and of enough contrast.
         """
-        weights = start_table(self.table, self.weights_file)
-        done = {tuple(row[key] for key in KEYS) for row in read_table(self.table)}
+        table = super().run()
+        if not table.is_file():
+            raise ValueError("no lesion of the wanted sizes and of enough contrast: nothing was checked")
+        return table
+
+    def cases(self) -> Iterator[tuple[Names, Change]]:
+        """Every lesion that is planted or removed, in its box."""
         for item in self.items:
             truth = load_truth(self.preprocessing, item)[0].numpy()
             label = load_truth(self.preprocessing, {**item, "label": item["lesion"]})[0].numpy() > 0
             for change in lesion_changes(truth, label, self.sizes, self.per_class):
-                box = lesion_box(change.mask, self.region)
-                part = change.inside(box)
-                for name, setting in self.settings.items():
-                    self.check(
-                        part,
-                        (weights, name, str(item["case"]), str(change.number), change.kind),
-                        setting,
-                        done,
-                    )
-        if not self.table.is_file():
-            raise ValueError("no lesion of the wanted sizes and of enough contrast: nothing was checked")
-        return self.table
+                names = {"case": str(item["case"]), "lesion": str(change.number), "change": change.kind}
+                yield names, change.inside(lesion_box(change.mask, self.region))
 
-    def check(
-        self, change: Change, place: tuple[str, ...], setting: Mapping[str, Any], done: set[tuple[str, ...]]
-    ) -> None:
-        """All methods on one lesion."""
-        pair = [
-            torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32))[None]
-            for part in (change.without + change.difference, change.without)
-        ]
+    def methods(
+        self, place: Names, loaded: Change, setting: Mapping[str, Any]
+    ) -> Iterator[tuple[Names, Measure]]:
+        """Interpolations, then every fusion over the dial."""
         factors, profile = setting["factors"], setting.get("profile", "box")
-        measurement = measurement_for(pair[0].shape[1:], factors, profile)
+        measurement = measurement_for(loaded.without.shape, factors, profile)
 
-        def measure(
+        def entry(
             method: str, steps: int, restart: float | None, restore: Callable[[Tensor], Tensor]
-        ) -> None:
-            key = (*place, method, str(steps), "" if restart is None else str(restart))
-            if key in done:
-                return
-            found, without = (restore(truth).clamp(min=0)[0].numpy() for truth in pair)
-            row: dict[str, Any] = dict(zip(KEYS, key, strict=True)) | {"volume": change.volume}
-            row |= recovered(found - without, change.difference, change.mask)
-            append_row(self.table, row)
-            logger.info("%s: %.3f", " ".join(key[1:]), row["recovered"])
+        ) -> tuple[Names, Measure]:
+            return {"method": method} | dial_names(steps, restart), partial(self.measure, loaded, restore)
 
-        measure("cubic", 0, None, lambda truth: measurement.interpolate(measurement(truth)))
-        measure("restored spline", 0, None, lambda truth: measurement.restore(measurement(truth)))
+        yield entry("cubic", 0, None, lambda truth: measurement.interpolate(measurement(truth)))
+        yield entry("restored spline", 0, None, lambda truth: measurement.restore(measurement(truth)))
         for steps, restart in self.dial:
             for fusion in self.fusions:
                 inferer = copy.copy(self.inferer)
                 inferer.fusion, inferer.num_steps, inferer.restart = fusion, steps, restart
 
                 def restore(truth: Tensor, inferer: DiffEnsemblerInferer = inferer) -> Tensor:
-                    scan = thick_slice(MetaTensor(truth, meta={"case": place[2]}), factors, profile)
+                    scan = thick_slice(MetaTensor(truth, meta={"case": place["case"]}), factors, profile)
                     return torch.as_tensor(inferer(scan[None].to(self.device), self.network)[0]).cpu()
 
-                measure(fusion, steps, restart, restore)
+                yield entry(fusion, steps, restart, restore)
+
+    def measure(self, change: Change, restore: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        """What a method gives back of a lesion's contrast."""
+        found, without = (
+            restore(torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32))[None])
+            .clamp(min=0)[0]
+            .numpy()
+            for part in (change.without + change.difference, change.without)
+        )
+        return {"volume": change.volume} | recovered(found - without, change.difference, change.mask)
 
 
 def recovered(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,15 +18,14 @@ from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.transforms.spread_floor import unseen_detail
 from monai_diffens.transforms.thick_slices import thick_slice
 from research.metrics.uncertainty import fitted_floor, spread_metrics
+from research.studies.study import Measure, Names, Study, dial_names
 from research.studies.sweep import load_truth
-from research.studies.tables import append_row, read_table, start_table
-
-logger = logging.getLogger(__name__)
+from research.studies.tables import MethodMarks, read_table
 
 KEYS = ("weights", "split", "setting", "case", "num_steps", "restart", "num_samples")
 
 
-class SpreadCalibration:
+class SpreadCalibration(Study):
     """Sample degraded volumes several times, and compare spread and error inside the brain.
 
     The volumes of ``fit_items`` come first: the floor that brings the share of their errors within one
@@ -51,6 +50,9 @@ class SpreadCalibration:
         ValueError: no volumes to fit on, or fewer than two samples.
     """
 
+    keys = KEYS
+    needed = "floor"
+
     def __init__(
         self,
         items: Sequence[Mapping[str, Any]],
@@ -68,41 +70,40 @@ class SpreadCalibration:
     ) -> None:
         if not fit_items or num_samples < 2:
             raise ValueError("volumes to fit the floor on and two samples or more are needed")
+        super().__init__(Path(output_dir) / "spread.csv", settings, MethodMarks(weights_file))
         self.splits = {"val": fit_items, "test": items}
         self.preprocessing = preprocessing
         self.network = network.eval()
         self.inferer = copy.copy(inferer)
         self.inferer.spread, self.inferer.num_samples = True, int(num_samples)
-        self.settings = settings
         self.dial = [(int(steps), restart) for steps, restart in dial]
-        self.weights_file = weights_file
-        self.table = Path(output_dir) / "spread.csv"
         self.region = region
         self.device = device
 
-    def run(self) -> Path:
-        """Compute what is missing in the table, and return its path."""
-        weights = start_table(self.table, self.weights_file, "floor")
+    def cases(self) -> Iterator[tuple[Names, Any]]:
+        """Volumes of val, which the floor is fitted on, then of test."""
         for split, items in self.splits.items():
             for item in items:
-                loaded = self.load(item)
-                for name, setting in self.settings.items():
-                    for steps, restart in self.dial:
-                        case, restarted = str(item["case"]), "" if restart is None else str(restart)
-                        samples = str(self.inferer.num_samples)
-                        values = (weights, split, name, case, str(steps), restarted, samples)
-                        key = dict(zip(KEYS, values, strict=True))
-                        rows = read_table(self.table)
-                        if any(all(row[k] == key[k] for k in KEYS) for row in rows):
-                            continue
-                        error, spread, detail = self.sample(case, loaded, setting, steps, restart)
-                        own = fitted_floor(error, spread, detail)
-                        floor = own if split == "val" else mean_floor(rows, key)
-                        figures = {f"raw_{k}": v for k, v in spread_metrics(error, spread).items()}
-                        figures |= spread_metrics(error, np.hypot(spread, floor * detail))
-                        append_row(self.table, key | {"floor": floor, "own_floor": own} | figures)
-                        logger.info("%s: %s", " ".join(values[1:]), figures)
-        return self.table
+                yield {"split": split, "case": str(item["case"])}, self.load(item)
+
+    def methods(
+        self, place: Names, loaded: Any, setting: Mapping[str, Any]
+    ) -> Iterator[tuple[Names, Measure]]:
+        """Every point of the dial."""
+        for steps, restart in self.dial:
+            names = {"num_samples": str(self.inferer.num_samples)} | dial_names(steps, restart)
+            yield names, partial(self.figures, place | names, loaded, setting, steps, restart)
+
+    def figures(
+        self, names: Names, loaded: Any, setting: Mapping[str, Any], steps: int, restart: float | None
+    ) -> dict[str, float]:
+        """Figures of the spread as it is ("raw") and with the floor."""
+        error, spread, detail = self.sample(names["case"], loaded, setting, steps, restart)
+        own = fitted_floor(error, spread, detail)
+        floor = own if names["split"] == "val" else mean_floor(read_table(self.table), names)
+        figures = {f"raw_{k}": v for k, v in spread_metrics(error, spread).items()}
+        figures |= spread_metrics(error, np.hypot(spread, floor * detail))
+        return {"floor": floor, "own_floor": own} | figures
 
     def load(self, item: Mapping[str, Any]) -> Any:
         """What :meth:`sample` needs of an item, cut to the region."""

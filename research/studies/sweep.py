@@ -7,9 +7,8 @@ their curves of distortion against sharpness, never by PSNR alone.
 from __future__ import annotations
 
 import copy
-import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,9 +26,8 @@ from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
 from research.metrics.suite import volume_metrics
 from research.realism.realism import PatchRealism
 from research.studies.baselines import Baseline, DialPoint, Drawn, restore_at, those_given
-from research.studies.tables import MARK, MethodMarks, append_row, read_table, start_table
-
-logger = logging.getLogger(__name__)
+from research.studies.study import Measure, Names, Study, dial_names
+from research.studies.tables import MARK, MethodMarks
 
 KEYS = ("setting", "case", "method", "num_steps", "restart", "gain")
 
@@ -51,7 +49,7 @@ class Trial:
     scale: float = 1.0
 
 
-class DialSweep:
+class DialSweep(Study):
     """Degrade test volumes, restore them in every way, and measure against the truth.
 
     Args:
@@ -74,6 +72,8 @@ class DialSweep:
         sharpness_axes: axes along which the volumes are sharp, see :func:`volume_metrics`.
     """
 
+    keys = KEYS
+
     def __init__(
         self,
         items: Sequence[Mapping[str, Any]],
@@ -92,34 +92,27 @@ class DialSweep:
         method_weights: Mapping[str, Sequence[str | Path | None]] | None = None,
         sharpness_axes: Sequence[int] = (0, 1, 2),
     ) -> None:
+        super().__init__(Path(output_dir) / "sweep.csv", settings, MethodMarks(weights_files, method_weights))
         self.items = items
         self.preprocessing = preprocessing
         self.network = network.eval()
         self.inferer = inferer
-        self.settings = settings
         self.fusions = tuple(fusions)
         self.dial = [dial_point(point) for point in dial]
-        self.table = Path(output_dir) / "sweep.csv"
         self.region = region
         self.device = device
         self.realism = realism
         self.baselines = those_given(baselines)
-        self.marks = MethodMarks(weights_files, method_weights)
         self.sharpness_axes = tuple(sharpness_axes)
         for fusion in self.fusions:
             network.check_fusion(fusion)
         for _, _, gain in self.dial:
             check_gain(gain, inferer.base)
 
-    def run(self) -> Path:
-        """Compute what is missing in the table, and return its path."""
-        start_table(self.table, self.marks)
-        done = {row_key(row) for row in read_table(self.table)}
+    def cases(self) -> Iterator[tuple[Names, Any]]:
+        """Every item."""
         for item in self.items:
-            loaded = self.load(item)
-            for name, setting in self.settings.items():
-                self.sweep_case(str(item["case"]), loaded, name, setting, done)
-        return self.table
+            yield {"case": str(item["case"])}, self.load(item)
 
     def load(self, item: Mapping[str, Any]) -> Any:
         """What :meth:`trial` needs of an item, cut to the region."""
@@ -148,40 +141,40 @@ class DialSweep:
         condition = thick_slice(MetaTensor(truth, meta={"case": case}), factors, profile)
         return Trial(condition[None], measure, baselines)
 
-    def sweep_case(
-        self, case: str, loaded: Any, name: str, setting: Mapping[str, Any], done: set[tuple[str, ...]]
-    ) -> None:
-        """All methods on one case in one setting."""
-        trial = self.trial(case, loaded, setting)
+    def methods(
+        self, place: Names, loaded: Any, setting: Mapping[str, Any]
+    ) -> Iterator[tuple[Names, Measure]]:
+        """Interpolations, then every fusion and every further network over the dial."""
+        trial = self.trial(place["case"], loaded, setting)
 
-        def measure(method: str, point: DialPoint, restore: Callable[[], Tensor]) -> None:
-            steps, restart, gain = point
-            key = (name, case, method, str(steps), "" if restart is None else str(restart), f"{gain:g}")
-            if key in done:
-                return
-            started = time.perf_counter()
-            result = restore()
-            seconds = time.perf_counter() - started
-            row: dict[str, Any] = dict(zip(KEYS, key, strict=True)) | trial.measure(result)
-            row["seconds"] = seconds
-            mark = self.marks.of(method)
-            row |= {MARK: mark} if mark else {}
-            append_row(self.table, row)
-            figures = {k: round(v, 3) for k, v in row.items() if isinstance(v, float)}
-            logger.info("%s: %s", " ".join(key), figures)
+        def entry(method: str, point: DialPoint, restore: Callable[[], Tensor]) -> tuple[Names, Measure]:
+            names = {"method": method, "gain": f"{point[2]:g}"} | dial_names(*point[:2])
+            return names, partial(self.measure, trial, method, restore)
 
         for method, baseline in trial.baselines.items():
-            measure(method, (0, None, 1.0), baseline)
+            yield entry(method, (0, None, 1.0), baseline)
         inputs = trial.inputs.to(self.device)
         drawn: dict[str, Drawn] = {name: {} for name in (*self.fusions, *self.baselines)}
         for point in self.dial:
             for fusion in self.fusions:
                 run = partial(self.restore, inputs, fusion, point, drawn[fusion], trial.scale)
-                measure(fusion, point, run)
+                yield entry(fusion, point, run)
         for point in self.dial:
             for method, other in self.baselines.items():
                 if other.has(point):
-                    measure(method, point, partial(other.restore, inputs, point, drawn[method]))
+                    yield entry(method, point, partial(other.restore, inputs, point, drawn[method]))
+
+    def measure(self, trial: Trial, method: str, restore: Callable[[], Tensor]) -> dict[str, Any]:
+        """Figures of what a method restores, the seconds it took, and the mark of its weights."""
+        started = time.perf_counter()
+        result = restore()
+        seconds = time.perf_counter() - started
+        mark = self.marks.of(method)
+        return trial.measure(result) | {"seconds": seconds} | ({MARK: mark} if mark else {})
+
+    def key_of(self, row: Mapping[str, str]) -> tuple[str, ...]:
+        """The key of a row, :func:`row_key`."""
+        return row_key(row)
 
     def restore(
         self,

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tabulate import DataRow, TableFormat, tabulate
+
+_ROW = DataRow("| ", " | ", " |")
+# Markdown whose columns are not filled up with blanks: a change of one figure changes one line
+UNPADDED = TableFormat(
+    lineabove=None,
+    linebelowheader=lambda widths, _: "| " + " | ".join("---" for _ in widths) + " |",
+    linebetweenrows=None,
+    linebelow=None,
+    headerrow=_ROW,
+    datarow=_ROW,
+    padding=0,
+    with_header_hide=None,
+)
 
 
-def markdown_row(cells: Iterable[str]) -> str:
-    """One row of a Markdown table."""
-    return "| " + " | ".join(cells) + " |"
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table whose cells are as given."""
+    plain: dict[str, Any] = {"disable_numparse": True, "stralign": None, "numalign": None}
+    return tabulate(list(rows), list(heads), tablefmt=UNPADDED, **plain).splitlines()
 
 
 def block_marks(name: str) -> tuple[str, str]:

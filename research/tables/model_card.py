@@ -9,7 +9,7 @@ from typing import Any
 
 from research.studies.baselines import REGRESSION, VOLUME_DIFFUSION
 from research.studies.tables import read_table
-from research.tables.markdown import replace_block
+from research.tables.markdown import markdown_table, replace_block
 from research.tables.sweep_report import mean_rows
 
 RESULTS, COST = "results", "training cost"
@@ -65,12 +65,11 @@ def write_card(
         + (f"gain {gain:g}, " if gain != 1 else "")
         + "inside the brain; data range 1 on volumes scaled by the truth's 99.5th foreground percentile.",
         "",
-        "| setting | method | " + " | ".join(shown.values()) + " |",
-        "|---|---|" + "---|" * len(shown),
+        *markdown_table(
+            ("setting", "method", *shown.values()),
+            [(*names, *(f"{values[name]:.3f}" for name in shown)) for names, values in means.items()],
+        ),
     ]
-    for (setting, method), values in means.items():
-        figures = " | ".join(f"{values[name]:.3f}" for name in shown)
-        lines.append(f"| {setting} | {method} | {figures} |")
 
     metadata = Path(bundle_root) / "configs" / "metadata.json"
     content = json.loads(metadata.read_text(encoding="utf-8"))
@@ -96,9 +95,9 @@ def cost_lines(costs: Mapping[str, Mapping[str, Any]]) -> list[str]:
         costs: file in ``models`` -> {"device": one processor core in words, "core_hours": time on it}.
     """
     watt = (WATT_CORE + GIGABYTES * WATT_GIGABYTE) * OVERHEAD
-    lines = ["| weights | device | core hours | energy / kWh | CO2e / g |", "|---|---|---|---|---|"]
+    rows = []
     for file, cost in costs.items():
         energy = cost["core_hours"] * watt / 1000
-        figures = f"{cost['core_hours']:.1f} | {energy:.3f} | {energy * GRAM_KWH:.0f}"
-        lines.append(f"| `models/{file}` | {cost['device']} | {figures} |")
-    return lines
+        figures = (f"{cost['core_hours']:.1f}", f"{energy:.3f}", f"{energy * GRAM_KWH:.0f}")
+        rows.append((f"`models/{file}`", cost["device"], *figures))
+    return markdown_table(("weights", "device", "core hours", "energy / kWh", "CO2e / g"), rows)

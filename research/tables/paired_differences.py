@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
+import pandas as pd
 from scipy import stats
 
-from research.studies.sweep import row_key
-from research.tables.markdown import markdown_row
+from research.studies.sweep import KEYS, row_key
+from research.tables.markdown import markdown_table
 
 COMPARED = {"psnr_brain": "PSNR / dB", "ssim_brain": "SSIM"}
 REFERENCE = "calibrated"
@@ -26,26 +26,22 @@ def paired_differences(rows: Sequence[Mapping[str, str]], reference: str = REFER
         that of a paired, two-sided t-test over the cases: with few cases it is rarely small, and the cases of
         one table share a model, so it says nothing of other trainings.
     """
-    values = {row_key(row): row for row in rows}
-    groups: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
-    for key in values:
-        setting, case, method, *dial = key
-        if method != reference and (setting, case, reference, *dial) in values:
-            groups.setdefault((setting, method, *dial), []).append(key)
+    table = pd.DataFrame(
+        [
+            dict(zip(KEYS, row_key(row), strict=True)) | {name: float(row[name]) for name in COMPARED}
+            for row in rows
+        ],
+        columns=[*KEYS, *COMPARED],
+    ).drop_duplicates([*KEYS], keep="last")
+    at = [key for key in KEYS if key != "method"]
+    ours = table[table["method"] == reference].drop(columns="method")
+    pairs = table[table["method"] != reference].merge(ours, on=at, suffixes=("", "_ours"))
     lines = []
-    for (setting, method, steps, restart, gain), keys in groups.items():
-        if len(keys) < 2:
-            continue
-        cells = [setting, method, steps, restart or "-", gain, str(len(keys))]
-        for metric in COMPARED:
-            ours = [float(values[(key[0], key[1], reference, *key[3:])][metric]) for key in keys]
-            theirs = [float(values[key][metric]) for key in keys]
-            differences = np.subtract(ours, theirs)
-            p = float(stats.ttest_rel(ours, theirs).pvalue)
-            cells.append(
-                f"{differences.mean():+.3f} ({differences.min():+.3f} to {differences.max():+.3f}), p {p:.2g}"
-            )
-        lines.append(markdown_row(cells))
+    for names, group in pairs.groupby([key for key in KEYS if key != "case"], sort=False):
+        if len(group) > 1:
+            setting, method, steps, restart, gain = names
+            figures = (_difference(group[f"{metric}_ours"], group[metric]) for metric in COMPARED)
+            lines.append((setting, method, steps, restart or "-", gain, str(len(group)), *figures))
     if not lines:
         return []
     heads = ("setting", f"{reference} against", "passes", "restart", "gain", "cases", *COMPARED.values())
@@ -55,7 +51,10 @@ def paired_differences(rows: Sequence[Mapping[str, str]], reference: str = REFER
         "",
         "Mean difference (least to greatest over the cases), and p of a paired t-test.",
         "",
-        markdown_row(heads),
-        markdown_row(["---"] * len(heads)),
-        *lines,
+        *markdown_table(heads, lines),
     ]
+
+
+def _difference(ours: pd.Series, theirs: pd.Series) -> str:
+    differences, p = ours - theirs, float(stats.ttest_rel(ours, theirs).pvalue)
+    return f"{differences.mean():+.3f} ({differences.min():+.3f} to {differences.max():+.3f}), p {p:.2g}"

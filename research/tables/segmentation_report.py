@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from research.studies.segmentation_sweep import CUBIC, REAL
 from research.studies.tables import read_table
-from research.tables.markdown import markdown_row
+from research.tables.markdown import markdown_table
 
 HEADS = ("conditions", "FLAIR", "passes", "restart", "Dice", "less the real FLAIR's", "each fold", "ml")
 COMPARED = ("calibrated", "mean", "alternate", "3D U-Net regression", "restored spline", CUBIC)
@@ -142,12 +142,7 @@ def draw_dice(rows: Sequence[Segmented], path: Path) -> None:
 def _case_lines(rows: Sequence[Segmented]) -> list[str]:
     """Table of one case."""
     real = _real(rows)
-    lines = [
-        f"## {rows[0].case}, labels of {rows[0].truth:.1f} ml",
-        "",
-        markdown_row(HEADS),
-        markdown_row(["---"] * len(HEADS)),
-    ]
+    table = []
     for row in rows:
         less = row.dice - real.dice
         cells = [
@@ -158,8 +153,8 @@ def _case_lines(rows: Sequence[Segmented]) -> list[str]:
         ]
         cells += [_mean_sd(row.dice), "-" if row is real else _mean_sd(less, sign="+")]
         cells += [", ".join(f"{value:.3f}" for value in row.dice), f"{row.ml.mean():.1f}"]
-        lines.append(markdown_row(cells))
-    return lines
+        table.append(cells)
+    return [f"## {rows[0].case}, labels of {rows[0].truth:.1f} ml", "", *markdown_table(HEADS, table)]
 
 
 def _order_lines(rows: Sequence[Segmented]) -> list[str]:
@@ -169,9 +164,8 @@ def _order_lines(rows: Sequence[Segmented]) -> list[str]:
         "Dice of the learned fusion (calibrated) less that of another method, network by network: mean "
         "(least to greatest). Methods without passes are compared with both points of the dial.",
         "",
-        markdown_row(("conditions", "passes", "against", *cases)),
-        markdown_row(["---"] * (3 + len(cases))),
     ]
+    table = []
     found = {(row.case, row.setting, row.method, row.num_steps): row for row in rows}
     ours = dict.fromkeys((row.setting, row.num_steps) for row in rows if row.method == COMPARED[0])
     for setting, steps in ours:
@@ -185,8 +179,8 @@ def _order_lines(rows: Sequence[Segmented]) -> list[str]:
                     "-" if less is None else f"{less.mean():+.3f} ({less.min():+.3f} to {less.max():+.3f})"
                 )
             if set(cells) != {"-"}:
-                lines.append(markdown_row((setting, str(steps), method, *cells)))
-    return lines
+                table.append((setting, str(steps), method, *cells))
+    return lines + markdown_table(("conditions", "passes", "against", *cases), table)
 
 
 def _of_case(rows: Sequence[Segmented], case: str) -> list[Segmented]:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from research.studies.sweep import row_key
+from research.studies.sweep import KEYS, row_key
 from research.studies.tables import read_table
-from research.tables.markdown import markdown_row
+from research.tables.markdown import markdown_table
 from research.tables.paired_differences import paired_differences
 
 METRICS = {
@@ -62,15 +63,24 @@ Means = Mapping[Point, dict[str, float]]
 
 def mean_rows(rows: Iterable[Mapping[str, str]]) -> dict[Point, dict[str, float]]:
     """Mean of every metric over the cases that have it."""
-    groups: dict[Point, list[Mapping[str, str]]] = {}
-    for row in rows:
-        setting, _, method, steps, restart, gain = row_key(row)
-        groups.setdefault(Point(setting, method, int(steps), restart, gain), []).append(row)
-    means: dict[Point, dict[str, float]] = {}
-    for key, group in groups.items():
-        values = {metric: [float(row[metric]) for row in group if row.get(metric)] for metric in METRICS}
-        means[key] = {metric: float(np.mean(given)) for metric, given in values.items() if given}
-    return means
+    table = with_keys(rows)
+    given = [metric for metric in METRICS if metric in table]
+    table[given] = table[given].apply(pd.to_numeric)
+    by = [key for key in KEYS if key != "case"]
+    means = table.groupby(by, sort=False)[given].mean()
+    return {
+        Point(setting, method, int(steps), restart, gain): values.dropna().to_dict()
+        for (setting, method, steps, restart, gain), values in means.iterrows()
+    }
+
+
+def with_keys(rows: Iterable[Mapping[str, str]]) -> pd.DataFrame:
+    """Rows of a sweep's table, all of whose keys are there (:func:`row_key`); what is empty is missing."""
+    keyed = [{**row, **dict(zip(KEYS, row_key(row), strict=True))} for row in rows]
+    table = pd.DataFrame(keyed, columns=None if keyed else KEYS)
+    figures = table.columns.difference(KEYS)
+    table[figures] = table[figures].replace("", None)
+    return table
 
 
 def curve(means: Means, setting: str, method: str) -> Curve:
@@ -143,18 +153,10 @@ def write_report(
             "",
             f"## {setting}, mean of cases",
             "",
-            markdown_row(("method", "passes", "restart", "gain", *shown.values())),
+            *_table_of(means, setting, shown),
+            "",
+            *_at_reference(means, setting),
         ]
-        lines.append(markdown_row(["---"] * (4 + len(shown))))
-        for point, values in means.items():
-            if point.setting == setting:
-                figures = (
-                    f"{values[metric]:.{4 if metric == 'consistency' else 3}f}" if metric in values else "-"
-                    for metric in shown
-                )
-                dial = (point.method, str(point.num_steps), point.restart or "-", point.gain)
-                lines.append(markdown_row((*dial, *figures)))
-        lines += ["", *_at_reference(means, setting)]
     lines += paired_differences(rows)
     lines += ["", f"Every case stands in [{table.name}]({table.name})."]
     report = table.with_suffix(".md")
@@ -166,17 +168,26 @@ def write_report(
 def summary(means: Means, settings: Sequence[str]) -> list[str]:
     """One table of all settings: a row a setting, a column a method and dial point."""
     points = list(dict.fromkeys(point._replace(setting="") for point in means))
-    heads = [point.label for point in points]
-    lines = [markdown_row(("setting", *heads)), markdown_row(["---"] * (1 + len(points)))]
-    for setting in settings:
-        cells = []
-        for point in points:
-            values = means.get(point._replace(setting=setting))
-            cells.append(
-                "-" if values is None else " / ".join(f"{values[m]:.{n}f}" for m, n in SUMMARY.items())
+
+    def cell(point: Point) -> str:
+        values = means.get(point)
+        return "-" if values is None else " / ".join(f"{values[m]:.{n}f}" for m, n in SUMMARY.items())
+
+    rows = [(setting, *(cell(point._replace(setting=setting)) for point in points)) for setting in settings]
+    return markdown_table(("setting", *(point.label for point in points)), rows)
+
+
+def _table_of(means: Means, setting: str, shown: Mapping[str, str]) -> list[str]:
+    """Table of one setting: a row a point, a column a metric."""
+    rows = []
+    for point, values in means.items():
+        if point.setting == setting:
+            figures = (
+                f"{values[metric]:.{4 if metric == 'consistency' else 3}f}" if metric in values else "-"
+                for metric in shown
             )
-        lines.append(markdown_row((setting, *cells)))
-    return lines
+            rows.append((point.method, str(point.num_steps), point.restart or "-", point.gain, *figures))
+    return markdown_table(("method", "passes", "restart", "gain", *shown.values()), rows)
 
 
 def draw_curves(means: Means, settings: Sequence[str], path: Path) -> None:

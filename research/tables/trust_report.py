@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 
 from research.studies.tables import read_table
-from research.tables.markdown import markdown_row
+from research.tables.markdown import markdown_table
 
 SPREAD_COLUMNS = {
     "raw_within_1": "raw within 1",
@@ -41,17 +41,23 @@ def write_spread_report(table: str | Path, note: str = "") -> Path:
     Raises:
         ValueError: when the table holds no row of split "test".
     """
-    rows = read_table(Path(table))
-    test = [row for row in rows if row["split"] == "test"]
-    if not test:
+    rows = pd.DataFrame(read_table(Path(table)), columns=None if Path(table).is_file() else ["split"])
+    test, val = (rows[rows["split"] == split] for split in ("test", "val"))
+    if test.empty:
         raise ValueError(f"{table} holds no row of test volumes")
-    keys = ("setting", "num_steps", "restart", "num_samples")
+    keys = ["setting", "num_steps", "restart", "num_samples"]
     heads = ("setting", "passes", "restart", "samples", "floor", *SPREAD_COLUMNS.values())
+    figures = test.groupby(keys, sort=False)[[*SPREAD_COLUMNS]].agg(_mean)
+    figures.insert(0, "floor", val.groupby(keys)["floor"].agg(_mean))
+    cells = [
+        (setting, steps, restart or "-", samples, *(f"{value:.3f}" for value in row))
+        for (setting, steps, restart, samples), row in figures.iterrows()
+    ]
     lines = [
         "# Does the spread cover the error?",
         "",
-        f"Weights {test[0]['weights']}. Test volumes: {_names(test)}; the floor is fitted on the val volumes "
-        f"{_names(row for row in rows if row['split'] == 'val')}. {note}".strip(),
+        f"Weights {test['weights'].iloc[0]}. Test volumes: {_names(test)}; the floor is fitted on the val "
+        f"volumes {_names(val)}. {note}".strip(),
         "",
         "Raw: of the samples' standard deviation alone; the other columns: of the spread with its floor, "
         "sqrt(s^2 + (floor x d)^2), d being the result's standard deviation over 5 x 5 x 5 voxels times the "
@@ -62,16 +68,8 @@ def write_spread_report(table: str | Path, note: str = "") -> Path:
         "spread are relative to the truth's 99.5th foreground percentile. `--spread_floor` takes the floor "
         "of your setting.",
         "",
-        markdown_row(heads),
-        markdown_row(["---"] * len(heads)),
+        *markdown_table(heads, cells),
     ]
-    for group, found in _groups(test, keys).items():
-        val = [row for row in rows if row["split"] == "val" and tuple(row[k] for k in keys) == group]
-        figures = [_mean(val, "floor"), *(_mean(found, name) for name in SPREAD_COLUMNS)]
-        setting, steps, restart, samples = group
-        lines.append(
-            markdown_row((setting, steps, restart or "-", samples, *(f"{value:.3f}" for value in figures)))
-        )
     return _write(table, lines)
 
 
@@ -89,14 +87,15 @@ def write_lesion_report(table: str | Path, sizes: Sequence[tuple[int, int]], not
     Raises:
         ValueError: when the table is empty.
     """
-    rows = read_table(Path(table))
-    if not rows:
+    rows = pd.DataFrame(read_table(Path(table)))
+    if rows.empty:
         raise ValueError(f"{table} holds no rows")
+    rows = rows.astype({"volume": int, **dict.fromkeys(("contrast", "recovered", "pattern"), float)})
     heads = ("change", "method", "passes", "restart", "lesions", *LESION_COLUMNS.values())
     lines = [
         "# Do lesions appear and disappear with the input?",
         "",
-        f"Weights {rows[0]['weights']}. Volumes: {_names(rows)}. {note}".strip(),
+        f"Weights {rows['weights'].iloc[0]}. Volumes: {_names(rows)}. {note}".strip(),
         "",
         "A real lesion is taken out of the truth (removed), or added to it at the mirrored place of "
         "the other hemisphere (planted); both are thick-sliced and restored with the same noise. "
@@ -105,44 +104,37 @@ def write_lesion_report(table: str | Path, sizes: Sequence[tuple[int, int]], not
         "back. Least: the worst lesion. Pattern: slope of the outputs' difference on the truths', "
         "lowered by blur too. Contrast is relative to the truth's 99.5th foreground percentile.",
     ]
-    for setting in dict.fromkeys(row["setting"] for row in rows):
+    for setting, of_setting in rows.groupby("setting", sort=False):
         for least, most in sizes:
-            chosen = [
-                row for row in rows if row["setting"] == setting and least <= int(row["volume"]) <= most
-            ]
-            if not chosen:
-                continue
-            lines += ["", f"## {setting}, lesions of {least} to {most} mm³", ""]
-            lines += [markdown_row(heads), markdown_row(["---"] * len(heads))]
-            groups = _groups(chosen, ("change", "method", "num_steps", "restart"))
-            for (change, method, steps, restart), found in sorted(groups.items(), key=lambda g: g[0][0]):
-                worst = min(float(row["recovered"]) for row in found)
-                figures = (
-                    _mean(found, "contrast"),
-                    _mean(found, "recovered"),
-                    worst,
-                    _mean(found, "pattern"),
-                )
-                cells = (change, method, steps, restart or "-", str(len(found)))
-                lines.append(markdown_row((*cells, *(f"{value:.3f}" for value in figures))))
+            chosen = of_setting[of_setting["volume"].between(least, most)]
+            if not chosen.empty:
+                lines += ["", f"## {setting}, lesions of {least} to {most} mm³", ""]
+                lines += markdown_table(heads, _lesion_cells(chosen))
     return _write(table, lines)
 
 
-def _groups(
-    rows: Sequence[Mapping[str, str]], keys: Sequence[str]
-) -> dict[tuple[str, ...], list[Mapping[str, str]]]:
-    groups: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
-    return groups
+def _lesion_cells(rows: pd.DataFrame) -> list[tuple[str, ...]]:
+    """A row a change, method and point of the dial; planted before removed, else in the table's order."""
+    groups = rows.groupby(["change", "method", "num_steps", "restart"], sort=False)
+    figures = groups.agg(
+        lesions=("recovered", "size"),
+        contrast=("contrast", "mean"),
+        recovered=("recovered", "mean"),
+        least=("recovered", "min"),
+        pattern=("pattern", "mean"),
+    ).sort_index(level="change", kind="stable", sort_remaining=False)
+    return [
+        (change, method, steps, restart or "-", f"{lesions:.0f}", *(f"{value:.3f}" for value in values))
+        for (change, method, steps, restart), (lesions, *values) in figures.iterrows()
+    ]
 
 
-def _mean(rows: Sequence[Mapping[str, str]], name: str) -> float:
-    return float(np.mean([float(row[name]) for row in rows]))
+def _mean(values: pd.Series) -> float:
+    return float(values.astype(float).mean())
 
 
-def _names(rows: Iterable[Mapping[str, str]]) -> str:
-    return ", ".join(dict.fromkeys(row["case"] for row in rows))
+def _names(rows: pd.DataFrame) -> str:
+    return ", ".join(rows["case"].unique())
 
 
 def _write(table: str | Path, lines: Sequence[str]) -> Path:

@@ -11,12 +11,36 @@ from research.studies.tables import MARK, read_table, weights_mark
 from research.tables.model_card import cost_lines, write_card
 from research.tables.segmentation_report import write_segmentation_report
 from research.tables.sweep_report import write_report
+from research.tables.trust_report import write_lesion_report, write_spread_report
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
 CONFIGS = ROOT / "research" / "configs"
 TABLES = sorted(path.parent.name for path in RESULTS.glob("*/sweep.csv"))
 CARDS = {"diffensembler_sr": "super_resolution", "diffensembler_translate": "translation"}
+
+
+def tables(text: str) -> list[list[str | float]]:
+    """Rows of a page's Markdown tables; what is a number as one."""
+    rows = [line.strip("| ").split("|") for line in text.splitlines() if line.startswith("| ")]
+    return [[number(cell) for part in row for cell in part.split(" / ")] for row in rows]
+
+
+def number(cell: str) -> str | float:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell.strip()
+
+
+def assert_same_tables(found: str, written: str) -> None:
+    """Equal words, and numbers to the last digit that is written."""
+    ours, theirs = tables(found), tables(written)
+    assert len(ours) == len(theirs) > 3
+    for row, other in zip(ours, theirs, strict=True):
+        assert row == [
+            value if isinstance(value, str) else pytest.approx(value, rel=1e-3, abs=1.1e-3) for value in other
+        ]
 
 
 def test_there_are_results():
@@ -30,7 +54,8 @@ def test_report_is_what_its_table_gives(name, tmp_path):
     note = cases.split(". ", 1)[1]
     shutil.copy(RESULTS / name / "sweep.csv", tmp_path)
     table = tmp_path / "sweep.csv"
-    assert write_report(table, title, note, pictured=[read_table(table)[0]["setting"]]).read_text() == written
+    report = write_report(table, title, note, pictured=[read_table(table)[0]["setting"]])
+    assert_same_tables(report.read_text(), written)
 
 
 def test_segmentation_report_is_what_its_table_gives(tmp_path):
@@ -38,7 +63,21 @@ def test_segmentation_report_is_what_its_table_gives(tmp_path):
     written = (folder / "segmentation.md").read_text()
     shutil.copy(folder / "segmentation.csv", tmp_path)
     note = written.splitlines()[2].split(". ", 1)[1]
-    assert write_segmentation_report(tmp_path / "segmentation.csv", note).read_text() == written
+    assert_same_tables(write_segmentation_report(tmp_path / "segmentation.csv", note).read_text(), written)
+
+
+@pytest.mark.parametrize("folder", ["trust", "trust/translation"])
+def test_spread_report_is_what_its_table_gives(folder, tmp_path):
+    shutil.copy(RESULTS / folder / "spread.csv", tmp_path)
+    found = write_spread_report(tmp_path / "spread.csv").read_text()
+    assert_same_tables(found, (RESULTS / folder / "spread.md").read_text())
+
+
+def test_lesion_report_is_what_its_table_gives(tmp_path):
+    shutil.copy(RESULTS / "trust" / "lesions.csv", tmp_path)
+    sizes = json.loads((CONFIGS / "sr" / "trust.json").read_text())["lesion_sizes"]
+    found = write_lesion_report(tmp_path / "lesions.csv", sizes).read_text()
+    assert_same_tables(found, (RESULTS / "trust" / "lesions.md").read_text())
 
 
 @pytest.mark.parametrize("bundle", CARDS)
@@ -50,8 +89,12 @@ def test_model_card_and_metadata_are_what_the_table_gives(bundle, tmp_path):
     config = json.loads((CONFIGS / bundle.split("_")[1] / "evaluate.json").read_text())
     dial = (config["card_num_steps"], config["card_restart"], config.get("residual_gain", 1.0))
     write_card(RESULTS / CARDS[bundle] / "sweep.csv", tmp_path, *dial)
-    for name in ("docs/README.md", "configs/metadata.json"):
-        assert (tmp_path / name).read_text() == (root / name).read_text(), name
+    assert_same_tables(*((folder / "docs" / "README.md").read_text() for folder in (tmp_path, root)))
+    found, told = (
+        json.loads((folder / "configs" / "metadata.json").read_text())["eval_metrics"]
+        for folder in (tmp_path, root)
+    )
+    assert found == {name: pytest.approx(figures, abs=1e-3) for name, figures in told.items()}
 
 
 def test_default_gain_is_the_smallest_that_is_sharp_enough_on_val():
