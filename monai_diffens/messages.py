@@ -180,6 +180,9 @@ SERVER = {
     "unknown_model": "{name}: no such model; this server has {known}",
     "unknown_parameter": "parameter {name}: no such parameter; {hint}",
     "bad_parameter": "parameter {name}: {value} is not {wanted}",
+    "bad_request": "the request cannot be read; check its parameters (JSON objects), headers and files",
+    "image_there": "{name}: an image of the studies has that name already, and it was left as it is; choose "
+    "another name, or delete that image first",
     "not_offered": "{what}: not offered by this server; {instead}",
     "several_files": "{count} files were given, one volume is needed; send them one by one",
     "name_taken": "{name}: an image of the studies folder that is no result of this server has that name; "

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lib.boundary import Boundary
 from lib.bundles import find_bundles
 from lib.companions import companions
 from lib.confinement import inside, plain_name, workspace
@@ -46,6 +47,7 @@ class DiffEnsemblerApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         _quiet()
+        os.umask(0o077)  # of this process, server or training: all it writes is of patients
         serving, remote = _check_host(conf)
         if "://" in studies:
             raise SystemExit(say("studies_not_folder"))
@@ -72,7 +74,8 @@ class DiffEnsemblerApp(MONAILabelApp):
         if serving:
             web = importlib.import_module("monailabel.app").app
             swept = SweepWhenIdle(web.middleware_stack, temporary)
-            web.middleware_stack = OriginGuard(swept, any_host=remote)
+            guarded = OriginGuard(swept, any_host=remote)
+            web.middleware_stack = Boundary(guarded, settings.MONAI_LABEL_API_STR)
 
     def init_datastore(self) -> StudiesFolder:
         """The studies folder."""

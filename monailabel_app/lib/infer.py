@@ -114,7 +114,7 @@ class ImageToImageTask(InferTask):
                 stem = results[0].name.removesuffix(".nii.gz")
                 for result in results:
                     part = result.name.removesuffix(".nii.gz").removeprefix(stem)
-                    self.studies.add_image(name + part, str(result), info)
+                    self.studies.publish(name + part, result, info)
             facts["published"] = name
             facts["latencies"] = {"total": round(time.time() - begin, 2)}
             return self.kept(results[0]), facts

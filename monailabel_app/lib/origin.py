@@ -7,7 +7,8 @@ MONAI Label answers every web page that is open in a browser on the machine, and
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable, MutableMapping
+import re
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,17 +37,35 @@ class OriginGuard:
         self.any_host = any_host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer it with status 403."""
+        """Pass a request on, or answer it with status 403, or 400 where its headers cannot be read."""
         if scope["type"] != "lifespan":
-            headers = {
-                name.decode("latin-1").lower(): text.decode("latin-1") for name, text in scope["headers"]
-            }
-            host, origin = headers.get("host", ""), headers.get("origin")
-            known = self.any_host or is_loopback(urlsplit(f"//{host}").hostname)
-            if not known or (origin is not None and urlsplit(origin).netloc != host):
+            try:
+                known = self.is_known(scope["headers"])
+            except ValueError:  # of urlsplit, as for "["
+                await JSONResponse({"detail": say("bad_request")}, 400)(scope, receive, send)
+                return
+            if not known:
                 await JSONResponse({"detail": say("other_origin")}, 403)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
+
+    def is_known(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Whether host and origin are this server.
+
+        Raises:
+            ValueError: one of them cannot be read, or is there twice.
+        """
+        given: dict[str, list[str]] = {"host": [], "origin": []}
+        for name, text in headers:
+            given.get(name.decode("latin-1").lower(), []).append(text.decode("latin-1"))
+        if len(given["host"]) > 1 or len(given["origin"]) > 1:
+            raise ValueError("a header that is there twice")
+        host = "".join(given["host"])
+        if not re.fullmatch(r"(\[[^\[\]]*\]|[^\[\]:/@?#\s]*)(:\d*)?", host):
+            raise ValueError("no host")
+        if not self.any_host and not is_loopback(urlsplit(f"//{host}").hostname):
+            return False
+        return all(urlsplit(origin).netloc == host for origin in given["origin"])
 
 
 def is_loopback(host: str | None) -> bool:

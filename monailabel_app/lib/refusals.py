@@ -12,7 +12,9 @@ from fastapi import HTTPException
 from monai_diffens.messages import say
 from monai_diffens.transforms.input_gate import InputRejected
 
-__all__ = ["as_reply", "reason"]
+__all__ = ["FAILED", "as_reply", "reason"]
+
+FAILED = b"x-model-failed"  # marks a 500 that is this server's fault; see boundary.py
 
 log = logging.getLogger("monai_diffens.label")
 
@@ -30,7 +32,8 @@ def as_reply(status: int = 400) -> Iterator[None]:
             raise HTTPException(status, line) from None
         places = "".join(traceback.format_tb(error.__traceback__))
         log.error("%s at\n%s", type(error).__name__, places)  # its text may name a patient's file
-        raise HTTPException(500, say("failed", kind=type(error).__name__)) from None
+        line = say("failed", kind=type(error).__name__)
+        raise HTTPException(500, line, {FAILED.decode(): "1"}) from None
 
 
 def reason(error: BaseException | None) -> str | None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ class StudiesFolder(LocalDatastore):
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
+        self._adding = threading.Lock()  # between the look whether a name is free and its use
         super().__init__(
             folder,
             extensions=[f"*{ending}" for ending in NIFTI_ENDINGS],
@@ -66,18 +70,55 @@ class StudiesFolder(LocalDatastore):
             return str(inside(self.folder, path)) if path else ""
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Take in a volume that passes the input gate; returns its id."""
+        """Take in a volume that passes the input gate, under a name that is free; returns its id.
+
+        Raises:
+            HTTPException: 409, an image has that name; 400, the volume or the name cannot be used.
+        """
         path = Path(image_filename)
-        with as_reply():
+        with as_reply(), self._adding:
             if image_id:
-                plain_name(image_id)
-            try:
+                self._checked_name(image_id)
+                if self.is_there(image_id):
+                    raise HTTPException(409, say("image_there", name=repr(image_id)[:60]))
+            _as_record(image_info)
+            with _told_as(path, image_id):
                 check_volume(path)
-            except InputRejected as error:  # an upload lies under a random name
-                raise InputRejected(str(error).replace(path.name, image_id or "upload")) from error
-            for ending in NIFTI_ENDINGS:  # not through a link that has the name already
-                inside(self.folder, self.folder / f"{image_id}{ending}")
             return super().add_image(image_id, image_filename, image_info)
+
+    def publish(self, image_id: str, result: Path, info: dict[str, Any]) -> str:
+        """Make a result of this server an image; an earlier result of that name is replaced, a scan never.
+
+        Raises:
+            InputRejected: an image that is no result has that name.
+        """
+        with self._adding:
+            self._checked_name(image_id)
+            if self.is_there(image_id) and not self.is_synthetic(image_id):
+                raise InputRejected(say("name_taken", name=image_id))
+            check_volume(result)
+            return super().add_image(image_id, str(result), info)
+
+    def is_there(self, image_id: str) -> bool:
+        """Whether an image has a name, listed or not, on file systems too that do not tell case."""
+        taken = {image_id.casefold() + ending for ending in NIFTI_ENDINGS}
+        listed = {name.casefold() for name in self.list_images()}
+        return image_id.casefold() in listed or any(
+            path.name.casefold() in taken for path in self.folder.iterdir()
+        )
+
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Note something about an image."""
+        self._known(image_id)
+        with as_reply():
+            super().update_image_info(image_id, _as_record(info))
+
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+        """Note something about a label."""
+        if not self.get_label_uri(label_id, label_tag):
+            raise HTTPException(404, say("no_image", name=repr(label_id)[:60]))
+        with as_reply():
+            super().update_label_info(label_id, label_tag, _as_record(info))
 
     def remove_image(self, image_id: str) -> None:
         """Remove an image and its labels."""
@@ -93,6 +134,9 @@ class StudiesFolder(LocalDatastore):
             if not label_filename.endswith(NIFTI_ENDINGS):
                 instead = "send .nii or .nii.gz"
                 raise InputRejected(say("not_offered", what="a label of this kind", instead=instead))
+            _as_record(label_info)
+            with _told_as(Path(label_filename), "label"):
+                check_volume(label_filename, mask=True)  # by what it holds: anything can be called .nii
             labels = inside(self.folder, self._datastore.label_path(plain_name(label_tag)))
             for ending in NIFTI_ENDINGS:
                 inside(self.folder, labels / f"{image_id}{ending}")
@@ -112,6 +156,14 @@ class StudiesFolder(LocalDatastore):
                     inside(self.folder, self.folder / path)
         return pairs
 
+    def _checked_name(self, image_id: str) -> None:
+        plain_name(image_id)
+        for ending in NIFTI_ENDINGS:
+            # the store finds an id again by taking the endings out of a file's name
+            if self._to_id(image_id + ending)[0] != image_id:
+                raise InputRejected(say("bad_id", name=repr(image_id)[:60]))
+            inside(self.folder, self.folder / f"{image_id}{ending}")  # not through a link of that name
+
     def _known(self, image_id: str) -> None:
         if not self.get_image_uri(image_id):
             raise HTTPException(404, say("no_image", name=repr(image_id)[:60]))
@@ -126,6 +178,21 @@ class StudiesFolder(LocalDatastore):
             return inside(self.folder, path).is_file()
         except InputRejected:
             return False
+
+
+@contextmanager
+def _told_as(path: Path, name: str) -> Iterator[None]:
+    """Say a rejection of what was sent with the name that its sender knows: it lies under a random one."""
+    try:
+        yield
+    except InputRejected as error:
+        raise InputRejected(str(error).replace(path.name, name or "upload")) from error
+
+
+def _as_record(info: Any) -> Any:
+    if info is not None and not isinstance(info, dict):
+        raise InputRejected(say("bad_request"))
+    return info or {}
 
 
 class ConfinedSessions(Sessions):

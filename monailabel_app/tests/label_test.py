@@ -121,6 +121,7 @@ def check_uploads_and_publishing(client: MONAILabelClient, studies: Path, defaul
         f"publish: the result is an image of the studies, {name}",
         name in client.datastore()["objects"] and np.array_equal(_voxels(image), default),
     )
+    proved("publish: readable by its owner alone", image.stat().st_mode & 0o777 == 0o600)
     client.infer(MODEL, "sub-01_T1w", {"publish": True})
     proved("publish: again replaces it", np.array_equal(_voxels(image), default))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -87,12 +88,13 @@ def check(client: Any, url: str, studies: Path, outside: Path) -> None:
     _refused(
         "a session of another name", send("POST", f"/infer/{MODEL}", session_id="../../outside"), ("plain",)
     )
-    _refused(
-        "other weights for a model", send("PUT", f"/model/{MODEL}", {"file": wrong}), ("NOT configured",)
-    )
-    _refused("the deletion of weights", send("DELETE", f"/model/{MODEL}"), ("NOT Found",))
+    _refused("other weights for a model", send("PUT", f"/model/{MODEL}", {"file": wrong}), ("not offered",))
+    _refused("the deletion of weights", send("DELETE", f"/model/{MODEL}"), ("not offered",))
     slide = requests.post(f"{url}/infer/wsi/{MODEL}", params={"image": secret}, json={}, timeout=60)
     _refused("whole-slide inference, which takes any path", slide, ("not offered",))
+    check_taken_names(send, studies, volume)
+    check_labels(send, studies, volume)
+    check_malformed(url, here, send)
     page = requests.get(f"{url}/info/", headers={"Origin": "http://elsewhere.example"}, timeout=60)
     _refused("a web page of another origin", page, ("another origin",))
     renamed = requests.get(f"{url}/info/", headers={"Host": "elsewhere.example"}, timeout=60)
@@ -106,6 +108,109 @@ def check(client: Any, url: str, studies: Path, outside: Path) -> None:
 
     proved("refused: outside, nothing was read or written", _state(outside) == before[0])
     proved("refused: in the studies, nothing is new or gone", set(_state(studies)) == set(before[1]))
+
+
+def check_taken_names(send: Any, studies: Path, volume: tuple[str, bytes]) -> None:
+    """An upload never takes the place of another image, however its name is spelt."""
+    before = {path.name: path.read_bytes() for path in studies.glob("*.nii*") if not path.is_symlink()}
+    for name in ("sub-02_T1w", "SUB-02_t1w", "sub-02_T1w.nii.gz", "sub-02_T1w.nii"):
+        for ending in (".nii.gz", ".nii"):
+            content = volume[1] if ending == ".nii.gz" else gzip.decompress(volume[1])
+            sent = send("PUT", "/datastore/image", {"file": (f"a{ending}", content)}, image=name)
+            _refused(f"an upload of {ending} as {name}", sent, ("has that name already", "plain file name"))
+    after = {path.name: path.read_bytes() for path in studies.glob("*.nii*") if not path.is_symlink()}
+    proved("refused: ... and every image is as it was", after == before)
+    sent = send("PUT", "/datastore/image", {"file": volume}, image="sub-09_T1w")
+    proved("an upload under a new name is taken", sent.ok and sent.json() == {"image": "sub-09_T1w"})
+    again = send("PUT", "/datastore/image", {"file": volume}, image="sub-09_T1w")
+    _refused("the same upload again", again, ("has that name already",))
+    proved("refused: ... with status 409", again.status_code == 409)
+    mode = (studies / "sub-09_T1w.nii.gz").stat().st_mode & 0o777
+    proved(f"an upload is its owner's alone: {mode:o}", mode == 0o600)
+    proved("it is deleted again", send("DELETE", "/datastore/image", id="sub-09_T1w").ok)
+
+
+def check_labels(send: Any, studies: Path, volume: tuple[str, bytes]) -> None:
+    """What is no NIfTI volume is not kept as a label, whatever it is called."""
+    wrong = {
+        "text": b"not an image",
+        "nothing": b"",
+        "half a file": volume[1][: len(volume[1]) // 2],
+        "an archive": b"PK\x03\x04" + bytes(100),
+        "a packed text": gzip.compress(b"not an image" * 100),
+    }
+    for what, content in wrong.items():
+        for ending in (".nii.gz", ".nii", ".txt", ""):
+            file = (f"label{ending}", content)
+            sent = send("PUT", "/datastore/label", {"label": file}, image="sub-01_T1w", tag="final")
+            _refused(f"a label that is {what}, called label{ending}", sent, ("label", "not offered"))
+    proved("refused: ... and none is kept", not list((studies / "labels").rglob("sub-01*")))
+    sent = send("PUT", "/datastore/label", {"label": volume}, image="sub-01_T1w", tag="final")
+    (kept,) = (studies / "labels").rglob("sub-01*")
+    proved("a label that is a volume is kept, its owner's alone", sent.ok and kept.stat().st_mode & 0o77 == 0)
+    _refused(
+        "a label of no image",
+        send("PUT", "/datastore/label", {"label": volume}, image="nobody", tag="final"),
+        ("no such image",),
+    )
+    proved("it is deleted again", send("DELETE", "/datastore/label", id="sub-01_T1w", tag="final").ok)
+
+
+def check_malformed(url: str, here: str, send: Any) -> None:
+    """What cannot be read is a 4xx with one line."""
+    for params in ("{", "[1]", "1", '"x"', "null]", "[" * 20000, '{"seed": ' * 5000):
+        data = {"params": params}
+        answers = [
+            requests.post(f"{url}/infer/{MODEL}", params={"image": "sub-01_T1w"}, data=data, timeout=600),
+            requests.put(
+                f"{url}/datastore/image/info", params={"image": "sub-01_T1w"}, data={"info": params}
+            ),
+        ]
+        with open(here, "rb") as file:
+            answers.append(
+                requests.put(
+                    f"{url}/datastore/image", params={"image": "new"}, data=data, files={"file": file}
+                )
+            )
+        with open(here, "rb") as file:
+            answers.append(
+                requests.put(
+                    f"{url}/datastore/label",
+                    params={"image": "sub-01_T1w"},
+                    data=data,
+                    files={"label": ("l.nii.gz", file)},
+                )
+            )
+        for answer in answers:
+            _refused(f"params {params[:12]}", answer, ("request", "parameter"))
+            proved(f"refused: ... as the client's fault ({answer.status_code})", answer.status_code < 500)
+    for method, path, options in (
+        ("GET", "/proxy/dicom/wado/studies", {}),
+        ("POST", "/proxy/dicom/http:/127.0.0.1:1/", {}),
+        ("POST", f"/infer/{MODEL}", {}),
+        ("POST", f"/infer/{MODEL}", {"image": "sub-01_T1w", "output": "dicom_seg"}),
+        ("POST", "/activelearning/nothing", {}),
+        ("GET", "/datastore/dataset", {}),
+        ("POST", "/batch/infer/x", {"run_sync": "true"}),
+        ("POST", "/train/nothing", {"run_sync": "true"}),
+        ("POST", "/scoring/nothing", {"run_sync": "true"}),
+        ("POST", "/reload", {}),
+        ("GET", "/logs/gpu", {}),
+        ("PUT", "/datastore/label/info", {"label": "nobody", "tag": "final"}),
+        ("PUT", "/datastore/image/info", {"image": "nobody"}),
+        ("HEAD", "/datastore/image", {"image": "sub-01_T1w", "check_sum": "none:1"}),
+        ("GET", "/datastore/image", {"image": "x\0y"}),
+    ):
+        answer = requests.request(method, f"{url}{path}", params=options, timeout=60)
+        good = 400 <= answer.status_code < 500 and "\n" not in answer.text and len(answer.text) < 400
+        proved(f"refused: {method} {path} {options} ({answer.status_code}: {answer.text})", good)
+    for host in ("[", "[::1", "a b", "127.0.0.1:x"):
+        line = _raw(url, f"GET /info/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+        proved(f"refused: the host {host} ({line})", line.split()[1][0] == "4")
+    own = urlparse(url).netloc
+    line = _raw(url, f"GET /info/ HTTP/1.1\r\nHost: {own}\r\nOrigin: http://[\r\nConnection: close\r\n\r\n")
+    proved(f"refused: the origin http://[ ({line})", line.split()[1][0] == "4")
+    proved("the server is still there", requests.get(f"{url}/info/", timeout=60).ok)
 
 
 def check_log(log: Path) -> None:
