@@ -53,7 +53,7 @@ def check(client: Any, url: str, studies: Path, outside: Path) -> None:
     _refused("a misspelt parameter", infer(num_step=3), ("did you mean num_steps?",))
     _refused("Python as a parameter", infer(fusion="$__import__('os').getcwd()"), ("one of calibrated",))
     _refused("a reference as a parameter", infer(seed="@num_steps"), ("not a whole number",))
-    _refused("no steps", infer(num_steps=0), ("must be 1 or more",))
+    _refused("no steps", infer(num_steps=0), ("not a whole number from 1",))
     _refused("weights by path", infer(weights=secret), ("one of shipped",), secret)
     _refused("another model file", infer(model_filename="../x.pt"), ("no such parameter",))
     _refused("a model that is not there", infer(model="m"), (f"this server has {MODEL}",))
