@@ -44,9 +44,8 @@ def verify(
         count = verify_folder(bundle)
         if PACKAGE_DIR.is_relative_to(bundle.resolve()):
             print(f"{bundle}: checked with its own copy of monai_diffens, which proves no origin")
-    print(
-        f"{bundle}: verified, {count} files as in the manifest, every part of its configs on the allow-list"
-    )
+    print(say("verified", name=bundle, count=count))
+    print(say("not_verified", name=bundle))
 
 
 @bundle_app.command()
