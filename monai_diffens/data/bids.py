@@ -9,6 +9,7 @@ from pathlib import Path
 
 from monai_diffens.transforms.plane_slices import SHARP_PLANE_KEY
 
+THICK_KEY = "thick"  # of a case: the contrasts that were acquired in thick axial slices
 CONTRASTS = ("T1w", "ce-gadolinium_T1w", "T2w", "FLAIR")
 
 
@@ -105,9 +106,13 @@ def _volumes(
 
 
 def aligned_subjects(
-    dataset_dir: str | Path, split: str, target: str = "FLAIR", max_shift_mm: float = 0.9
+    dataset_dir: str | Path,
+    split: str,
+    target: str | None = "FLAIR",
+    max_shift_mm: float = 0.9,
+    min_sharpness: float = 0.5,
 ) -> list[dict[str, str]]:
-    """Subjects whose contrasts lie on their target voxel by voxel.
+    """Subjects whose contrasts lie on each other voxel by voxel.
 
     Column ``residual_shift_mm`` tells how far a contrast is off the subject's T1w; one that is further off
     than ``max_shift_mm`` would teach a network to displace, and is left out.
@@ -115,12 +120,14 @@ def aligned_subjects(
     Args:
         dataset_dir: BIDS folder.
         split: value of column ``split``.
-        target: contrast to synthesise; a subject without it is left out.
+        target: contrast to synthesise; a subject without it is left out. Any contrast where None.
         max_shift_mm: largest shift, in mm.
+        min_sharpness: contrasts below it were acquired in thick axial slices.
 
     Returns:
-        Items with a path for each contrast, the target among them, ``case`` (the subject), and ``lesions``,
-        the path of its labels, where ``derivatives/labels`` has some.
+        Items with a path for each contrast, the target among them, ``case`` (the subject), ``thick``, the names
+        of the contrasts acquired in thick slices, with blanks between, and ``lesions``, the path of its labels,
+        where ``derivatives/labels`` has some.
 
     Raises:
         ValueError: when nothing is left.
@@ -136,9 +143,12 @@ def aligned_subjects(
         }
         item = {contrast: str(path) for contrast, path in paths.items() if path.is_file()}
         labels = sorted(Path(dataset_dir).glob(f"derivatives/labels/{subject}/anat/*_dseg.nii.gz"))
-        if row["split"] == split and target in item and len(item) > 1:
+        sharpness = dict(re.findall(r"(\S+)=(\S+)", row["throughplane_sharpness"]))
+        thick = " ".join(name for name in item if float(sharpness.get(name, 0)) < min_sharpness)
+        if row["split"] == split and (target is None or target in item) and len(item) > 1:
             item |= {"lesions": str(labels[0])} if labels else {}
-            items.append(item | {"case": subject})
+            items.append(item | {"case": subject, THICK_KEY: thick})
     if not items:
-        raise ValueError(f"{dataset_dir}: no {split} subject has {target} and a contrast aligned with it")
+        wanted = target or "contrasts"
+        raise ValueError(f"{dataset_dir}: no {split} subject has {wanted} and a contrast aligned with it")
     return items

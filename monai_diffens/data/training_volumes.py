@@ -10,12 +10,13 @@ from typing import Any
 from monai.data import partition_dataset, select_cross_validation_folds
 
 from monai_diffens.acquisition.slicing import PLANES
-from monai_diffens.data.bids import CONTRASTS, aligned_subjects, sharp_volumes, thick_volumes
+from monai_diffens.data.bids import CONTRASTS, THICK_KEY, aligned_subjects, sharp_volumes, thick_volumes
 from monai_diffens.data.writer import case_name
 from monai_diffens.transforms.plane_slices import SHARP_PLANE_KEY
 
+HEAD_LABELS = "head_labels"  # key of a label map that a head is made of
 SECTIONS = {"train": "training", "val": "validation", "test": "test"}  # as MONAI names them
-TEXT_KEYS = ("case", "subject", "contrast", SHARP_PLANE_KEY)  # all others are paths
+TEXT_KEYS = ("case", "subject", "contrast", SHARP_PLANE_KEY, THICK_KEY)  # all others are paths
 
 
 def training_volumes(
@@ -56,27 +57,49 @@ def training_volumes(
     return items
 
 
-def draw_weights(items: Sequence[Mapping[str, str]], thick_share: float) -> list[float]:
-    """Weight of each item in random draws, so that volumes acquired in thick slices make up a share of them.
+def head_label_maps(folder: str | Path | None) -> list[dict[str, str]]:
+    """Label maps of whole heads, for :class:`~monai_diffens.transforms.synthetic_head.RandSyntheticHeadd`.
 
     Args:
-        items: those of :func:`training_volumes`.
-        thick_share: 0 to 1; without effect where there are volumes of one sort alone.
+        folder: of NIfTI files; none are listed where it is None or not there.
+
+    Returns:
+        Items with ``head_labels`` (path), ``case`` and ``subject``.
+    """
+    paths = [] if folder is None else sorted(Path(folder).glob("*.nii.gz"))
+    return [{HEAD_LABELS: str(path), "case": case_name(path), "subject": case_name(path)} for path in paths]
+
+
+def draw_weights(
+    items: Sequence[Mapping[str, str]], thick_share: float, head_share: float = 0.0
+) -> list[float]:
+    """Weight of each item in random draws, so that kinds of items make up shares of them.
+
+    Args:
+        items: those of :func:`training_volumes` and :func:`head_label_maps`.
+        thick_share: of volumes acquired in thick slices, 0 to 1; without effect where there are volumes of one
+            sort alone.
+        head_share: of heads made of label maps, 0 to 1; likewise.
 
     Raises:
-        SystemExit: with one line, for another share.
+        SystemExit: with one line, for other shares.
     """
-    if not 0 <= thick_share <= 1:
-        raise SystemExit(f"thick_share must lie between 0 and 1, got {thick_share}")
-    thick = [SHARP_PLANE_KEY in item for item in items]
-    count = sum(thick)
-    if count in (0, len(items)):
+    if not (0 <= thick_share and 0 <= head_share and thick_share + head_share <= 1):
+        raise SystemExit(f"thick_share and head_share must lie between 0 and 1: {thick_share}, {head_share}")
+    shares = {"thick": thick_share, "head": head_share, "thin": 1 - thick_share - head_share}
+    kinds = [
+        "head" if HEAD_LABELS in item else "thick" if SHARP_PLANE_KEY in item else "thin" for item in items
+    ]
+    if len(set(kinds)) < 2:
         return [1.0] * len(items)
-    return [thick_share / count if each else (1 - thick_share) / (len(items) - count) for each in thick]
+    return [shares[kind] / kinds.count(kind) for kind in kinds]
 
 
 def training_cases(
-    dataset_dir: str | Path, split: str, data_list: str | Path | None = None, target: str = "FLAIR"
+    dataset_dir: str | Path,
+    split: str,
+    data_list: str | Path | None = None,
+    target: str | None = "FLAIR",
 ) -> list[dict[str, str]]:
     """Cases of several contrasts, from the data list where there is one, else from the BIDS folder.
 
@@ -84,8 +107,9 @@ def training_cases(
         dataset_dir: BIDS folder, see :func:`~monai_diffens.data.bids.aligned_subjects`.
         split: train, val or test.
         data_list: JSON of lists "training", "validation" and "test" of items of contrast to path (relative to
-            the JSON's folder or absolute), the target among them; optionally ``case`` and ``lesions``.
-        target: contrast to synthesise.
+            the JSON's folder or absolute), the target among them; optionally ``case``, ``lesions`` and
+            ``thick``, the names of contrasts acquired in thick axial slices, with blanks between.
+        target: contrast to synthesise; any of a case's contrasts where None.
 
     Returns:
         Items with a path for each contrast, ``case``, and ``lesions`` where there are labels.
@@ -97,7 +121,7 @@ def training_cases(
     if data_list is None:
         return aligned_subjects(dataset_dir, split, target)
     items = listed_items(data_list, split, target)
-    kept = (*CONTRASTS, "lesions", "case")
+    kept = (*CONTRASTS, "lesions", "case", THICK_KEY)
     return [{key: value for key, value in item.items() if key in kept} for item in items]
 
 
@@ -124,8 +148,10 @@ def cross_validation_fold(
     return list(select_cross_validation_folds(parts, chosen))
 
 
-def listed_items(data_list: str | Path, split: str, needed: str) -> list[dict[str, str]]:
+def listed_items(data_list: str | Path, split: str, needed: str | None) -> list[dict[str, str]]:
     """Items of a split of a data list; each has the key ``needed``, a path, and gets a case and a subject.
+
+    Any contrast will do where ``needed`` is None.
 
     Raises:
         SystemExit: as :func:`training_volumes`.
@@ -140,7 +166,9 @@ def listed_items(data_list: str | Path, split: str, needed: str) -> list[dict[st
     return [_resolved(item, needed, path, section, number) for number, item in enumerate(content[section])]
 
 
-def _resolved(item: Any, needed: str, path: Path, section: str, number: int) -> dict[str, str]:
+def _resolved(item: Any, needed: str | None, path: Path, section: str, number: int) -> dict[str, str]:
+    if needed is None and isinstance(item, Mapping):
+        needed = next((name for name in CONTRASTS if name in item), CONTRASTS[0])
     if not isinstance(item, Mapping) or needed not in item:
         raise SystemExit(f"{path}: '{section}' {number} is no item with a '{needed}'")
     if item.get(SHARP_PLANE_KEY, PLANES[0]) not in PLANES:

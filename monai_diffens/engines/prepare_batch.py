@@ -26,7 +26,8 @@ class ResidualVelocityPrepareBatch(PrepareBatch):
         scheduler: noise schedule, shared with the inferer.
         residual_scale: divisor that brings residuals near unit variance.
         noise_emphasis: see :func:`~monai_diffens.schedulers.strata.stratum_timesteps`.
-        centre_channel: channel of ``image`` that the base is taken from (2.5D: the middle slice).
+        centre_channel: channel of ``image`` that the base is taken from (2.5D: the middle slice); of several
+            conditions that of each.
         base: what the residual is taken to, see :func:`target_base`.
         prior_stds: those of :class:`~monai_diffens.networks.plane_denoiser.PlaneDenoiser`. The target then
             comes with the variance its prior leaves, (N,), for a loss relative to it: without, the group
@@ -38,7 +39,7 @@ class ResidualVelocityPrepareBatch(PrepareBatch):
         scheduler: Scheduler,
         residual_scale: float = RESIDUAL_SCALE,
         noise_emphasis: float = 3.0,
-        centre_channel: int = 2,
+        centre_channel: int | Sequence[int] = 2,
         base: str = "condition",
         prior_stds: Sequence[float] | None = None,
     ) -> None:
@@ -46,7 +47,8 @@ class ResidualVelocityPrepareBatch(PrepareBatch):
         self.noise_emphasis = noise_emphasis
         self.scheduler = scheduler
         self.residual_scale = residual_scale
-        self.centre_channel = centre_channel
+
+        self.centre_channels = [centre_channel] if isinstance(centre_channel, int) else list(centre_channel)
         self.base = base
 
     def __call__(
@@ -59,7 +61,7 @@ class ResidualVelocityPrepareBatch(PrepareBatch):
         """Return residual, velocity target (with its variance), no arguments, and the inferer's arguments."""
         image = batchdata["image"].to(device, non_blocking=non_blocking)
         label = batchdata["label"].to(device, non_blocking=non_blocking)
-        centre = image[:, self.centre_channel : self.centre_channel + 1]
+        centre = image[:, self.centre_channels]
         residual = to_residual(label, target_base(centre, self.base), self.residual_scale)
         noise = torch.randn_like(residual)
         timesteps = self.stratified_timesteps(residual.shape[0]).to(residual.device)

@@ -22,12 +22,15 @@ class PlaneDenoiser(nn.Module):
 
     Args:
         condition_channels: channels of the condition, neighbours included (2.5D: 5 a condition volume).
+        conditions: volumes that these channels show, one behind the other. Of several (a joint expert) any
+            may be absent: as many channels behind them say which are there.
         channels: width of each level of the U-Net.
         num_res_blocks: residual blocks a level.
         stem: side of the patch that becomes one position.
         norm_num_groups: groups of the group normalisation.
         num_head_channels: channels a head of the middle block's self-attention.
-        num_class_embeds: number of condition groups when one network serves several, else None.
+        num_class_embeds: number of condition groups, or of targets, when one network serves several, else
+            None.
         detail_gain: amplification of the condition's detail, see :meth:`SliceStem.read`.
         prior_stds: what is known of the clean sample before any pass, a number a condition group: 1 knows
             nothing; below 1 the sample lies that far (standard deviation) about the condition itself, taken
@@ -40,6 +43,7 @@ class PlaneDenoiser(nn.Module):
     def __init__(
         self,
         condition_channels: int = 5,
+        conditions: int = 1,
         channels: tuple[int, ...] = (48, 96, 128),
         num_res_blocks: int = 1,
         stem: int = 4,
@@ -53,10 +57,21 @@ class PlaneDenoiser(nn.Module):
         num_train_timesteps: int = 1000,
     ) -> None:
         super().__init__()
+        if condition_channels % conditions:
+            raise ValueError(f"{condition_channels} channels are no whole number for {conditions} conditions")
         self.stem = stem
+        self.condition_channels = condition_channels
+        self.conditions = conditions
         self.divisor = stem * 2 ** (len(channels) - 1)
         self.slice_stem = SliceStem(
-            stem, self.divisor, detail_gain, prior_stds, prior_scale, schedule, num_train_timesteps
+            stem,
+            self.divisor,
+            detail_gain,
+            prior_stds,
+            prior_scale,
+            schedule,
+            num_train_timesteps,
+            conditions,
         )
         self.base_channels = channels[0]
         self.feature_channels = tuple(reversed(channels))
@@ -66,7 +81,7 @@ class PlaneDenoiser(nn.Module):
         )
         self.unet = ScriptableUNet(
             spatial_dims=2,
-            in_channels=(1 + condition_channels) * stem**2 + 1,
+            in_channels=(1 + condition_channels) * stem**2 + conditions * (1 if conditions == 1 else 2),
             out_channels=stem**2,
             channels=channels,
             num_res_blocks=num_res_blocks,
@@ -79,10 +94,11 @@ class PlaneDenoiser(nn.Module):
     def forward(
         self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, class_labels: Tensor | None = None
     ) -> Tensor:
-        """Predict from cat[x_t, condition slices].
+        """Predict from cat[x_t, condition slices], of a joint expert cat[x_t, condition slices, presence].
 
         Args:
-            x: (N, 1 + condition_channels, H, W).
+            x: (N, 1 + condition_channels, H, W); ``conditions`` channels more of a joint expert, each 1
+                everywhere where that condition is there, else 0.
             timesteps: (N,).
             context: unused; MONAI's DiffusionInferer passes it.
             class_labels: (N,) condition group, when built with ``num_class_embeds``.
@@ -100,9 +116,12 @@ class PlaneDenoiser(nn.Module):
         Returns:
             The prediction (N, 1, H, W) and one map (N, channels, H / s, W / s) a level.
         """
-        patches = self.slice_stem.patches(x)
-        condition = [patches[:, 1 + k] for k in range(x.shape[1] - 1)]
-        h, expected, gain = self.slice_stem(patches[:, 0], condition, timesteps, class_labels)
+        present: Tensor | None = None
+        if self.conditions > 1:
+            present = x[:, 1 + self.condition_channels :, 0, 0]
+        patches = self.slice_stem.patches(x[:, : 1 + self.condition_channels])
+        condition = [patches[:, 1 + k] for k in range(self.condition_channels)]
+        h, expected, gain = self.slice_stem(patches[:, 0], condition, timesteps, class_labels, present)
         output, features = self.denoise(h, timesteps, class_labels)
         return self.slice_stem.leave(output, expected, gain)[..., : x.shape[2], : x.shape[3]], features
 
@@ -112,6 +131,7 @@ class PlaneDenoiser(nn.Module):
         around: list[Tensor],
         timesteps: Tensor,
         class_labels: Tensor | None = None,
+        present: Tensor | None = None,
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Predict runs of neighbouring slices of a volume as :meth:`predict_with_features`, in one pass.
 
@@ -119,10 +139,11 @@ class PlaneDenoiser(nn.Module):
 
         Args:
             slices: of each run, x_t (n, 1, H, W); the size is that of all runs.
-            around: of each run, the condition's slices from the first one's neighbours to the last one's,
-                (n + condition_channels - 1, 1, H, W).
+            around: of each run, the conditions' slices from the first one's neighbours to the last one's,
+                (n + condition_channels / conditions - 1, conditions, H, W).
             timesteps: (1,), or (N,) of all slices.
             class_labels: likewise, as in :meth:`forward`.
+            present: likewise (1, conditions) or (N, conditions), which conditions of a joint expert are there.
 
         Returns:
             For each run its prediction (n, 1, H, W); the maps of all slices (N, channels, H / s, W / s).
@@ -134,12 +155,18 @@ class PlaneDenoiser(nn.Module):
         about: list[tuple[Tensor, Tensor]] = []
         for i, size in enumerate(sizes):
             patches = self.slice_stem.patches(slices[i])[:, 0]
-            shown = self.slice_stem.patches(around[i])[:, 0]
-            condition = [shown[k : k + size] for k in range(shown.shape[0] - size + 1)]
-            labels = class_labels
-            if class_labels is not None and not single:
-                labels = class_labels.split(sizes)[i]
-            h, expected, gain = self.slice_stem(patches, condition, steps[i], labels)
+            shown = self.slice_stem.patches(around[i])
+            condition: list[Tensor] = []
+            for number in range(self.conditions):
+                for k in range(shown.shape[0] - size + 1):
+                    condition.append(shown[k : k + size, number])
+            labels, there = class_labels, present
+            if not single:
+                if class_labels is not None:
+                    labels = class_labels.split(sizes)[i]
+                if present is not None:
+                    there = present.split(sizes)[i]
+            h, expected, gain = self.slice_stem(patches, condition, steps[i], labels, there)
             inputs.append(h)
             about.append((expected, gain))
         joined = inputs[0] if len(inputs) == 1 else torch.cat(inputs)

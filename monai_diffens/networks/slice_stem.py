@@ -23,6 +23,7 @@ class SliceStem(nn.Module):
         prior_scale: likewise.
         schedule: likewise.
         num_train_timesteps: likewise.
+        conditions: volumes that the condition slices come from.
     """
 
     def __init__(
@@ -34,8 +35,10 @@ class SliceStem(nn.Module):
         prior_scale: float,
         schedule: str,
         num_train_timesteps: int,
+        conditions: int = 1,
     ) -> None:
         super().__init__()
+        self.conditions = conditions
         signal = Scheduler(num_train_timesteps, schedule).alphas_cumprod ** 0.5
         self.register_buffer("signal_level", signal, persistent=False)
         self.side = side
@@ -46,15 +49,22 @@ class SliceStem(nn.Module):
         self.prior_scale = prior_scale
 
     def forward(
-        self, x_t: Tensor, condition: list[Tensor], timesteps: Tensor, class_labels: Tensor | None
+        self,
+        x_t: Tensor,
+        condition: list[Tensor],
+        timesteps: Tensor,
+        class_labels: Tensor | None,
+        present: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """What the U-Net reads, and what its output is about.
 
         Args:
             x_t: patches (N, h, w, side^2), see :meth:`patches`.
-            condition: those of each condition slice, neighbours included.
+            condition: those of each condition slice, neighbours included; volume by volume.
             timesteps: (N,), or (1,) for all.
             class_labels: likewise, or None.
+            present: (N, conditions), or (1, conditions) for all: 1 where a volume is there, 0 where not;
+                None where there is one volume alone.
 
         Returns:
             The U-Net's input (N, channels, h, w); what is expected of the prediction, in patches, and the
@@ -72,10 +82,12 @@ class SliceStem(nn.Module):
             expected = alpha * sigma * (1 - std**2) / variance * deviation - sigma * mean
             gain = std / variance**0.5
             x_t = deviation * std / variance
-        return self.read(x_t, condition, timesteps), expected, gain
+        return self.read(x_t, condition, timesteps, present), expected, gain
 
-    def read(self, x_t: Tensor, condition: list[Tensor], timesteps: Tensor) -> Tensor:
-        """Patches of x_t and of the condition's detail, and the condition's patch mean, as channels.
+    def read(
+        self, x_t: Tensor, condition: list[Tensor], timesteps: Tensor, present: Tensor | None = None
+    ) -> Tensor:
+        """Patches of x_t and of the conditions' detail, and each condition's patch mean, as channels.
 
         x_t enters as alpha_t x_t, the best linear guess of the clean sample: where it is noise alone it
         is silent, instead of drowning the condition.
@@ -83,17 +95,28 @@ class SliceStem(nn.Module):
         The residual depends on detail of a few per cent of the condition's range, beside noise of unit
         variance; amplified against the patch mean of the middle slice it is learned many times sooner.
 
+        Of several conditions each brings a channel that says whether it is there; an absent one is silent.
+
         Args:
             x_t: as in :meth:`forward`.
             condition: likewise.
             timesteps: likewise.
+            present: likewise.
         """
-        mean = condition[len(condition) // 2].mean(dim=3, keepdim=True)
-        base = mean * -self.detail_gain
+        slices = len(condition) // self.conditions
         channels = [as_computed(self.signal(timesteps, x_t.dtype) * x_t)]
-        for patches in condition:  # the mean is taken off and the rest amplified in one pass
-            channels.append(as_computed(torch.add(base, patches, alpha=self.detail_gain)))
-        channels.append(as_computed(2 * mean - 1))
+        for number in range(self.conditions):
+            shown = condition[number * slices : (number + 1) * slices]
+            mean = shown[slices // 2].mean(dim=3, keepdim=True)
+            base = mean * -self.detail_gain
+            for patches in shown:  # the mean is taken off and the rest amplified in one pass
+                channels.append(as_computed(torch.add(base, patches, alpha=self.detail_gain)))
+            level = 2 * mean - 1
+            if present is not None:
+                there = present[:, number].to(mean.dtype)[:, None, None, None]
+                level = level * there
+                channels.append(as_computed(there.expand_as(mean)))
+            channels.append(as_computed(level))
         return torch.cat(channels, dim=3).permute(0, 3, 1, 2)
 
     def leave(self, output: Tensor, expected: Tensor, gain: Tensor) -> Tensor:

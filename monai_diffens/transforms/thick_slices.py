@@ -97,9 +97,11 @@ class ThickSlicesd(MapTransform):
         return d
 
 
-def thick_slice(volume: Tensor, factors: Sequence[float], profile: str = "box") -> Tensor:
+def thick_slice(
+    volume: Tensor, factors: Sequence[float], profile: str = "box", thickness: float | None = None
+) -> Tensor:
     """The volume (C, X, Y, Z) as its thick-sliced scan shows it, on the same grid."""
-    measurement = measurement_for(volume.shape[1:], factors, profile)
+    measurement = measurement_for(volume.shape[1:], factors, profile, thickness)
     degraded = measurement.restore(measurement(volume))
     if degraded is volume:  # no thick axis; the caller's meta stays as it is
         degraded = volume.clone()
@@ -119,6 +121,10 @@ class RandThickSlicesd(Randomizable, MapTransform):
         pool_factor: spacing of the pooled setting.
         pool_prob: probability of the pooled setting; else one random axis is thick.
         gaussian_prob: probability of a Gaussian profile in the one-axis setting.
+        thickness_range: thickness over spacing of half the slices of the one-axis setting: below 1 they leave
+            gaps, above 1 they overlap. The other half neither.
+        prob: probability of slicing a key at all.
+        each: draw anew for each key instead of once for all.
         allow_missing_keys: skip absent keys.
     """
 
@@ -129,32 +135,47 @@ class RandThickSlicesd(Randomizable, MapTransform):
         pool_factor: float = 4.0,
         pool_prob: float = 0.4,
         gaussian_prob: float = 0.3,
+        thickness_range: tuple[float, float] = (1.0, 1.0),
+        prob: float = 1.0,
+        each: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.thickness_range = thickness_range
+        self.prob = prob
+        self.each = each
         self.factor_range = factor_range
         self.pool_factor = pool_factor
         self.pool_prob = pool_prob
         self.gaussian_prob = gaussian_prob
         self.factors: tuple[float, ...] = (1.0, 1.0, 1.0)
         self.profile = "box"
+        self.thickness: float | None = None
 
     def randomize(self, data: Sequence[int] = (0, 1, 2)) -> None:
         """Draw axis, factor and profile; ``data`` are the axes to draw from, or to pool."""
-        factors = [1.0, 1.0, 1.0]
+        factors, self.thickness = [1.0, 1.0, 1.0], None
+        if self.prob < 1 and self.R.random() >= self.prob:
+            self.factors = tuple(factors)
+            return
         if self.R.random() < self.pool_prob:
             for axis in data:
                 factors[axis] = self.pool_factor
             self.factors, self.profile = tuple(factors), "box"
             return
-        factors[data[self.R.randint(len(data))]] = self.R.uniform(*self.factor_range)
+        factor = self.R.uniform(*self.factor_range)
+        factors[data[self.R.randint(len(data))]] = factor
+        if self.thickness_range != (1.0, 1.0) and self.R.random() < 0.5:
+            self.thickness = factor * self.R.uniform(*self.thickness_range)
         self.factors = tuple(factors)
         self.profile = "gaussian" if self.R.random() < self.gaussian_prob else "box"
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Draw once and degrade every key."""
+        """Draw, and degrade every key."""
         d = dict(data)
-        self.randomize(in_plane_axes(d[SHARP_PLANE_KEY]) if SHARP_PLANE_KEY in d else (0, 1, 2))
-        for key in self.key_iterator(d):
-            d[key] = thick_slice(d[key], self.factors, self.profile)
+        axes = in_plane_axes(d[SHARP_PLANE_KEY]) if SHARP_PLANE_KEY in d else (0, 1, 2)
+        for number, key in enumerate(self.key_iterator(d)):
+            if self.each or number == 0:
+                self.randomize(axes)
+            d[key] = thick_slice(d[key], self.factors, self.profile, self.thickness)
         return d
