@@ -125,9 +125,9 @@ def aligned_subjects(
         min_sharpness: contrasts below it were acquired in thick axial slices.
 
     Returns:
-        Items with a path for each contrast, the target among them, ``case`` (the subject), ``thick``, the names
-        of the contrasts acquired in thick slices, with blanks between, and ``lesions``, the path of its labels,
-        where ``derivatives/labels`` has some.
+        Items with a path for each contrast, the target among them, ``case`` (the subject), ``thick``, the
+        names of the contrasts acquired in thick slices, with blanks between, and ``lesions``, the path of its
+        labels, where ``derivatives/labels`` has some.
 
     Raises:
         ValueError: when nothing is left.

@@ -77,8 +77,8 @@ def draw_weights(
 
     Args:
         items: those of :func:`training_volumes` and :func:`head_label_maps`.
-        thick_share: of volumes acquired in thick slices, 0 to 1; without effect where there are volumes of one
-            sort alone.
+        thick_share: of volumes acquired in thick slices, 0 to 1; without effect where all volumes are of one
+            sort.
         head_share: of heads made of label maps, 0 to 1; likewise.
 
     Raises:

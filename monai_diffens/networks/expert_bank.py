@@ -1,4 +1,4 @@
-"""All 2D experts of a model: one for each (plane, condition), a plane's conditions sharing a network."""
+"""All 2D experts of a model: one for each (plane, condition group), a plane's groups sharing a network."""
 
 from __future__ import annotations
 
@@ -24,12 +24,17 @@ from monai_diffens.networks.slice_passes import crop_slices, slice_passes
 class ExpertBank(nn.Module):
     """Run frozen or trainable 2D experts over whole volumes, slice by slice.
 
-    Each plane has one network. With several conditions it serves them all by MONAI's class embedding; every
-    expert still sees one condition alone, and one file holds them all.
+    Each plane has one network, and one file holds them all. It serves several conditions in one of two ways:
+
+    - every condition is a group of its own: an expert sees one condition alone, and MONAI's class embedding
+      says which (``groups`` None);
+    - joint experts: an expert sees all conditions of its group, with a channel for each that says whether it is
+      there, and the class embedding says which contrast to make (:attr:`target`).
 
     Args:
         planes: planes that have an expert.
-        conditions: names of the condition volumes; every one has an expert in every plane.
+        conditions: names of the condition volumes.
+        groups: names of the conditions that each joint expert of a plane sees; None for one expert a condition.
         reach: neighbour slices on each side that the condition brings (2.5D).
         slice_chunk: slices a pass; bounds memory, never changes the result. None runs a plane at once.
         **denoiser: further arguments of :class:`PlaneDenoiser`.
@@ -39,6 +44,7 @@ class ExpertBank(nn.Module):
         self,
         planes: Sequence[str] = PLANES,
         conditions: Sequence[str] = ("image",),
+        groups: Sequence[Sequence[str]] | None = None,
         reach: int = 2,
         slice_chunk: int | None = 32,
         **denoiser: Any,
@@ -49,15 +55,28 @@ class ExpertBank(nn.Module):
         self.reach = reach
         self.slice_chunk = slice_chunk or 1_000_000
         self.rank, self.world_size = 0, 1  # see share
-        # "plane" or "plane/condition", in the order of the predictions
-        single = len(self.conditions) == 1
-        self.names = [p if single else f"{p}/{c}" for p in self.planes for c in self.conditions]
-        self.expert_planes = [plane for plane in self.planes for _ in self.conditions]
-        self.expert_conditions = [index for _ in self.planes for index in range(len(self.conditions))]
-        classes = None if single else len(self.conditions)
+        self.joint = groups is not None
+        members = [[name] for name in self.conditions] if groups is None else [list(each) for each in groups]
+        for name in (each for group in members for each in group):
+            if name not in self.conditions:
+                raise ValueError(f"unknown condition '{name}' of an expert: use {', '.join(self.conditions)}")
+        self.groups = tuple("+".join(group) for group in members)
+        masks = torch.tensor([[name in group for name in self.conditions] for group in members])
+        self.register_buffer("group_masks", masks, persistent=False)
+        # "plane" or "plane/group", in the order of the predictions
+        single = len(self.groups) == 1
+        self.names = [p if single else f"{p}/{group}" for p in self.planes for group in self.groups]
+        self.expert_planes = [plane for plane in self.planes for _ in self.groups]
+        self.expert_groups = [index for _ in self.planes for index in range(len(self.groups))]
+        self.target = 0  # of joint experts: the class label of the contrast to make
+        volumes = 1
+        if self.joint:
+            volumes = len(self.conditions)
+        elif not single:
+            denoiser = {"num_class_embeds": len(self.groups), **denoiser}
         self.experts = nn.ModuleList(
             [
-                PlaneDenoiser(condition_channels=2 * reach + 1, num_class_embeds=classes, **denoiser)
+                PlaneDenoiser(condition_channels=volumes * (2 * reach + 1), conditions=volumes, **denoiser)
                 for _ in self.planes
             ]
         )
@@ -107,7 +126,8 @@ class ExpertBank(nn.Module):
         batch_size, x, y, z = x_t.shape[0], x_t.shape[2], x_t.shape[3], x_t.shape[4]
         predictions = x_t.new_zeros([batch_size, len(self.names), x, y, z])
         features: list[list[Tensor]] = []
-        num_conditions = len(self.conditions)
+        num_groups = len(self.groups)
+        has = present_conditions(conditions) if self.joint else conditions.new_zeros(1, 1)
         for plane_index, network in enumerate(self.experts):
             plane = self.planes[plane_index]
             total = batch_size * x_t.shape[2 + plane_axis(plane)]
@@ -119,14 +139,19 @@ class ExpertBank(nn.Module):
             boxes = empty.boxes[plane_index] if empty is not None and not keep_features else None
             sides = [[x, y, z][axis] for axis in in_plane_axes(plane)]
             passes = slice_passes(first, last, count, sides, self.slice_chunk, boxes)
-            for source in range(num_conditions):
-                index = plane_index * num_conditions + source
+            for source in range(num_groups):
+                index = plane_index * num_groups + source
                 maps: list[Tensor] = []
                 features.append(maps)
                 if present is None or bool(present[..., index].any()):  # `continue` does not script
                     prediction = predictions[:, index : index + 1]
-                    condition = conditions[:, source : source + 1]
-                    groups = torch.full_like(steps, source, dtype=torch.long)
+                    condition, label = conditions[:, source : source + 1], source
+                    there: Tensor | None = None
+                    if self.joint:
+                        condition, label = conditions, self.target
+                        mask = self.group_masks[source]  # type: ignore[index]
+                        there = (has & mask) if single else (has & mask).repeat_interleave(count, 0)
+                    labels = torch.full_like(steps, label, dtype=torch.long)
                     chunk_maps: list[list[Tensor]] = []
                     if empty is not None and boxes is not None:
                         unseen = to_slices(x_t, plane)[first:last]
@@ -137,13 +162,17 @@ class ExpertBank(nn.Module):
                         for part in parts:
                             x_part, shown = crop_slices(x_t, plane, part), crop_slices(condition, plane, part)
                             slices.append(gather_slices(x_part, plane, part[0], part[1]))
-                            around.append(gather_slices(shown, plane, part[0], part[1], self.reach))
+                            near = gather_slices(shown, plane, part[0], part[1], self.reach)
+                            if self.joint and num_groups > 1:
+                                near = near * self.group_masks[source, :, None, None]  # type: ignore[index]
+                            around.append(near)
                         begin, end = parts[0][0], parts[-1][1]
                         chunk, decoded = network.predict_runs(  # type: ignore[operator]
                             slices,
                             around,
                             steps if single else steps[begin:end],
-                            groups if single else groups[begin:end],
+                            labels if single else labels[begin:end],
+                            there if single or there is None else there[begin:end],
                         )
                         for i, part in enumerate(parts):
                             put_slices(crop_slices(prediction, plane, part), chunk[i], plane, part[0])
@@ -184,3 +213,8 @@ class ExpertBank(nn.Module):
         """Add every process's share of a volume up, in place and in all of them."""
         if self.world_size > 1:
             torch.distributed.all_reduce(share)
+
+
+def present_conditions(conditions: Tensor) -> Tensor:
+    """(B, M, X, Y, Z) -> (B, M) bool: the conditions that are not 0 everywhere, which no scan is."""
+    return conditions.flatten(2).abs().amax(dim=2) > 0

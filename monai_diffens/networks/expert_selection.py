@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from monai_diffens.networks.expert_bank import ExpertBank
+from monai_diffens.networks.expert_bank import ExpertBank, present_conditions
 
 FUSIONS = ("calibrated", "mean", "alternate")
 
@@ -27,24 +27,25 @@ class ExpertSelection(nn.Module):
         self.expert_names = bank.names
         self.planes = bank.planes
         self.expert_planes = bank.expert_planes
-        self.expert_conditions = [bank.conditions[index] for index in bank.expert_conditions]
-        # of a single condition the user never hears: its experts are called after their planes
-        self.named_conditions = bank.conditions if len(bank.conditions) > 1 else ()
+        self.expert_groups = [bank.groups[index] for index in bank.expert_groups]
+        # of a single group the user never hears: its experts are called after their planes
+        self.named_groups = bank.groups if len(bank.groups) > 1 else ()
 
     @torch.jit.unused
     def check_fusion(self, fusion: str) -> None:
         """Raise ValueError, naming the choices, when ``fusion`` is none of them."""
-        choices = dict.fromkeys((*FUSIONS, *self.expert_planes, *self.named_conditions, *self.expert_names))
+        choices = dict.fromkeys((*FUSIONS, *self.expert_planes, *self.named_groups, *self.expert_names))
         if fusion not in choices:
             raise ValueError(f"unknown fusion '{fusion}': use one of {', '.join(choices)}")
 
     def present(self, conditions: Tensor) -> Tensor:
-        """(B, M, X, Y, Z) -> (B, E) bool: the experts whose condition a case has."""
+        """(B, M, X, Y, Z) -> (B, E) bool: the experts of whose conditions a case has any."""
         if conditions.shape[1] == 1:
             return torch.ones(
                 [conditions.shape[0], self.num_experts], dtype=torch.bool, device=conditions.device
             )
-        has = conditions.flatten(2).abs().amax(dim=2) > 0
+        members: Tensor = self.bank.group_masks  # type: ignore[assignment]
+        has = (present_conditions(conditions)[:, None] & members).any(dim=2)
         return has.repeat(1, self.num_experts // has.shape[1])
 
     def active(self, fusion: str, step: int, emphasis: Tensor | None = None) -> Tensor:
@@ -66,7 +67,7 @@ class ExpertSelection(nn.Module):
             chosen[index] = turn == self.expert_planes[index] or fusion in [
                 self.expert_names[index],
                 self.expert_planes[index],
-                self.expert_conditions[index],
+                self.expert_groups[index],
             ]
         return chosen & usable
 
@@ -90,7 +91,7 @@ class ExpertSelection(nn.Module):
             ValueError: for an unknown name, a weight that is no number of 0 or more, or no expert left.
         """
         given = (
-            ("condition_weights", condition_weights or {}, self.bank.conditions, self.expert_conditions),
+            ("condition_weights", condition_weights or {}, self.bank.groups, self.expert_groups),
             ("plane_weights", plane_weights or {}, self.bank.planes, self.expert_planes),
         )
         factors = torch.ones(self.num_experts)

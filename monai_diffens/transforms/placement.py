@@ -20,8 +20,8 @@ class RandPlacementd(Randomizable, MapTransform):
     """Turn and shrink a head at random, or only move it by whole voxels.
 
     A resampled volume is blurred by up to a voxel of the source; shrunk by 0.7 to 0.95 that is less than a
-    voxel of the result, so edges stay sharp, and heads get smaller than the training set's. Every volume moves
-    against the grid that slices are pooled on.
+    voxel of the result, so edges stay sharp, and heads get smaller than the training set's. Every volume
+    moves against the grid that slices are pooled on.
 
     An item that names its ``sharp_plane`` was acquired in thick slices: it is turned and shrunk in that plane
     alone, so that its slices stay slices.

@@ -170,10 +170,9 @@ class RandPlaneCropsd(Randomizable, MapTransform):
             for key, stack in stacks.items():
                 near = [place]
                 if key in self.condition_keys:
-                    near = [
-                        min(max(place + k, 0), len(stack) - 1) for k in range(-self.reach, self.reach + 1)
-                    ]
-                shown = torch.stack([stack[(each, slice(None), *window)] for each in near], dim=1)
+                    reach = range(-self.reach, self.reach + 1)
+                    near = [min(max(place + k, 0), len(stack) - 1) for k in reach]
+                shown = stack[near][..., window[0], window[1]].transpose(0, 1)
                 crop[key] = shown.flatten(0, 1).float()
             crops.append(crop)
         return crops
@@ -186,7 +185,7 @@ class RandPlaneCropsd(Randomizable, MapTransform):
             for side in stack.shape[2:]:
                 begin = PATCH_GRID * int(self.R.randint((side - self.slice_size) // PATCH_GRID + 1))
                 window.append(slice(begin, begin + self.slice_size))
-            if (stack[(place, 0, *window)][::4, ::4] > 0).float().mean() >= least:
+            if (stack[place, 0, window[0], window[1]][::4, ::4] > 0).float().mean() >= least:
                 break
         return place, window
 

@@ -20,8 +20,8 @@ FIRST_OUTSIDE = 500  # labels from here on lie outside of the brain
 class RandSyntheticHeadd(Randomizable, MapTransform):
     """Give each label of a map a random brightness and texture: a head of a contrast that nobody acquired.
 
-    Source: SynthSeg (Billot et al., Medical Image Analysis 2023) and SynthSR (Iglesias et al., Science Advances
-    2023). Brightness is uniform a label, both sides of the brain alike; texture is smooth noise and white
+    Source: SynthSeg (Billot et al., Medical Image Analysis 2023) and SynthSR (Iglesias et al., Science
+    Advances 2023). Brightness is uniform a label, both sides of the brain alike; texture is smooth noise and white
     noise; both are blurred by less than a voxel, as by partial volume.
 
     Args:

@@ -24,7 +24,7 @@ class Oracle:
 
     check_fusion = DiffEnsembler.check_fusion
     planes = expert_names = expert_planes = ("axial", "coronal", "sagittal")
-    named_conditions = ()
+    named_groups = ()
 
     def emphasis(self, condition_weights, plane_weights) -> None:
         assert condition_weights is plane_weights is None
