@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from monai.data import MetaTensor, set_rnd
 from monai.networks.schedulers import Scheduler
@@ -19,6 +20,7 @@ from monai_diffens.inferers.sampling import SamplingScheduler
 from monai_diffens.networks.expert_bank import ExpertBank
 from monai_diffens.schedulers.strata import stratum_timesteps
 from monai_diffens.target import RESIDUAL_SCALE, target_base, to_residual
+from monai_diffens.transforms.joint_conditions import HAS_KEY, TARGET_KEY, random_subset
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
 
@@ -40,7 +42,10 @@ class ExpertDraws:
         noise_emphasis: float = 1.0,
         measured_channel: int | None = None,
         amp: bool | str = "auto",
+        keep: float = 0.65,
+        keep_low: float = 0.3,
     ) -> None:
+        self.keep, self.keep_low = keep, keep_low
         self.source = source
         self.bank = bank.eval().requires_grad_(False)
         self.scheduler = scheduler
@@ -62,7 +67,14 @@ class ExpertDraws:
         device = next(self.bank.parameters()).device
         item = self.source[chance.case]
         conditions, label = (_batch(item[key]).to(device) for key in ("image", "label"))
-        measurement = self.measurement(item["image"], conditions, leave_out=chance.leave_out)
+        measured_channel = self.measured_channel
+        if self.bank.joint:
+            measured_channel = self.bank.target = int(item[TARGET_KEY])
+            random = np.random.RandomState(chance.subset_seed)
+            has = torch.as_tensor(item[HAS_KEY])
+            kept = random_subset(has, measured_channel, random, self.keep, self.keep_low)
+            conditions *= kept.to(conditions)[:, None, None, None]
+        measurement = self.measurement(item["image"], conditions, measured_channel, chance.leave_out)
         residual = to_residual(label, target_base(conditions, self.base), self.residual_scale)
         noise = torch.randn(residual.shape, generator=generator).to(device)
         timesteps = stratum_timesteps(
@@ -71,25 +83,31 @@ class ExpertDraws:
         timestep = int(timesteps)
         x_t = self.scheduler.add_noise(residual, noise, timesteps)
         target = self.scheduler.get_velocity(residual, noise, timesteps)
-        present = conditions[0].flatten(1).any(dim=1)
+        present = conditions[0].flatten(1).any(dim=1).cpu()
         if len(present) == 1:
             present[:] = True
-        experts = None if len(present) == 1 else present.repeat(len(self.bank.planes))
+        planes = len(self.bank.planes)
+        groups = (
+            (present & torch.as_tensor(self.bank.group_masks).cpu()).any(dim=1)
+            if self.bank.joint
+            else present
+        )
+        experts = groups.repeat(planes)
         bf16 = computes_in_bf16(self.amp, device.type)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            predictions = self.run_experts(x_t, conditions, timesteps, experts)
+            predictions = self.run_experts(x_t, conditions, timesteps, None if len(present) == 1 else experts)
         if measurement is not None:
-            scan, base = conditions[:, [self.measured_channel]], target_base(conditions, self.base)
+            scan, base = conditions[:, [measured_channel]], target_base(conditions, self.base)
             agreement = ScanAgreement(measurement, scan, base, self.residual_scale)
             walks = cast(SamplingScheduler, self.scheduler)  # MONAI's base class lacks what all have
             predictions = agreement.of_prediction(predictions, x_t, timestep, walks)
-            predictions *= present.repeat(len(self.bank.planes))[None, :, None, None, None]
+            predictions *= experts.to(predictions)[None, :, None, None, None]
         errors = (predictions - target)[0].flatten(1)
         volumes = torch.cat([x_t, target, conditions, predictions], dim=1)[0]
         return {
             "volumes": volumes.half().cpu(),
             "timestep": timestep,
-            "present": present.cpu(),
+            "present": present,
             "gram": (errors @ errors.T / errors.shape[1]).cpu(),
         }
 
@@ -103,15 +121,18 @@ class ExpertDraws:
         """What is random in draw ``number``, of the seed and the number alone."""
         return chance_of(self.seed, number, len(self.source))
 
-    def measurement(self, image: Tensor, conditions: Tensor, leave_out: bool) -> Measurement | None:
+    def measurement(
+        self, image: Tensor, conditions: Tensor, channel: int | None, leave_out: bool
+    ) -> Measurement | None:
         """What the measured condition's scan saw of the target, or None without that condition.
 
-        With ``leave_out`` it is set to zero in ``conditions`` (1, M, X, Y, Z) where there are others.
+        With ``leave_out`` it is set to zero in ``conditions`` (1, M, X, Y, Z) where there are others; not for
+        joint experts, which are given a subset already.
         """
-        if self.measured_channel is None or not isinstance(image, MetaTensor):
+        if channel is None or not isinstance(image, MetaTensor):
             return None
-        measured = conditions[:, self.measured_channel]
-        if leave_out and bool((conditions.sum(dim=1) != measured).any()):
+        measured = conditions[:, channel]
+        if leave_out and not self.bank.joint and bool((conditions.sum(dim=1) != measured).any()):
             measured.zero_()
         return measurement_from_meta(image.shape[1:], image.meta) if bool(measured.any()) else None
 

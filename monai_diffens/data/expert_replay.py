@@ -55,6 +55,8 @@ class ExpertReplay(ExpertDraws, Randomizable, Dataset):
         amp: bf16 of the experts, see :func:`~monai_diffens.inferers.precision.computes_in_bf16`.
         flip_prob: probability that a crop is flipped along each axis: a fusion sees what is near a voxel, and
             left and right of a head are nothing to it.
+        keep: of joint experts: probability that a draw is given each condition.
+        keep_low: likewise, of the target's own thick-sliced scan.
         hide_progress: no bar while the experts run; None shows it on terminals alone.
     """
 
@@ -75,13 +77,26 @@ class ExpertReplay(ExpertDraws, Randomizable, Dataset):
         folder: str | Path | None = None,
         amp: bool | str = "auto",
         flip_prob: float = 0.0,
+        keep: float = 0.65,
+        keep_low: float = 0.3,
         hide_progress: bool | None = None,
     ) -> None:
         self.slots = range(idist.get_rank(), draws, idist.get_world_size())
         if not self.slots:
             raise ValueError(f"{draws} draws are too few for {idist.get_world_size()} processes")
         super().__init__(
-            source, bank, scheduler, draws, residual_scale, seed, base, noise_emphasis, measured_channel, amp
+            source,
+            bank,
+            scheduler,
+            draws,
+            residual_scale,
+            seed,
+            base,
+            noise_emphasis,
+            measured_channel,
+            amp,
+            keep,
+            keep_low,
         )
         self.length = length
         self.refresh = refresh

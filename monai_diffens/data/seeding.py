@@ -21,6 +21,7 @@ class Chance(NamedTuple):
         noise_seed: of the noise.
         case: number of the source's item.
         leave_out: whether it goes without the measured condition.
+        subset_seed: of the conditions that a joint expert is given.
     """
 
     within_stratum: float
@@ -28,6 +29,7 @@ class Chance(NamedTuple):
     noise_seed: int
     case: int
     leave_out: bool
+    subset_seed: int
 
 
 def chance_of(seed: int, number: int, cases: int) -> Chance:
@@ -39,4 +41,5 @@ def chance_of(seed: int, number: int, cases: int) -> Chance:
         noise_seed=random.randint(2**31),
         case=random.randint(cases),
         leave_out=random.rand() < 0.5,
+        subset_seed=random.randint(2**31),
     )

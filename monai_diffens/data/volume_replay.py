@@ -22,8 +22,8 @@ class VolumeReplay(Randomizable, Dataset):
     and wants crops of many volumes. So the buffer holds some varied volumes in half precision, and each
     epoch makes a few of them anew.
 
-    Volume n of a process depends on the seed and n alone: slot s holds volumes s, s + slots, s + 2 slots, ... in turn. A
-    resumed run fills the buffer with what the killed one held.
+    Volume n of a process depends on the seed and n alone: slot s holds volumes s, s + slots, s + 2 slots,
+    ... in turn. A resumed run fills the buffer with what the killed one held.
 
     Args:
         source: dataset of items whose random transforms vary them.

@@ -22,6 +22,7 @@ class FusionPrepareBatch(PrepareBatch):
     Args:
         num_conditions: M.
         held_out: subsets, each a list of the numbers of its conditions, that are never trained on.
+        joint: the experts see all conditions of a draw together: it keeps those that it was made with.
         measured: number of the condition that every subset keeps where a case has it: its experts'
             predictions agree with it (``measured_channel`` of :class:`ExpertReplay`).
     """
@@ -31,8 +32,10 @@ class FusionPrepareBatch(PrepareBatch):
         num_conditions: int = 1,
         held_out: Sequence[Sequence[int]] = (),
         measured: int | None = None,
+        joint: bool = False,
     ) -> None:
         self.num_conditions = num_conditions
+        self.joint = joint
         self.measured = measured
         codes = [sum(2**number for number in subset) for subset in held_out]
         self.subsets = torch.tensor(
@@ -53,10 +56,15 @@ class FusionPrepareBatch(PrepareBatch):
         """Return x_t, (target, baseline), no arguments, and the keyword arguments of :class:`FusionStep`."""
         volumes = batchdata["volumes"].to(device, non_blocking=non_blocking)
         x_t, target = volumes[:, :1], volumes[:, 1:2]
-        kept = self.random_subsets(torch.as_tensor(batchdata["present"])).to(volumes.device)
+        given = torch.as_tensor(batchdata["present"])
+        kept = (given if self.joint else self.random_subsets(given)).to(volumes.device)
         conditions = volumes[:, 2 : 2 + self.num_conditions] * kept[:, :, None, None, None]
         predictions = volumes[:, 2 + self.num_conditions :]
-        present = kept.repeat(1, predictions.shape[1] // self.num_conditions)
+        experts = predictions.shape[1]
+        if self.joint:
+            present = kept.any(dim=1, keepdim=True).expand(-1, experts)
+        else:
+            present = kept.repeat(1, experts // self.num_conditions)
         baseline = average_error(batchdata["gram"].to(volumes.device), present)
         arguments = {
             "conditions": conditions,

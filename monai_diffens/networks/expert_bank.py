@@ -28,13 +28,14 @@ class ExpertBank(nn.Module):
 
     - every condition is a group of its own: an expert sees one condition alone, and MONAI's class embedding
       says which (``groups`` None);
-    - joint experts: an expert sees all conditions of its group, with a channel for each that says whether it is
-      there, and the class embedding says which contrast to make (:attr:`target`).
+    - joint experts: an expert sees all conditions of its group, with a channel for each that says whether it
+      is there, and the class embedding says which contrast to make (:attr:`target`).
 
     Args:
         planes: planes that have an expert.
         conditions: names of the condition volumes.
-        groups: names of the conditions that each joint expert of a plane sees; None for one expert a condition.
+        groups: names of the conditions that each joint expert of a plane sees; None: one expert a condition.
+        target: of joint experts, the condition whose contrast they make; the first when None.
         reach: neighbour slices on each side that the condition brings (2.5D).
         slice_chunk: slices a pass; bounds memory, never changes the result. None runs a plane at once.
         **denoiser: further arguments of :class:`PlaneDenoiser`.
@@ -45,6 +46,7 @@ class ExpertBank(nn.Module):
         planes: Sequence[str] = PLANES,
         conditions: Sequence[str] = ("image",),
         groups: Sequence[Sequence[str]] | None = None,
+        target: str | None = None,
         reach: int = 2,
         slice_chunk: int | None = 32,
         **denoiser: Any,
@@ -68,7 +70,7 @@ class ExpertBank(nn.Module):
         self.names = [p if single else f"{p}/{group}" for p in self.planes for group in self.groups]
         self.expert_planes = [plane for plane in self.planes for _ in self.groups]
         self.expert_groups = [index for _ in self.planes for index in range(len(self.groups))]
-        self.target = 0  # of joint experts: the class label of the contrast to make
+        self.target = 0 if target is None else self.conditions.index(target)  # class label of joint experts
         volumes = 1
         if self.joint:
             volumes = len(self.conditions)

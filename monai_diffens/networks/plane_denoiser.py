@@ -143,7 +143,7 @@ class PlaneDenoiser(nn.Module):
                 (n + condition_channels / conditions - 1, conditions, H, W).
             timesteps: (1,), or (N,) of all slices.
             class_labels: likewise, as in :meth:`forward`.
-            present: likewise (1, conditions) or (N, conditions): the conditions of a joint expert that are there.
+            present: likewise (1, conditions) or (N, conditions): what of a joint expert's is there.
 
         Returns:
             For each run its prediction (n, 1, H, W); the maps of all slices (N, channels, H / s, W / s).

@@ -13,38 +13,12 @@ from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
 
 from monai_diffens.transforms.intensity import SCALE_KEY
-from monai_diffens.transforms.plane_slices import GROUP_KEY
 from monai_diffens.transforms.thick_slices import SAMPLING_KEY, measurement_from_meta
 
 # What a restored thick-sliced scan is raised to inside the brain: its spline swings below zero at edges,
 # and a voxel above zero is what tells brain from background.
 LOWEST_IN_BRAIN = 1e-3
 OUTPUT_MEDIAN = 1000.0  # of a result without a scan of its contrast: integers keep its detail
-
-
-class RandConditiond(Randomizable, MapTransform):
-    """Keep one random contrast of those an item has, and note which; the target becomes ``label``.
-
-    Args:
-        keys: contrasts in the order of the network's groups; an item may lack some.
-        target_key: the contrast to synthesise.
-    """
-
-    def __init__(self, keys: KeysCollection, target_key: str = "FLAIR") -> None:
-        super().__init__(keys, allow_missing_keys=True)
-        self.target_key = target_key
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Drop the other contrasts; the kept one's number is stored under ``group``."""
-        d = dict(data)
-        groups = [index for index, key in enumerate(self.keys) if key in d]
-        group = groups[self.R.randint(len(groups))]
-        d["label"] = d[self.target_key]
-        for index, key in enumerate(self.keys):
-            if index != group:
-                d.pop(key, None)
-        d[GROUP_KEY] = group
-        return d
 
 
 class RandPowerd(Randomizable, MapTransform):

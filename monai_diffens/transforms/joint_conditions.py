@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
 
 from monai_diffens.transforms.conditions import inside_brain
 from monai_diffens.transforms.plane_slices import GROUP_KEY, PLANE_KEY, SHARP_PLANE_KEY
+from monai_diffens.transforms.thick_slices import SAMPLING_KEY
 
 TARGET_KEY = "target"  # number of the contrast to synthesise
 HAS_KEY = "has"  # (M,) bool: the contrasts of a case
@@ -65,11 +67,16 @@ class StackContrastsd(MapTransform):
         super().__init__(keys, allow_missing_keys=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Give ``image`` (M, X, Y, Z) and ``has`` (M,); the brain is where ``label`` is above zero."""
+        """Give ``image`` (M, X, Y, Z) and ``has`` (M,); the brain is where ``label`` is above zero.
+
+        ``image.meta`` records how the target's scan was sliced, for data consistency.
+        """
         d = dict(data)
         d["label"] = torch.as_tensor(d["label"]).float().clamp(min=0)
         brain = d["label"] > 0
-        low = inside_brain(d.pop(LOW_KEY), brain, thick=True)
+        scan = d.pop(LOW_KEY)
+        low = inside_brain(scan, brain, thick=True)
+        meta = scan.meta if isinstance(scan, MetaTensor) else {}
         channels, has = [], []
         for number, key in enumerate(self.keys):
             there = key in d or number == d[TARGET_KEY]
@@ -81,7 +88,9 @@ class StackContrastsd(MapTransform):
             else:
                 channels.append(torch.zeros(brain.shape))
             has.append(there)
-        d["image"], d[HAS_KEY] = torch.cat(channels).float(), torch.tensor(has)
+        sampling = {key: meta[key] for key in (SAMPLING_KEY,) if key in meta}
+        d["image"] = MetaTensor(torch.cat(channels).float(), meta=sampling)
+        d[HAS_KEY] = torch.tensor(has)
         return d
 
 
@@ -106,16 +115,33 @@ class RandPresenced(Randomizable, MapTransform):
         """Draw, and append M channels to every key."""
         d = dict(data)
         has, target = torch.as_tensor(d.pop(HAS_KEY)), int(d.pop(TARGET_KEY))
-        kept = torch.as_tensor(self.R.random(len(has)) < self.keep) & has
-        kept[target] = bool(self.R.random() < self.keep_low) and bool(has[target])
-        if not kept.any():
-            choices = has.nonzero().flatten().tolist()
-            kept[choices[self.R.randint(len(choices))]] = True
+        kept = random_subset(has, target, self.R, self.keep, self.keep_low)
         for key in self.key_iterator(d):
             d[key] = with_presence(d[key], kept)
         sharp = d.pop(SHARP_PLANE_KEY, None)
         d[GROUP_KEY] = target + (len(has) if sharp not in (None, d.pop(PLANE_KEY)) else 0)
         return {key: d[key] for key in (*self.keys, "label", GROUP_KEY)}
+
+
+def random_subset(
+    has: Tensor, target: int, random: np.random.RandomState, keep: float, keep_low: float
+) -> Tensor:
+    """(M,) bool -> (M,) bool: some of the contrasts of a case, one at least.
+
+    Args:
+        has: the contrasts there are; that of the target is its thick-sliced scan.
+        target: number of the contrast to make.
+        random: source of chance.
+        keep: probability of keeping each contrast.
+        keep_low: probability of keeping the target's thick-sliced scan.
+    """
+    odds = np.full(len(has), keep)
+    odds[target] = keep_low
+    kept = torch.as_tensor(random.random_sample(len(has)) < odds) & has
+    if not kept.any():
+        choices = has.nonzero().flatten().tolist()
+        kept[choices[random.randint(len(choices))]] = True
+    return kept
 
 
 def with_presence(image: Tensor, present: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import GaussianSmooth, MapTransform, Randomizable
@@ -21,8 +20,8 @@ class RandSyntheticHeadd(Randomizable, MapTransform):
     """Give each label of a map a random brightness and texture: a head of a contrast that nobody acquired.
 
     Source: SynthSeg (Billot et al., Medical Image Analysis 2023) and SynthSR (Iglesias et al., Science
-    Advances 2023). Brightness is uniform a label, both sides of the brain alike; texture is smooth noise and white
-    noise; both are blurred by less than a voxel, as by partial volume.
+    Advances 2023). Brightness is uniform a label, both sides of the brain alike; texture is smooth noise and
+    white noise; both are blurred by less than a voxel, as by partial volume.
 
     Args:
         keys: label maps (1, X, Y, Z), FreeSurfer's numbers inside the brain, 500 and above outside of it.
@@ -68,8 +67,8 @@ class RandSyntheticHeadd(Randomizable, MapTransform):
         noise = torch.randn(labels.shape, generator=generator)
         coarse = GaussianSmooth(self.R.uniform(1.0, 3.0))(torch.randn(labels.shape, generator=generator))
         coarse = torch.as_tensor(coarse)
-        share = self.R.uniform(0.3, 0.9)  # of the smooth noise
-        noise = np.sqrt(1 - share) * noise + np.sqrt(share) * coarse / coarse.std()
+        share = float(self.R.uniform(0.3, 0.9))  # of the smooth noise
+        noise = (1 - share) ** 0.5 * noise + share**0.5 * coarse / coarse.std()
         volume = brightness[index] + texture[index] * noise
         blurred = torch.as_tensor(GaussianSmooth(self.R.uniform(0.3, 0.6))(volume))
         return blurred.clamp(min=0) * (brightness[index] > 0)

@@ -101,6 +101,9 @@ def test_each_sample_counts_by_its_own_baseline(baseline):
 class OneIsRight(nn.Module):
     """Experts of a single case: the middle one knows its residual, the others talk noise."""
 
+    joint = False
+    planes = ("axial",)
+
     def __init__(self, residual: torch.Tensor, scheduler: TrailingDDIMScheduler) -> None:
         super().__init__()
         self.residual = nn.Parameter(residual)

@@ -15,6 +15,9 @@ SIDE = 16
 class KnownBank(nn.Module):
     """Expert 0 is x_t, expert 1 its negative, expert 2 zero: not the truth, but told apart by their signs."""
 
+    joint = False
+    planes = ("axial",)
+
     def __init__(self):
         super().__init__()
         self.anchor = nn.Parameter(torch.zeros(1))

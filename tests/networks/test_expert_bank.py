@@ -178,3 +178,50 @@ def test_shares_of_several_processes_add_up(bank, monkeypatch):
     torch.testing.assert_close(total, expected, rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match="rank 3 is none of 3 processes"):
         bank.share(3, 3)
+
+
+# --- joint experts ----------------------------------------------------------------------------------------
+
+FOUR = ("t1", "t1ce", "t2", "flair")
+
+
+@pytest.mark.parametrize("groups", [[FOUR], [("flair",), ("t1", "t1ce", "t2")]], ids=len)
+def test_joint_experts_see_what_is_there_of_their_group(bank, groups):
+    bank = bank(conditions=FOUR, groups=groups, target="t2", reach=1, num_class_embeds=8)
+    x_t, volumes = batch(4)
+    volumes[1, 1] = 0  # the second case lacks it
+    has = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 1]])
+    assert len(bank.names) == 3 * len(groups) and bank.target == 2
+    with torch.no_grad():
+        predictions = bank(x_t, volumes, TIMESTEPS)
+        for e, name in enumerate(bank.names):
+            plane, _, group = name.partition("/")
+            members = group.split("+") if group else FOUR
+            mask = torch.tensor([each in members for each in FOUR])
+            axis, expert = 2 + plane_axis(plane), bank.experts[PLANES.index(plane)]
+            last = x_t.shape[axis] - 1
+            for n in range(last + 1):
+                near = [min(max(n + offset, 0), last) for offset in (-1, 0, 1)]
+                shown = (
+                    torch.stack([volumes.select(axis, m) for m in near], dim=2) * mask[:, None, None, None]
+                )
+                there = (has * mask)[:, :, None, None].expand(-1, -1, *shown.shape[3:]).float()
+                x = torch.cat([x_t.select(axis, n), shown.flatten(1, 2), there], dim=1)
+                by_hand = expert(x, TIMESTEPS, None, torch.full((2,), 2))[:, 0]
+                torch.testing.assert_close(predictions[:, e].select(axis - 1, n), by_hand, rtol=0, atol=1e-5)
+        again = bank(x_t[1:], volumes[1:], TIMESTEPS[1:])  # alone it is told once for all slices
+    torch.testing.assert_close(again, predictions[1:], rtol=0, atol=1e-5)
+    assert predictions.std() > 0.05
+
+
+def test_a_joint_expert_is_absent_where_all_of_its_conditions_are(tiny_ensembler):
+    network = tiny_ensembler(conditions=FOUR, groups=[("flair",), ("t1", "t2")], num_class_embeds=4)
+    _, volumes = batch(4)
+    volumes[0, 3] = 0
+    volumes[1, :3] = 0
+    assert network.present(volumes).tolist() == [[False, True] * 3, [True, False] * 3]
+
+
+def test_a_group_of_an_unknown_condition_is_refused():
+    with pytest.raises(ValueError, match="unknown condition 'pd'"):
+        ExpertBank(conditions=FOUR, groups=[("t1", "pd")])
