@@ -38,6 +38,7 @@ SMALL = {
     "preview_interval": 0,
     "progress": False,
 }
+SMALL_PLANES = {"slice_size": 16, "crops": 2, "slots": 4, "refresh": 1}
 SMALL_FUSION = {"plane_weights": None, "draws": 4, "refresh": 1, "crop_size": 16}
 
 
@@ -81,9 +82,13 @@ def arguments(tiny_bids: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
             f"network_def::{key}": value for key, value in NETWORKS.get(stage, MODEL).items()
         }
         if "train" in config:
-            padding = [each["_target_"] for each in config["train"]["deterministic_transforms"]]
-            place = padding.index("monai.transforms.SpatialPadd")
-            overlay |= SMALL | {f"train::deterministic_transforms::{place}::spatial_size": 16}
+            overlay |= SMALL
+            for steps in ("deterministic_transforms", "random_transforms"):
+                for place, each in enumerate(config["train"][steps]):
+                    if each["_target_"] == "monai.transforms.SpatialPadd":
+                        overlay[f"train::{steps}::{place}::spatial_size"] = 16
+        if stage == "train_planes":
+            overlay |= SMALL_PLANES
         if stage == "train":
             overlay |= SMALL_FUSION
         (tmp_path / f"{stage}_tiny.json").write_text(json.dumps(overlay))

@@ -7,7 +7,6 @@ from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
-from ignite.engine import Engine, Events
 from monai.data import Dataset, MetaTensor, set_rnd
 from monai.transforms import Randomizable
 from torch import Tensor
@@ -93,17 +92,13 @@ class VolumeReplay(Randomizable, Dataset):
         rounds, ahead = divmod(self.renewed, self.slots)
         return slot + self.slots * (rounds + (slot < ahead))
 
-    def renew(self, engine: Engine | None = None) -> None:
+    def renew(self, engine: Any = None) -> None:
         """Make the oldest ``refresh`` volumes anew."""
         for _ in range(self.refresh):
             slot = self.renewed % self.slots
             self.renewed += 1
             if self.entries:
                 self.entries[slot] = self.make(self.number_in(slot))
-
-    def attach(self, engine: Engine) -> None:
-        """Renew after each epoch of ``engine``: the dataset is a handler of its trainer too."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.renew)
 
     def state_dict(self) -> dict[str, int]:
         """How many volumes were renewed: with seed and settings it says what the buffer holds."""

@@ -16,7 +16,6 @@ import monai_diffens
 from monai_diffens.data.bids import CONTRASTS
 
 NAMES = ("inference", "train_planes", "train")
-OWN_NETWORK = ("train_planes",)
 CONFIGS = {name: json.loads((BUNDLE / "configs" / f"{name}.json").read_text()) for name in NAMES}
 METADATA = json.loads((BUNDLE / "configs" / "metadata.json").read_text())
 SCHEMA = ROOT.parent / "shared" / "schema" / "meta_schema_20240725.json"
@@ -33,21 +32,29 @@ def test_targets_and_their_arguments_exist(name, part):
 
 
 def test_configs_agree_with_each_other():
-    for key in ("network_def", "scheduler", "contrasts", "device"):
-        used = [config[key] for name, config in CONFIGS.items() if key in config and name not in OWN_NETWORK]
+    for key in ("scheduler", "contrasts", "device"):
+        used = [config[key] for config in CONFIGS.values() if key in config]
         assert len(used) >= 2 and all(value == used[0] for value in used), key
-    planes, whole = CONFIGS["train_planes"]["network_def"], CONFIGS["inference"]["network_def"]
-    assert planes["num_class_embeds"] == len(whole["conditions"])
-    assert {**planes, "_target_": ""} == {
-        "_target_": "",
-        "num_class_embeds": 4,
-        **{key: value for key, value in whole.items() if key not in ("_target_", "conditions")},
-    }
+    # joint experts are trained; the shipped weights, those of inference, have an expert a contrast
+    planes, whole = CONFIGS["train_planes"]["network_def"], CONFIGS["train"]["network_def"]
+    for key in set(planes) & set(whole) - {"_target_", "conditions"}:
+        assert planes[key] == whole[key], key
+    assert planes["conditions"] == len(whole["conditions"]) and whole["groups"] == [whole["conditions"]]
+    assert planes["condition_channels"] == planes["conditions"] * (2 * whole["reach"] + 1)
+    assert planes["num_class_embeds"] == 2 * planes["conditions"]
     # order of the network's conditions, and which of them is measured
-    assert whole["conditions"] == CONFIGS["train_planes"]["contrasts"] == list(CONTRASTS)
-    targets = [part for _, part in PARTS if "residual_scale" in part]
-    assert len(targets) == 5
-    assert {(part["residual_scale"], part.get("base", "brain")) for part in targets} == {(0.3, "brain")}
+    for name in ("train", "inference"):
+        assert (
+            CONFIGS[name]["network_def"]["conditions"]
+            == CONFIGS["train_planes"]["contrasts"]
+            == list(CONTRASTS)
+        )
+    scales = {name: [] for name in NAMES}
+    for name, part in PARTS:
+        if "residual_scale" in part:
+            assert part.get("base", "brain") == "brain"
+            scales[name].append(part["residual_scale"])
+    assert scales == {"inference": [0.3], "train_planes": [0.35] * 2, "train": [0.35] * 2}
     measured = {part["measured_channel"] for _, part in PARTS if "measured_channel" in part}
     assert measured == {CONTRASTS.index("FLAIR")}
     scaled = [p["percentile"] for _, p in PARTS if p["_target_"].endswith("ScaleForegroundPercentiled")]
