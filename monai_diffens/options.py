@@ -203,7 +203,7 @@ def _read_path(value: Any, option: Option, config: Mapping[str, Any]) -> str:
 
 def _read_spacing(value: Any, option: Option, config: Mapping[str, Any]) -> float | list[float]:
     if isinstance(value, str):
-        value = [part for part in value.strip("[]() ").replace("x", ",").split(",")]
+        value = value.strip("[]() ").replace("x", ",").split(",")
         value = value[0] if len(value) == 1 else value
     if not isinstance(value, list | tuple):
         return _number(value, option)

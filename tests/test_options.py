@@ -47,7 +47,7 @@ def test_every_default_is_allowed_and_stays_as_it_is(name):
 
 
 def test_choices_are_those_of_the_code():
-    assert (PLANES, FUSIONS) == (tuple(REAL_PLANES), tuple(REAL_FUSIONS))
+    assert (tuple(REAL_PLANES), tuple(REAL_FUSIONS)) == (PLANES, FUSIONS)
     assert BY_NAME["share"].choices == SHARES
     assert BY_NAME["register"].choices == REGISTER
     assert set(BY_NAME["slice_profile"].choices) == set(PROFILES)
@@ -129,7 +129,7 @@ WRONG = [
     ("target_spacing", "1,0,1"),
     ("condition_weights", "T1w"),
     ("condition_weights", "T1w=-1"),
-    ("condition_weights", {name: 0 for name in TRANSLATE["contrasts"]}),
+    ("condition_weights", dict.fromkeys(TRANSLATE["contrasts"], 0)),
     ("condition_weights", "[" * 5000),
     ("input", 5),
 ]

@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import yaml
 from setuptools import find_packages
 
 import monai_diffens
@@ -21,6 +22,15 @@ def test_installed_version_is_the_one_in_the_source():
 def test_every_folder_with_code_is_a_package_so_the_wheel_holds_it():
     root = Path(monai_diffens.__file__).parent
     assert {p.parent for p in root.rglob("*.py")} == {p.parent for p in root.rglob("__init__.py")}
+
+
+def test_what_is_cited_is_this_version_and_what_hosts_run_is_the_ci():
+    root = Path(monai_diffens.__file__).parents[1]
+    cited = yaml.safe_load((root / "CITATION.cff").read_text())
+    assert cited["version"] == monai_diffens.__version__ and cited["cff-version"] == "1.2.0"
+    workflow = yaml.safe_load((root / ".github" / "workflows" / "ci.yml").read_text())
+    assert workflow["jobs"]["checks"]["steps"][-1] == {"run": ".ci/run"}
+    assert yaml.safe_load((root / ".pre-commit-config.yaml").read_text())["repos"]
 
 
 def test_the_wheel_holds_no_research():

@@ -41,7 +41,7 @@ def check_before_run(bundle_root: str | Path) -> None:
         if (root / MANIFEST).exists():
             entries = check_manifest(root)
             check_configs(root)
-            if PACKAGE_DIR != root / PACKAGE and foreign_code(entries):
+            if root / PACKAGE != PACKAGE_DIR and foreign_code(entries):
                 raise BundleRejected(say("other_copy", name=root.name, version=monai_diffens.__version__))
     except BundleRejected as error:
         raise SystemExit(str(error)) from None

@@ -154,7 +154,7 @@ def _case_of(folder: Path, rests: Sequence[str], root: Path) -> str:
     place = owner.resolve().name
     if place.startswith("ses-"):  # every subject has one of that name
         place = f"{owner.resolve().parent.name}_{place}"
-    parts = os.path.commonprefix([rest.split("_") for rest in rests])
+    parts = os.path.commonprefix([rest.split("_") for rest in rests])  # noqa: RUF071 (of lists)
     shared = "_".join(part for part in parts if part)
     if not shared:
         return place

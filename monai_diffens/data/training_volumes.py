@@ -84,7 +84,7 @@ def draw_weights(
     Raises:
         SystemExit: with one line, for other shares.
     """
-    if not (0 <= thick_share and 0 <= head_share and thick_share + head_share <= 1):
+    if not (thick_share >= 0 and head_share >= 0 and thick_share + head_share <= 1):
         raise SystemExit(f"thick_share and head_share must lie between 0 and 1: {thick_share}, {head_share}")
     shares = {"thick": thick_share, "head": head_share, "thin": 1 - thick_share - head_share}
     kinds = [

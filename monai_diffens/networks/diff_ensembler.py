@@ -148,7 +148,7 @@ class DiffEnsembler(ExpertSelection):
     ) -> FusedPrediction:
         """Second half of :meth:`predict`: the plain or the learned fusion, in windows where they are set."""
         predictions, present, features, factors = experts
-        if not torch.jit.is_scripting():  # one window in compiled code
+        if not torch.jit.is_scripting():  # noqa: SIM102 (one window in compiled code)
             if fusion == "calibrated" and self.window_voxels > 0:
                 return self._fuse_in_windows(
                     x_t, conditions, predictions, timesteps, present, features, factors

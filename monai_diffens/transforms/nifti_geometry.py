@@ -13,7 +13,7 @@ import numpy as np
 
 from monai_diffens.messages import say
 
-__all__ = ["Geometry", "is_sheared", "read_geometry", "qform_affine", "slice_axis"]
+__all__ = ["Geometry", "is_sheared", "qform_affine", "read_geometry", "slice_axis"]
 
 FORMS_DIFFER_MM = 0.1  # sform and qform place some corner further apart than this
 SHEAR_COSINE = 1e-4  # cosine between two axes above this: sheared (0.01 mm over 100 mm)

@@ -45,7 +45,7 @@ def fine_tuned_weights(studies: Path, bundle: str) -> Path:
 def can_fine_tune(bundle: Path) -> bool:
     """Whether a bundle's training can start from its own weights and takes a folder of data."""
     config_file = bundle / "configs" / "train.json"
-    return config_file.is_file() and NEEDED <= set(config_of(config_file))
+    return config_file.is_file() and set(config_of(config_file)) >= NEEDED
 
 
 class FineTuneTask(TrainTask):
@@ -140,6 +140,31 @@ def write_dataset(
         InputRejected: no image is sharp enough.
     """
     size = " x ".join(f"{length:g}" for length in spacing)
+    patients = fine_images(studies, spacing)
+    if not patients:
+        raise InputRejected(say("nothing_to_learn", size=size))
+    if target is not None:
+        aligned = {patient: on_grid_of(target, contrasts) for patient, contrasts in patients.items()}
+        patients = {patient: contrasts for patient, contrasts in aligned.items() if len(contrasts) > 1}
+        if not patients:
+            raise InputRejected(say("no_pair_to_learn", target=target, size=size))
+    rows = []
+    for number, contrasts in enumerate(patients.values()):
+        for split in splits_of(number, len(patients)):
+            subject = f"sub-{len(rows) + 1:04d}"
+            for contrast, path in contrasts.items():
+                place_image(path, folder / subject / "anat" / f"{subject}_{contrast}.nii.gz")
+            sharpness = " ".join(f"{contrast}=1" for contrast in contrasts)
+            rows.append((subject, split, sharpness, ""))
+    with (folder / "participants.tsv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter="\t")
+        writer.writerow(("participant_id", "split", "throughplane_sharpness", "residual_shift_mm"))
+        writer.writerows(rows)
+    return sum(len(contrasts) for contrasts in patients.values())
+
+
+def fine_images(studies: StudiesFolder, spacing: tuple[float, float, float]) -> dict[str, dict[str, Path]]:
+    """Patient to contrast to path, of the images that can be trained on; what is left out is printed."""
     patients: dict[str, dict[str, Path]] = {}
     for image in sorted(studies.list_images()):
         named = patient_and_contrast(image)
@@ -153,34 +178,24 @@ def write_dataset(
             continue
         if is_fine(spacing_factors(affine, spacing)):
             patients.setdefault(named[0], {})[named[1]] = path
-    if not patients:
-        raise InputRejected(say("nothing_to_learn", size=size))
-    if target is not None:
-        aligned = {patient: on_grid_of(target, contrasts) for patient, contrasts in patients.items()}
-        patients = {patient: contrasts for patient, contrasts in aligned.items() if len(contrasts) > 1}
-        if not patients:
-            raise InputRejected(say("no_pair_to_learn", target=target, size=size))
-    rows = []
-    for number, contrasts in enumerate(patients.values()):
-        splits = ["val" if number % 5 == 4 else "train"] if len(patients) > 1 else ["train", "val"]
-        if number == len(patients) - 1 and 1 < len(patients) < 5:
-            splits = ["val"]
-        for split in splits:
-            subject = f"sub-{len(rows) + 1:04d}"
-            for contrast, path in contrasts.items():
-                target = folder / subject / "anat" / f"{subject}_{contrast}.nii.gz"
-                if path.name.endswith(".gz"):
-                    link_or_copy(path, target)
-                else:
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    nib.save(nib.load(path), target)
-            sharpness = " ".join(f"{contrast}=1" for contrast in contrasts)
-            rows.append((subject, split, sharpness, ""))
-    with (folder / "participants.tsv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, delimiter="\t")
-        writer.writerow(("participant_id", "split", "throughplane_sharpness", "residual_shift_mm"))
-        writer.writerows(rows)
-    return sum(len(contrasts) for contrasts in patients.values())
+    return patients
+
+
+def splits_of(number: int, count: int) -> tuple[str, ...]:
+    """Splits of one of ``count`` patients: every fifth, or the last of fewer, is for validation."""
+    if count == 1:
+        return ("train", "val")
+    last_of_few = count < 5 and number == count - 1
+    return ("val",) if number % 5 == 4 or last_of_few else ("train",)
+
+
+def place_image(path: Path, target: Path) -> None:
+    """Link or copy a compressed image, and compress another."""
+    if path.name.endswith(".gz"):
+        link_or_copy(path, target)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.load(path), target)
 
 
 def on_grid_of(target: str, contrasts: Mapping[str, Path]) -> dict[str, Path]:

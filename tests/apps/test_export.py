@@ -73,11 +73,11 @@ def test_a_setting_that_cannot_be_is_refused_in_one_line(bundle, tmp_path, optio
 
 
 def test_without_weights_it_is_refused_in_one_line(tmp_path):
+    copy = tmp_path / BUNDLE.name
+    (copy / "configs").mkdir(parents=True)
+    for name in ("inference.json", "metadata.json"):
+        (copy / "configs" / name).write_bytes((BUNDLE / "configs" / name).read_bytes())
     with pytest.raises(SystemExit) as stop:
-        copy = tmp_path / BUNDLE.name
-        (copy / "configs").mkdir(parents=True)
-        for name in ("inference.json", "metadata.json"):
-            (copy / "configs" / name).write_bytes((BUNDLE / "configs" / name).read_bytes())
         main(["export", str(copy), "--output", str(tmp_path / "model.ts")])
     assert "model.pt is missing" in str(stop.value.code)
     assert not list(tmp_path.glob("model.ts"))

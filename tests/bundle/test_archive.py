@@ -86,7 +86,7 @@ def test_incomplete_bundles_are_not_packed(source, tmp_path, missing):
 @pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(b"others")])
 def test_weights_that_are_not_the_recorded_ones_are_not_packed(source, tmp_path, change):
     change(source / "models" / "model.pt")
-    with pytest.raises(BundleRejected, match="models/model.pt"):
+    with pytest.raises(BundleRejected, match=r"models/model.pt"):
         pack(source, tmp_path / "dist")
 
 

@@ -194,7 +194,7 @@ def test_scaled_integers(plain, got):
 
 def test_the_run_tells_the_truth_and_nothing_else(plain):
     plain.tells_the_truth(done=12, rejected=13)
-    assert 12 + 13 + 1 == len(list(plain.scans.iterdir()))
+    assert len(list(plain.scans.iterdir())) == 12 + 13 + 1
     told = plain.stdout + plain.stderr
     assert "patient_doe" not in told and "patient_x" not in told  # folders' names may be patients'
 

@@ -26,7 +26,7 @@ def killed(bundle, tmp_path_factory) -> tuple[torture.Proof, Path]:
 
 @pytest.mark.bad_input(32)
 def test_killed_runs_end_as_an_undisturbed_one(killed, got):
-    proof, work = killed
+    proof, _ = killed
     assert proof.kills == KILLS and proof.survivors >= 1
     assert proof.files == 2 * CASES
     assert proof.different == [] and proof.remade == []

@@ -121,5 +121,5 @@ def test_thick_slices_are_drawn_as_often_as_asked(thick, share):
 @pytest.mark.parametrize("items", [[{"label": "a"}] * 3, [{"label": "a", "sharp_plane": "axial"}] * 3])
 def test_volumes_of_one_sort_are_drawn_alike(items):
     assert draw_weights(items, 0.3) == [1, 1, 1]
-    with pytest.raises(SystemExit, match="thick_share and head_share"):
+    with pytest.raises(SystemExit, match=r"thick_share and head_share"):
         draw_weights(items, 1.5)

@@ -99,7 +99,7 @@ def test_row_31_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match="too large"):
             save_volume(head() + 1, OBLIQUE, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

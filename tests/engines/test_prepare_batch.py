@@ -85,7 +85,7 @@ def test_timesteps_are_stratified(emphasis, batch_size):
     for _ in range(20):
         timesteps = prepare.stratified_timesteps(batch_size)
         assert timesteps.dtype == torch.int64 and timesteps.shape == (batch_size,)
-        assert 0 <= timesteps.min() and timesteps.max() <= 999
+        assert timesteps.min() >= 0 and timesteps.max() <= 999
         assert (timesteps >= edges[:-1].floor() - 1e-3).all() and (timesteps <= edges[1:] + 1e-3).all()
 
 

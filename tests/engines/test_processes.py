@@ -58,7 +58,7 @@ def test_shares_are_told_apart(monkeypatch):
     assert not torch.distributed.is_initialized()
     with pytest.raises(SystemExit, match="--share slices: the processes cannot find each other"):
         processes.start("slices")
-    with pytest.raises(SystemExit, match="--share voxels: no such way .* use cases or slices"):
+    with pytest.raises(SystemExit, match=r"--share voxels: no such way .* use cases or slices"):
         processes.start("voxels")
 
 

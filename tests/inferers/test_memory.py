@@ -1,6 +1,7 @@
 """A run keeps to its memory: estimated before, halved where it runs out, refused where it cannot fit."""
 
 import logging
+from itertools import pairwise
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def test_less_memory_means_smaller_passes_within_it(tiny_ensembler):
     plans = [plan_memory(network, SHAPE, 1, max_memory=limit) for limit in (None, 0.03, 0.025)]
     for plan, limit in zip(plans[1:], (0.03, 0.025), strict=True):
         assert plan.volume_bytes + plan.work_bytes <= limit * GIB
-    for more, less in zip(plans, plans[1:], strict=False):
+    for more, less in pairwise(plans):
         assert less.volume_bytes == more.volume_bytes
         assert less.slice_chunk <= more.slice_chunk and less.window_voxels <= more.window_voxels
         assert less.work_bytes < more.work_bytes
@@ -124,7 +125,7 @@ def test_available_memory_is_what_the_machine_has():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_s_memory_is_asked_for(tiny_ensembler):
-    free, total = torch.cuda.mem_get_info()
+    _, total = torch.cuda.mem_get_info()
     assert 0 < available_on(torch.device("cuda")) <= total
     plan = plan_memory(tiny_ensembler(), SHAPE, 1, device="cuda")
     assert plan.window_voxels == 64 * 72 * 60 and plan.slice_chunk == 256

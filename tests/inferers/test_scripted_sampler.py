@@ -111,5 +111,5 @@ def test_schedulers_that_draw_noise_are_refused(tiny_ensembler, scheduler):
 
 @pytest.mark.parametrize(("factors", "profile"), [((0.5, 1, 1), "box"), ((1, 1, 5), "triangle")])
 def test_settings_that_make_no_sense(tiny_ensembler, factors, profile):
-    with pytest.raises(ValueError, match="factors are 1 or more|unknown slice profile"):
+    with pytest.raises(ValueError, match=r"factors are 1 or more|unknown slice profile"):
         ScriptedSampler(tiny_ensembler(), settings(), factors, profile)

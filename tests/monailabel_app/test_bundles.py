@@ -32,7 +32,7 @@ def test_find_bundles(module, tmp_path):
         (tmp_path / name / "models" / "model.pt").touch()
     assert module.find_bundles(tmp_path) == {"a": tmp_path / "a", "b": tmp_path / "b"}
     assert module.find_bundles(tmp_path, "b") == {"b": tmp_path / "b"}
-    with pytest.raises(SystemExit, match="no bundle no_weights in .*; it holds a, b"):
+    with pytest.raises(SystemExit, match=r"no bundle no_weights in .*; it holds a, b"):
         module.find_bundles(tmp_path, "a, no_weights")
 
 

@@ -1,6 +1,7 @@
 """Slices are cropped to what they show, run once each, and only their place decides how."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def test_all_that_is_seen_is_run_once(plane, chunk, shares, volumes):
     for parts in cut(plane, chunk, shares, volumes):
         assert 0 < sum(part[1] - part[0] for part in parts) <= chunk
         assert len({(part[3] - part[2], part[5] - part[4]) for part in parts}) == 1
-        assert all(one[1] == other[0] for one, other in zip(parts, parts[1:], strict=False))
+        assert all(one[1] == other[0] for one, other in pairwise(parts))
         for first, end, row, row_end, column, column_end in parts:
             assert row % PATCH_GRID == column % PATCH_GRID == 0
             stack[first:end, :, row:row_end, column:column_end] += 1

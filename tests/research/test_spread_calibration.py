@@ -85,7 +85,7 @@ def test_what_cannot_be_fitted(parts, tmp_path):
     for options in ({"fit_items": []}, {"num_samples": 1}):
         with pytest.raises(ValueError, match="volumes to fit the floor on and two samples"):
             calibration(parts, **options)
-    key = {name: "x" for name in ("weights", "setting", "num_steps", "restart", "num_samples")}
+    key = dict.fromkeys(("weights", "setting", "num_steps", "restart", "num_samples"), "x")
     with pytest.raises(ValueError, match="no val row"):
         mean_floor([], key)
     with pytest.raises(ValueError, match="no row of test volumes"):

@@ -110,9 +110,9 @@ def test_items_hold_the_experts_maps_on_demand(replay):
     assert "maps" not in replay()[0]
     buffer = replay(features=True, crop_size=16)
     item = buffer[0]
-    assert {plane: tuple(maps.shape) for plane, maps in item["maps"].items()} == {
-        plane: (2, 16, 8, 8, 8) for plane in PLANES
-    }
+    assert {plane: tuple(maps.shape) for plane, maps in item["maps"].items()} == dict.fromkeys(
+        PLANES, (2, 16, 8, 8, 8)
+    )
     entry = buffer.entries[0]
     with torch.no_grad():
         _, features = buffer.bank.predict_with_features(

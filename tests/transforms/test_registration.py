@@ -130,7 +130,7 @@ def test_few_slices_and_sheared_axes_are_registered(elastix):
     assert error(register_rigid(fixed, moved(few, by)), np.linalg.inv(by), fixed) < 4
     shear = np.eye(4)
     shear[1, 2] = 0.2
-    grid, shape = straight_grid(head(1), 1.0)
+    _, shape = straight_grid(head(1), 1.0)
     sheared = head(1).affine @ shear
     tilted = Scan(Scan(head(1).values, head(1).affine).on(sheared, shape), sheared)
     assert error(register_rigid(fixed, moved(tilted, by)), np.linalg.inv(by), fixed) < 1.5

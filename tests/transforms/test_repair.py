@@ -49,7 +49,7 @@ def test_the_picked_volume_is_checked_and_taken(tmp_path, volume):
 
 def test_no_such_volume(tmp_path):
     path = save(tmp_path / "a.nii.gz", np.stack([scan(0), scan(1)], -1))
-    with pytest.raises(InputRejected, match="has no volume 2 .* pick one of 0 to 1"):
+    with pytest.raises(InputRejected, match=r"has no volume 2 .* pick one of 0 to 1"):
         check_volume(path, volume=2)
     assert check_volume(save(tmp_path / "b.nii.gz", scan()), volume=0).warnings == ()
 
