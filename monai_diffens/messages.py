@@ -73,6 +73,10 @@ WARN = {
     "squeezed": "4D file with a single volume (shape {shape}): taken as 3D",
     "picked": "volume {volume} of {count} (shape {shape}) was picked",
     "filled": "{count} voxels were NaN, infinite or beyond float32: taken as 0 because of fill_nan",
+    "below_zero_shifted": "{count} voxels ({percent:.2g} %) lie below zero, down to {lowest:.4g} (normalised "
+    "values?): shifted above it for the network, and the result of this scan shifted back",
+    "below_zero_hidden": "{count} voxels ({percent:.2g} %) lie slightly below zero, down to {lowest:.4g} "
+    "(interpolation, noise?): the network is shown 0 there, and the result of this scan gets them back",
     "mask_empty": "the brain mask holds no voxel of the scan: the whole volume was restored",
     "mask_resampled": "the brain mask lies on another grid: resampled to the scan's, nearest neighbour",
     "contrast_ignored": "{file}: not used, the name tells no contrast of T1w, ce-gadolinium_T1w, T2w and "

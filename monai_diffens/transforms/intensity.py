@@ -11,6 +11,8 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from torch import Tensor
 
+from monai_diffens.transforms.below_zero import OFFSET_KEY, add_offset
+
 SCALE_KEY = "intensity_scale"
 
 
@@ -64,6 +66,8 @@ class ScaleForegroundPercentiled(MapTransform):
 class RestoreIntensityd(MapTransform):
     """Bring a prediction back to the units of its source; the inverse of :class:`ScaleForegroundPercentiled`.
 
+    Where the scan has values below zero, the first key gets the offset back that the network was not shown.
+
     Args:
         keys: predictions (C, X, Y, Z).
         source_key: the volume whose ``meta`` holds the divisor.
@@ -82,4 +86,6 @@ class RestoreIntensityd(MapTransform):
         scale = float(d[self.source_key].meta[SCALE_KEY])
         for key in self.key_iterator(d):
             d[key] = d[key] * scale
+            if OFFSET_KEY in d and key == self.keys[0]:
+                d[key] = add_offset(d[key], d[OFFSET_KEY], d[self.source_key])
         return d

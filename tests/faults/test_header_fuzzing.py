@@ -20,7 +20,7 @@ from monai_diffens.data.load_scan import LoadScan
 from monai_diffens.transforms.input_gate import InputRejected, check_volume
 
 SECONDS = float(os.environ.get("DIFFENS_FUZZ_SECONDS", "20")) / 2
-EXAMPLES_A_SECOND = 150
+EXAMPLES_A_SECOND = 60
 UNITS = {1: 1e3, 2: 1.0, 3: 1e-3}
 HEADER = {1: nib.Nifti1Header, 2: nib.Nifti2Header}
 # what no reading of voxels or position looks at
