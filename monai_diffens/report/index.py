@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from monai_diffens.data.case_list import CaseList
 from monai_diffens.data.output_folder import whole_or_absent
 from monai_diffens.messages import say
-from monai_diffens.report.case_report import NOTICE, SCALES
-from monai_diffens.report.page import page, table
+from monai_diffens.report.card import read_card
+from monai_diffens.report.figures import SCALES, by_plane, duration, percent
+from monai_diffens.report.page import render
 
 log = logging.getLogger("monai_diffens")
 
@@ -26,6 +26,48 @@ SIDECAR_KEYS = (
     "PlaneWeights",
     "Warnings",
 )
+SECTIONS = {  # key of index.json: title
+    "Rejected": "Rejected",
+    "Failed": "Failed",
+    "NothingToDo": "Nothing to do",
+    "Unreadable": "Unreadable",
+    "LeftOut": "Left out",
+}
+
+
+class Cell(NamedTuple):
+    """One cell of a row.
+
+    Attributes:
+        text: what is shown.
+        order: what the column is sorted by; None comes last.
+    """
+
+    text: str
+    order: float | str | None
+
+
+class Row(NamedTuple):
+    """A result in the table.
+
+    Attributes:
+        case: its name.
+        report: file name of its page, if it has one.
+        picture: data URI of its thumbnail, if it has one.
+        cells: as many as there are ``COLUMNS``.
+        warnings: lines.
+        version: of the software, and start of the weights' hash.
+    """
+
+    case: str
+    report: str | None
+    picture: str | None
+    cells: list[Cell]
+    warnings: list[str]
+    version: str
+
+
+COLUMNS = ("agreement", "spread", "fusion weights", "voxels / mm", "steps", "time")
 
 
 def write_index(cases: CaseList, scale: str = "range") -> Path | None:
@@ -37,7 +79,7 @@ def write_index(cases: CaseList, scale: str = "range") -> Path | None:
 
     Args:
         cases: of the run, after its last case.
-        scale: what figures are relative to, a key of :data:`~monai_diffens.report.case_report.SCALES`.
+        scale: what figures are relative to, a key of :data:`~monai_diffens.report.figures.SCALES`.
 
     Returns:
         Path of the page; None, and nothing written, where the folder holds no result or has no room.
@@ -49,8 +91,9 @@ def write_index(cases: CaseList, scale: str = "range") -> Path | None:
         if not result.is_file():
             continue
         try:
-            entry = _entry(sidecar, result, suffix)
-            rows.append(_row(entry))
+            facts = _facts(sidecar)
+            entry = _entry(facts, sidecar, result, suffix)
+            rows.append(_row(entry, facts, folder))
         except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             unreadable.append(say("foreign_record", name=sidecar.name))
             log.warning(unreadable[-1])
@@ -71,7 +114,7 @@ def write_index(cases: CaseList, scale: str = "range") -> Path | None:
     try:
         for file_path, text in (
             (folder / "index.json", json.dumps(content, indent=1) + "\n"),
-            (path, _page(rows, without, SCALES[scale][1])),
+            (path, page(rows, without, scale)),
         ):
             with whole_or_absent(file_path) as file:
                 file.write(text.encode(errors="replace"))
@@ -81,18 +124,44 @@ def write_index(cases: CaseList, scale: str = "range") -> Path | None:
     return path
 
 
-def _entry(sidecar: Path, result: Path, suffix: str) -> dict[str, Any]:
-    """What a result's JSON file says, briefly.
+def page(rows: list[Row], without: dict[str, list[str]], scale: str = "range") -> str:
+    """The page of the index.
+
+    Args:
+        rows: of the table.
+        without: reasons by the keys of ``SECTIONS``.
+        scale: as :func:`write_index`.
+    """
+    used = [i for i in range(len(COLUMNS)) if any(row.cells[i].order is not None for row in rows)]
+    return render(
+        "index.html",
+        ["theme.js", "index.js"],
+        title="Results",
+        rows=[row._replace(cells=[row.cells[i] for i in used]) for row in rows],
+        columns=[COLUMNS[i] for i in used],
+        warned=sum(bool(row.warnings) for row in rows),
+        sections=[(SECTIONS[name], reasons) for name, reasons in without.items() if reasons],
+        scale=SCALES[scale].long,
+    )
+
+
+def _facts(sidecar: Path) -> dict[str, Any]:
+    """A result's JSON file.
 
     Raises:
-        ValueError: it is none of ours; as OSError, RecursionError and those of :func:`_row`.
+        ValueError: it is none of ours; as OSError, TypeError and RecursionError.
     """
-    stem = sidecar.name.removesuffix(".json")
     if not sidecar.is_file() or sidecar.stat().st_size > LARGEST_SIDECAR:
         raise ValueError("no plain file, or far too large")
     facts = json.loads(sidecar.read_text(encoding="utf-8"))
     if not isinstance(facts, dict):
         raise TypeError("no JSON object")
+    return facts
+
+
+def _entry(facts: dict[str, Any], sidecar: Path, result: Path, suffix: str) -> dict[str, Any]:
+    """What a result's JSON file says, briefly."""
+    stem = sidecar.name.removesuffix(".json")
     report = sidecar.with_name(stem + ".html")
     return {
         "Case": stem.removesuffix(f"_{suffix}"),
@@ -102,33 +171,37 @@ def _entry(sidecar: Path, result: Path, suffix: str) -> dict[str, Any]:
     }
 
 
-def _row(entry: dict[str, Any]) -> str:
+def _row(entry: dict[str, Any], facts: dict[str, Any], folder: Path) -> Row:
     """A result's row of the table; raises TypeError, LookupError and the like for a foreign record."""
-    name = escape(entry["Case"])
-    link = f'<a href="{escape(entry["Report"])}">{name}</a>' if entry["Report"] else name
+    card = read_card(folder / entry["Report"]) if entry["Report"] else {}
     agreement, spread = entry.get("Consistency"), entry.get("Spread")
-    weights = entry.get("PlaneWeights", {})
-    cells = (
-        f"{agreement['MeanAbsoluteDifference']:.4%}" if agreement else "-",
-        f"{spread['Mean']:.3%}" if spread else "-",
-        ", ".join(f"{plane} {share:.2f}" for plane, share in weights.items()) or "-",
+    sampling = facts.get("Sampling", {})
+    steps, samples = sampling.get("num_steps"), sampling.get("num_samples", 1)
+    warnings = entry.get("Warnings", [])
+    if not isinstance(warnings, list) or not all(isinstance(line, str) for line in warnings):
+        raise TypeError("warnings that are no lines")
+    cells = [_share(agreement and agreement["MeanAbsoluteDifference"]), _share(spread and spread["Mean"])]
+    weights = by_plane(entry.get("PlaneWeights", {}))
+    cells.append(_text(", ".join(f"{plane} {share:.2f}" for plane, share in weights.items())))
+    arrow = " \N{RIGHTWARDS ARROW} "
+    cells.append(_text(arrow.join(card[name] for name in ("Before", "After") if card.get(name))))
+    passes = None if steps is None else float(steps)
+    cells.append(Cell("-" if steps is None else f"{steps}" + f", {samples} samples" * (samples != 1), passes))
+    seconds = card.get("Seconds")
+    cells.append(Cell("-" if seconds is None else duration(seconds), seconds))
+    return Row(
+        entry["Case"],
+        entry["Report"],
+        card.get("Picture"),
+        cells,
+        warnings,
         f"{entry['GeneratedBy'][0]['Version']}, {entry.get('WeightsSHA256', 'unknown')[:8]}",
-        "; ".join(entry.get("Warnings", [])) or "none",
     )
-    return f"<tr><td>{link}</td>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
 
 
-def _page(rows: list[str], without: dict[str, list[str]], scale: str) -> str:
-    heads = ("case", "agreement", "spread", "weights", "version", "warnings")
-    lines = ["<tr>" + "".join(f"<th>{head}</th>" for head in heads) + "</tr>", *rows]
-    body = [
-        f"<p>{len(rows)} results.</p><table>" + "\n".join(lines) + "</table>",
-        "<p><small>Agreement: mean |result sliced thick again - scan|; spread: mean of the spread map; both "
-        f"relative to {scale}. Version: of the software, and start of the weights' SHA-256.</small></p>",
-    ]
-    for title, reasons in zip(
-        ("Rejected", "Failed", "Nothing to do", "Unreadable", "Left out"), without.values(), strict=True
-    ):
-        if reasons:
-            body += [f"<h2>{title}</h2>", table([(reason,) for reason in reasons], ("in this run",))]
-    return page("Results", body, NOTICE)
+def _share(value: Any) -> Cell:
+    return Cell(percent(value), float(value)) if value is not None else Cell("-", None)
+
+
+def _text(text: str) -> Cell:
+    return Cell(text or "-", text or None)
