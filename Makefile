@@ -11,14 +11,14 @@ DATA ?= ../shared/data
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test train-smoke lint bench bundles download-test label-test deploy-test torture pacs-test dicom-tools \
+.PHONY: help demo test train-smoke wheel-test lint bench bundles download-test label-test deploy-test torture pacs-test dicom-tools \
 	docs evidence evidence-super-resolution evidence-translation
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-26s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo  ## thick-slice a template brain, restore it, write NIfTI, PNG and figures to demo_output/
-	$(BIN)/python -m monai_diffens.demo.demo --output_dir demo_output
+	$(BIN)/diffens demo -o demo_output
 
 test: $(VENV)/.installed  ## run the tests; PYTEST_ARGS="-m 'not slow'" for the quick ones
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -28,6 +28,9 @@ torture: $(VENV)/.installed  ## kill a folder run 20 times, finish it, compare w
 
 train-smoke: $(VENV)/.installed  ## train both stages of every bundle on small crops, a few minutes; to train_smoke_output/
 	$(BIN)/python -m research.train_smoke --output_dir train_smoke_output
+
+wheel-test: $(VENV)/.installed  ## build the wheel, install it in an empty environment and use it in an empty folder
+	$(BIN)/python tests/wheel_test.py
 
 lint: $(VENV)/.installed  ## ruff, mypy and the layers of imports
 	$(BIN)/ruff check .
@@ -94,7 +97,7 @@ evidence-translation: $(VENV)/.installed  ## the half of the translation bundle
 		--output_dir $(TABLES)/segmentation
 
 bundles: $(VENV)/.demo  ## write a release zip of every bundle that has weights, and SHA-256, to dist/
-	$(BIN)/python -m monai_diffens pack $(BUNDLES) --output_dir dist
+	$(BIN)/diffens bundle pack $(BUNDLES) -o dist
 
 download-test: $(VENV)/.installed  ## after bundles: download the zips from local servers and run them; says what it proved
 	DIFFENS_DIST=dist $(BIN)/python -m pytest -q -s tests/bundles/test_download.py
@@ -129,7 +132,7 @@ $(DEPLOY_VENV)/.installed: monaideploy_app/requirements.txt
 $(VENV)/.demo: pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): a few minutes the first time"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt -e ".[demo]"
+	$(BIN)/pip install -q -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.demo

@@ -11,14 +11,16 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import torch
 from monai.bundle import ConfigWorkflow
 
 from monai_diffens.bundle.location import CONFIG
 from monai_diffens.data.case_list import CaseList
+from monai_diffens.data.writer import output_path
 from monai_diffens.handlers.case_progress import CaseEnd, CaseProgress
-from monai_diffens.messages import InputRejected
+from monai_diffens.messages import InputRejected, say
 
-__all__ = ["find_cases", "heard", "open_inference", "run_inference"]
+__all__ = ["find_cases", "heard", "open_inference", "restore_cases", "run_inference"]
 
 
 def open_inference(root: Path, options: Mapping[str, Any]) -> ConfigWorkflow:
@@ -77,6 +79,35 @@ def run_inference(
     finally:
         sys.path[:] = path  # MONAI leaves the bundle's folder there
     return cases_of(workflow), status
+
+
+def restore_cases(workflow: ConfigWorkflow) -> Path:
+    """Restore the one case of a workflow whose ``network_def`` is a network with its weights loaded.
+
+    Returns:
+        Path of the result.
+
+    Raises:
+        InputRejected: in one line, why there is none.
+    """
+    workflow.parser["handlers"] = []
+    workflow.parser["inferer::progress"] = False
+    with heard():
+        workflow.initialize()
+        cases = cases_of(workflow)
+        items = cases.items
+    if cases.rejected or len(items) + len(cases.skipped) + len(cases.fine) != 1:
+        told = [entry.reason for entry in cases.rejected]
+        raise InputRejected(told[0] if told else say("one_case"))
+    if cases.fine:
+        raise InputRejected(say("already_fine", name=cases.fine[0].name))
+    if cases.skipped:
+        return cases.skipped[0]
+    with torch.random.fork_rng(devices=[]):  # loaders draw from the process's generator
+        workflow.parser.get_parsed_content("evaluator").run()
+    if cases.failures:
+        raise InputRejected(next(iter(cases.failures.values())))
+    return output_path(cases.output_dir, items[0]["case"], cases.suffix)
 
 
 def find_cases(workflow: ConfigWorkflow) -> CaseList:

@@ -117,6 +117,9 @@ WARN = {
 CASES = {
     "unknown_option": "--{name}: no such option; {hint}",
     "bad_option": "{name} {value}: {wanted} is needed",
+    "one_case": "one case is needed, as one file or a mapping of contrast to scan",
+    "already_fine": "{name}: nothing to do, its spacing already reaches the target; ask for a finer "
+    "target_spacing",
     "two_qualities": "--quality {quality}: stands for --num_steps {steps}; give one of the two",
     "no_page": "{name}: no page of a run there; give the folder of the results",
     "wrong_bundle_root": "--bundle_root {name}: no bundle there, while the configuration lies in {bundle}; "

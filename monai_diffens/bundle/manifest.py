@@ -16,6 +16,7 @@ from monai_diffens.messages import say
 
 MANIFEST = "manifest.sha256"
 PACKAGE = "monai_diffens"
+BUNDLES = "bundles"
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 # What runs and downloads write into a bundle; nothing in these folders is ever imported or evaluated.
 OUTPUT_FOLDERS = ("output", "evaluation", "train", "eval", ".cache/huggingface")
@@ -135,7 +136,10 @@ def package_files(package: Path = PACKAGE_DIR) -> dict[str, Path]:
     return {
         f"{PACKAGE}/{path.relative_to(package).as_posix()}": path
         for path in sorted(package.rglob("*"))
-        if path.is_file() and not {"__pycache__"} & set(path.parts) and path.name[0] != "."
+        if path.is_file()
+        and not {"__pycache__"} & set(path.parts)
+        and path.name[0] != "."
+        and path.relative_to(package).parts[0] != BUNDLES  # a wheel carries them in the package
     }
 
 

@@ -1,23 +1,18 @@
-"""The demo: thick-slice a template brain, restore it with the super-resolution bundle, measure the result.
+"""``diffens demo``: thick-slice a template brain, restore it with the super-resolution bundle, measure it.
 
-    python -m monai_diffens.demo.demo --output_dir demo_output
-
-Nothing is downloaded: the brain is the ICBM 152 (2009) T1w template at 1 mm, skull-stripped, that nilearn
-carries. It is the average of many brains, smoother than a patient's scan, and not among the volumes that the
-weights were trained on.
+Nothing is downloaded: the brain is the ICBM 152 (2009) T1w template at 1 mm, skull-stripped, in this folder.
+It is the average of many brains, smoother than a patient's scan, and not among the volumes that the weights
+were trained on.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import json
-import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -25,17 +20,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from monai_diffens.bundle.location import WEIGHTS, read_config
+from monai_diffens.bundle.manifest import BundleRejected
 from monai_diffens.demo.template_brain import FACTOR, load_truth, save, slice_affine
 from monai_diffens.files import package_version, sha256_of
+from monai_diffens.in_process import open_inference, run_inference
+from monai_diffens.messages import InputRejected, say
 from monai_diffens.metrics.masked import SSIM_RADIUS, psnr, ssim_map
 from monai_diffens.metrics.volume_metric import checked_volumes
 from monai_diffens.report.picture import three_plane_picture
 from monai_diffens.transforms.intensity import foreground_percentile
 from monai_diffens.transforms.thick_slices import measurement_for
 
-BUNDLE_ROOT = Path(__file__).resolve().parents[2] / "bundles" / "diffensembler_sr"
-CONFIG, WEIGHTS = "configs/inference.json", "models/model.pt"
-SMALLEST_CROP = 15  # SSIM's window needs 11 voxels
 TEMPLATE_NOTE = (
     "ICBM 152 T1w template, 1 mm: an average brain, not a patient's scan; not among the training volumes"
 )
@@ -56,19 +52,6 @@ HEADINGS = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the demo.
-
-    Raises:
-        SystemExit: with one line, when something is missing or a step failed.
-    """
-    options = _parse(arguments)
-    try:
-        run(options.output_dir, options.bundle_root, options.num_steps, options.crop)
-    except OSError as error:
-        raise SystemExit(f"{error.filename or options.output_dir}: {error.strerror or error}") from error
-
-
 def run(output_dir: Path, bundle_root: Path, num_steps: int | None = None, crop: int | None = None) -> Path:
     """Make the truth and its thick-sliced scan, restore the scan, measure, and write picture and figures.
 
@@ -82,11 +65,14 @@ def run(output_dir: Path, bundle_root: Path, num_steps: int | None = None, crop:
         Path of figures.json.
 
     Raises:
-        SystemExit: with one line, when something is missing or a step failed.
+        BundleRejected: the bundle or its weights are missing.
+        InputRejected: the restoration failed.
+        OSError: a file cannot be written.
     """
     started = time.perf_counter()
-    _check_parts(bundle_root)
-    default_steps = json.loads((bundle_root / CONFIG).read_text(encoding="utf-8"))["num_steps"]
+    default_steps = read_config(bundle_root)["num_steps"]
+    if not (bundle_root / WEIGHTS).is_file():
+        raise BundleRejected(say("not_complete", name=bundle_root.name, file=WEIGHTS))
     output_dir.mkdir(parents=True, exist_ok=True)
     truth, affine = load_truth(crop)
     sides = " x ".join(map(str, truth.shape))
@@ -150,21 +136,17 @@ def run(output_dir: Path, bundle_root: Path, num_steps: int | None = None, crop:
 
 
 def restore(bundle_root: Path, scan: Path, output_dir: Path, num_steps: int | None = None) -> float:
-    """Run the bundle as a user does, its output passed through, and return the seconds it took.
+    """Run the bundle as a user does and return the seconds it took.
 
     Raises:
-        SystemExit: with one line, when it ended with another exit status than 0.
+        InputRejected: it did not restore the scan.
     """
-    command = [sys.executable, "-m", "monai.bundle", "run", "inference"]
-    command += ["--bundle_root", str(bundle_root), "--config_file", str(bundle_root / CONFIG)]
-    command += ["--input", str(scan), "--output_dir", str(output_dir), "--overwrite", "True"]
-    if num_steps is not None:
-        command += ["--num_steps", str(num_steps)]
-    print("Running:", shlex.join(["python", *command[1:]]), flush=True)
+    options: dict[str, Any] = {"input": str(scan.resolve()), "output_dir": str(output_dir.resolve())}
+    options |= {"overwrite": True} | ({} if num_steps is None else {"num_steps": num_steps})
     started = time.perf_counter()
-    status = subprocess.run(command, check=False).returncode
+    cases, status = run_inference(open_inference(bundle_root, options), bar=sys.stderr.isatty())
     if status:
-        raise SystemExit(f"the bundle's inference failed with exit status {status}: see its output above")
+        raise InputRejected("; ".join(cases.failures.values()) or say("no_result", name=scan.name))
     return time.perf_counter() - started
 
 
@@ -172,15 +154,11 @@ def load_result(path: Path, shape: Sequence[int], affine: NDArray[np.float64]) -
     """The bundle's result (X, Y, Z), checked to lie on the truth's grid.
 
     Raises:
-        SystemExit: with one line, when there is none, or on another grid.
+        ValueError: it lies on another grid.
     """
-    if not path.is_file():
-        raise SystemExit(f"{path} is missing although the bundle's inference reported success")
     image = nib.Nifti1Image.from_filename(path)
     if image.shape != tuple(shape) or not np.allclose(image.affine, affine, atol=1e-3):
-        raise SystemExit(
-            f"{path} lies on another grid than the truth: shape {image.shape}, truth {tuple(shape)}"
-        )
+        raise ValueError(f"{path.name}: shape {image.shape}, the truth has {tuple(shape)}, or another affine")
     return torch.from_numpy(image.get_fdata(dtype=np.float32))
 
 
@@ -212,32 +190,3 @@ def format_table(table: Mapping[str, Mapping[str, float]]) -> str:
         "  ".join([name.ljust(first), *map(str.rjust, cells, widths)])
         for name, cells in {"": list(HEADINGS.values()), **rows}.items()
     )
-
-
-def _check_parts(bundle_root: Path) -> None:
-    for part in (CONFIG, WEIGHTS):
-        if not (bundle_root / part).is_file():
-            raise SystemExit(f"{bundle_root / part} is missing: give --bundle_root a bundle with its weights")
-    for module in ("nilearn.datasets", "matplotlib"):
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise SystemExit(f"the demo needs {error.name}: pip install 'monai-diffens[demo]'") from error
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m monai_diffens.demo.demo", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--output_dir", type=Path, default=Path("demo_output"), help="default: %(default)s")
-    parser.add_argument("--bundle_root", type=Path, default=BUNDLE_ROOT, help="super-resolution bundle")
-    parser.add_argument("--num_steps", type=int, help="sampling steps; default: the bundle's")
-    parser.add_argument("--crop", type=int, metavar="VOXELS", help="work on a central box of this side only")
-    options = parser.parse_args(arguments)
-    if options.crop is not None and options.crop < SMALLEST_CROP:
-        parser.error(f"--crop {options.crop}: {SMALLEST_CROP} voxels are the least")
-    return options
-
-
-if __name__ == "__main__":
-    main()

@@ -1,29 +1,24 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from typer.testing import CliRunner, Result
 
-from monai_diffens.demo.demo import BUNDLE_ROOT, WEIGHTS, format_table
-from monai_diffens.demo.template_brain import slice_affine
+from monai_diffens.bundle.location import WEIGHTS
+from monai_diffens.cli import app
+from monai_diffens.commands.one_line import NOT_USABLE
+from monai_diffens.demo.demo import format_table
+from monai_diffens.demo.template_brain import FACTOR, load_truth, slice_affine
 from monai_diffens.report.picture import foreground_box, foreground_centre, three_plane_picture
 from monai_diffens.transforms.thick_slices import measurement_for
 
 matplotlib = pytest.importorskip("matplotlib")
 
 
-def demo(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "monai_diffens.demo.demo", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=1800,
-        check=False,
-        cwd=cwd,
-    )
+def demo(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["demo", *map(str, arguments)], catch_exceptions=False)
 
 
 def ball(shape: tuple[int, int, int] = (30, 36, 24)) -> np.ndarray:
@@ -90,21 +85,30 @@ def test_table_is_aligned_and_tells_the_difference() -> None:
 
 
 def test_missing_weights_end_with_one_line_and_write_nothing(tmp_path: Path) -> None:
-    pytest.importorskip("nilearn")
-    done = demo("--output_dir", str(tmp_path / "out"), "--bundle_root", str(tmp_path / "nowhere"))
-    assert done.returncode == 1
-    assert "is missing" in done.stderr and len(done.stderr.splitlines()) == 1
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "inference.json").write_text('{"num_steps": 1}')
+    done = demo("-o", tmp_path / "out", "--bundle_root", tmp_path)
+    assert done.exit_code == NOT_USABLE
+    assert WEIGHTS in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 
+def test_the_template_is_the_published_one() -> None:
+    datasets = pytest.importorskip("nilearn.datasets")
+    whole = nib.as_closest_canonical(datasets.load_mni152_template(resolution=1))
+    truth, affine = load_truth()
+    corner = np.linalg.solve(whole.affine, affine[:, 3])[:3].round().astype(int)
+    box = tuple(slice(start, start + side) for start, side in zip(corner, truth.shape, strict=True))
+    np.testing.assert_allclose(truth.numpy(), whole.get_fdata()[box], atol=1e-6)
+    assert np.count_nonzero(truth) == np.count_nonzero(whole.get_fdata()) and truth.shape[2] % FACTOR == 0
+
+
 @pytest.mark.slow
-def test_demo_on_a_small_crop(tmp_path: Path) -> None:
-    pytest.importorskip("nilearn")
-    if not (BUNDLE_ROOT / WEIGHTS).is_file():
-        pytest.skip("the bundle has no weights here")
+def test_demo_on_a_small_crop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     out = tmp_path / "out"
-    done = demo("--output_dir", str(out), "--crop", "64", "--num_steps", "1", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = demo("-o", "out", "--crop", "64", "--num_steps", "1")
+    assert done.exit_code == 0, done.output
     truth, thick, result = (
         nib.load(out / f"{name}.nii.gz") for name in ("truth", "thick_5mm", "thick_5mm_sr")
     )

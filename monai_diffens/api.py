@@ -1,0 +1,307 @@
+"""Restoring scans from Python: what goes in comes out, sharpened or in another contrast.
+
+The code that is run is that of ``diffens`` and of ``python -m monai.bundle run inference``, checks of the
+input included; options have the same names, values and defaults (``diffens sr --help``).
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Hashable, Mapping
+from functools import lru_cache
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+from monai_diffens.bundle.location import CONFIG, WEIGHTS, bundle_path, read_config
+from monai_diffens.files import case_of
+from monai_diffens.in_process import heard, open_inference, restore_cases
+from monai_diffens.messages import InputRejected
+from monai_diffens.networks.diff_ensembler import DiffEnsembler
+from monai_diffens.networks.weights import load_weights
+from monai_diffens.options import OptionError, checked_option, nearest, options_of
+
+__all__ = ["DiffEnsembleRestored", "Model", "load_model", "super_resolve", "translate"]
+
+SUPER_RESOLUTION, TRANSLATION = "sr", "translate"
+NOT_HERE = ("input", "output_dir", "report", "share", "weights_file", "device")  # what a call itself decides
+
+
+def super_resolve(
+    image: Any, affine: Any = None, *, output_dir: str | PathLike[str] | None = None, **options: Any
+) -> Any:
+    """Sharpen a scan with thick slices.
+
+    Args:
+        image: path of a NIfTI file; a nibabel image; a ``MetaTensor`` (X, Y, Z) or (1, X, Y, Z); or an array
+            or tensor (X, Y, Z) with its ``affine``. MR magnitudes in any unit, brain only.
+        affine: (4, 4), voxel index to RAS+ mm, for an array without one.
+        output_dir: where the result of a path goes; beside it when None.
+        **options: as of ``diffens sr``: ``num_steps``, ``num_samples``, ``target_spacing``, ``force`` ...
+
+    Returns:
+        The same kind: path of the result, image or ``MetaTensor``; for an array the array and its affine.
+        It lies where the scan lies, in the scan's units and the order of its axes.
+
+    Raises:
+        InputRejected: the scan cannot be worked on; one line that says why.
+        OptionError: an option has a wrong name or value.
+
+    Example:
+        >>> from monai_diffens import super_resolve
+        >>> from monai_diffens.demo.template_brain import thick_scan
+        >>> scan = thick_scan(crop=40)  # a nibabel image in 5 mm slices
+        >>> scan.shape
+        (40, 40, 8)
+        >>> super_resolve(scan, num_steps=1).shape
+        (40, 40, 40)
+        >>> voxels, affine = super_resolve(scan.get_fdata(), scan.affine)
+        >>> voxels.shape, affine.diagonal().tolist()
+        ((40, 40, 40), [1.0, 1.0, 1.0, 1.0])
+    """
+    return load_model(SUPER_RESOLUTION).restore(image, affine, output_dir=output_dir, **options)
+
+
+def translate(
+    images: Mapping[str, Any],
+    affine: Any = None,
+    *,
+    target: str = "FLAIR",
+    output_dir: str | PathLike[str] | None = None,
+    **options: Any,
+) -> Any:
+    """Make one contrast from others.
+
+    Args:
+        images: contrast -> scan, each as of :func:`super_resolve` and all of one kind: ``T1w``,
+            ``ce-gadolinium_T1w``, ``T2w``, and a thick-sliced ``FLAIR`` where there is one.
+        affine: of arrays without one; they lie on one grid.
+        target: contrast to make.
+        output_dir: where the result of paths goes; beside the first of them when None.
+        **options: as of ``diffens translate``.
+
+    Returns:
+        The target, of the kind of the images; see :func:`super_resolve`.
+
+    Raises:
+        InputRejected: as :func:`super_resolve`.
+        OptionError: as :func:`super_resolve`.
+
+    Example:
+        >>> from monai_diffens import translate
+        >>> from monai_diffens.demo.template_brain import thick_scan
+        >>> scan = thick_scan(crop=40)
+        >>> translate({"T1w": scan, "FLAIR": scan}, register="never").shape
+        (40, 40, 40)
+    """
+    if target != "FLAIR":
+        raise OptionError("target", target, "one of FLAIR")
+    return load_model(TRANSLATION).restore(images, affine, output_dir=output_dir, **options)
+
+
+@lru_cache(maxsize=4)
+def load_model(task: str, device: str | None = None, bundle_root: str | None = None) -> Model:
+    """Load a model once; further calls with the same arguments give the same one.
+
+    Args:
+        task: "sr" or "translate".
+        device: "cpu", "cuda" or "cuda:N"; the first GPU where there is one, when None.
+        bundle_root: folder of a bundle of your own; the installed one when None.
+
+    Raises:
+        BundleRejected: there is no such bundle.
+
+    Example:
+        >>> from monai_diffens import load_model
+        >>> model = load_model("sr")
+        >>> model is load_model("sr")
+        True
+        >>> model.network.planes
+        ('axial', 'coronal', 'sagittal')
+    """
+    root = bundle_path(task) if bundle_root is None else Path(bundle_root)
+    return Model(task, root, device)
+
+
+class Model:
+    """A bundle with its network loaded.
+
+    Attributes:
+        task: "sr" or "translate".
+        root: folder of the bundle.
+        device: where it computes.
+        network: the network, on that device, in evaluation mode.
+        defaults: the bundle's options with their defaults.
+    """
+
+    def __init__(self, task: str, root: Path, device: str | None = None) -> None:
+        """Load the network of a bundle; see :func:`load_model`."""
+        config = read_config(root)
+        known = options_of(config)
+        fallback = "cuda" if torch.cuda.is_available() else "cpu"
+        self.task, self.root, self._config = task, root, config
+        self.device: torch.device = checked_option(known["device"], device or fallback, config)
+        self.defaults = {name: config[name] for name in known if name not in NOT_HERE}
+        arguments = {name: value for name, value in config["network_def"].items() if name != "_target_"}
+        self.network = DiffEnsembler(**arguments)
+        with heard():
+            load_weights(self.network, root / WEIGHTS)
+        self.network.to(self.device).eval()
+
+    def __repr__(self) -> str:
+        return f"Model({self.task!r}, {self.root / CONFIG}, {self.device})"
+
+    def restore(
+        self,
+        image: Any,
+        affine: Any = None,
+        *,
+        output_dir: str | PathLike[str] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Restore one case; see :func:`super_resolve` and, for a mapping of contrasts, :func:`translate`."""
+        typed = self.checked(options)
+        scans = dict(image) if isinstance(image, Mapping) else {"image": image}
+        if not scans or isinstance(image, Mapping) != (self.task == TRANSLATION):
+            wanted = "a mapping of contrast to scan" if self.task == TRANSLATION else "one scan"
+            raise InputRejected(f"{self.task}: {wanted} is needed")
+        first = next(iter(scans.values()))
+        with tempfile.TemporaryDirectory() as folder:
+            paths = {name: _as_file(scan, affine, Path(folder), name) for name, scan in scans.items()}
+            to_disk = isinstance(first, str | PathLike)
+            out = Path(output_dir) if output_dir is not None else paths[next(iter(paths))].parent
+            out = out if to_disk else Path(folder) / "result"
+            given = next(iter(paths.values()))
+            if self.task == TRANSLATION:
+                given = Path(folder) / "case.json"
+                case = {name: str(path.resolve()) for name, path in paths.items()}
+                given.write_text(json.dumps([case]), encoding="utf-8")
+            where = {"input": str(given.resolve()), "output_dir": str(out.resolve()), "report": False}
+            fixed = {"network_def": self.network, "device": self.device}
+            result = restore_cases(open_inference(self.root, {**typed, **where, **fixed}))
+            return _as_given(result, first)
+
+    def checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Typed options.
+
+        Raises:
+            OptionError: a name or a value is wrong.
+        """
+        known = options_of(self._config)
+        typed = {}
+        for name, value in options.items():
+            if name not in self.defaults:
+                raise OptionError(name, value, f"another option ({nearest(name, list(self.defaults))})")
+            typed[name] = checked_option(known[name], value, self._config)
+            if known[name].kind == "path" and typed[name] is not None:
+                typed[name] = str(Path(typed[name]).resolve())  # never a text that MONAI would run
+        return typed
+
+
+class DiffEnsembleRestored(MapTransform):
+    """Restore volumes inside of a MONAI ``Compose``.
+
+    With task "sr" every key's ``MetaTensor`` (1, X, Y, Z) is replaced by its restored one. With task
+    "translate" the keys are names of contrasts; those that are there give the volume at ``output_key``.
+
+    Args:
+        keys: of the volumes.
+        task: "sr" or "translate".
+        output_key: where a translation goes.
+        device: as of :func:`load_model`.
+        allow_missing_keys: skip absent keys.
+        **options: as of ``diffens``.
+
+    Raises:
+        OptionError: an option has a wrong name or value.
+
+    Example:
+        >>> from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
+        >>> from monai_diffens import DiffEnsembleRestored
+        >>> load = LoadImaged("t1", reader="NibabelReader")
+        >>> pipeline = Compose([load, EnsureChannelFirstd("t1"), DiffEnsembleRestored("t1", seed=3)])
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        task: str = SUPER_RESOLUTION,
+        output_key: str = "FLAIR",
+        device: str | None = None,
+        allow_missing_keys: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.task, self.output_key, self.device = task, output_key, device
+        self.options = load_model(task, device).checked(options)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Restore every key, or make the output of all keys."""
+        d = dict(data)
+        model = load_model(self.task, self.device)
+        if self.task == TRANSLATION:
+            scans = {str(key): d[key] for key in self.key_iterator(d)}
+            d[self.output_key] = model.restore(scans, **self.options)
+            return d
+        for key in self.key_iterator(d):
+            d[key] = model.restore(d[key], **self.options)
+        return d
+
+
+def _as_file(scan: Any, affine: Any, folder: Path, name: str) -> Path:
+    """A NIfTI file of what was given; a path stays itself."""
+    if isinstance(scan, str | PathLike):
+        return Path(scan)
+    case = name
+    if isinstance(scan, MetaTensor):
+        voxels, matrix = scan.as_tensor().detach().cpu().numpy(), np.asarray(scan.affine)
+        case = case_of(scan.meta) if scan.meta.get("filename_or_obj") else name
+        if voxels.ndim == 4 and voxels.shape[0] == 1:
+            voxels = voxels[0]
+    elif isinstance(scan, nib.spatialimages.SpatialImage):
+        if scan.get_filename():
+            case = case_of({"filename_or_obj": scan.get_filename()})
+        image = nib.Nifti1Image.from_image(scan)
+        return _written(image, folder / f"{case}.nii.gz")
+    else:
+        if affine is None:
+            raise InputRejected(f"{name}: an affine is needed with an array")
+        tensor = isinstance(scan, torch.Tensor)
+        voxels, matrix = np.asarray(scan.detach().cpu() if tensor else scan), np.asarray(affine, dtype=float)
+    if voxels.ndim != 3 or matrix.shape != (4, 4) or voxels.dtype.kind not in "buif":
+        shapes = f"{voxels.shape} of {voxels.dtype} and {matrix.shape}"
+        raise InputRejected(f"{name}: numbers (X, Y, Z) and an affine (4, 4) are needed, got {shapes}")
+    image = nib.Nifti1Image(voxels.astype(np.float32), matrix)
+    image.header.set_xyzt_units("mm")
+    return _written(image, folder / f"{case}.nii.gz")
+
+
+def _written(image: nib.Nifti1Image, path: Path) -> Path:
+    nib.save(image, path)
+    return path
+
+
+def _as_given(result: Path, first: Any) -> Any:
+    """The result as the kind of what was given."""
+    if isinstance(first, str | PathLike):
+        return result
+    image = nib.Nifti1Image.from_filename(result)
+    voxels, affine = image.get_fdata(dtype=np.float32), np.asarray(image.affine)
+    if isinstance(first, MetaTensor):
+        volume = torch.from_numpy(voxels)
+        shown = volume[None] if first.ndim == 4 else volume
+        meta = {"filename_or_obj": first.meta.get("filename_or_obj", "")}
+        return MetaTensor(shown.to(first.device), affine=torch.from_numpy(affine), meta=meta)
+    if isinstance(first, torch.Tensor):
+        return torch.from_numpy(voxels).to(first.device), torch.from_numpy(affine)
+    if isinstance(first, nib.spatialimages.SpatialImage):
+        return nib.Nifti1Image(voxels, affine, image.header)
+    return voxels, affine
