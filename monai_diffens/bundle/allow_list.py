@@ -33,11 +33,12 @@ from monai_diffens.bundle.expressions import (
     tree_of,
 )
 from monai_diffens.bundle.logging_file import findings_in_logging
-from monai_diffens.bundle.manifest import BundleRejected
+from monai_diffens.bundle.manifest import PACKAGE, BundleRejected, bundle_files
 from monai_diffens.messages import say
 
 __all__ = ["check_configs", "findings_in_config", "findings_in_logging", "is_allowed_target"]
 
+ENDINGS = (".json", ".yaml", ".yml", ".conf")
 LARGEST = 4 << 20  # bytes of a file
 MOST = 100_000  # values of a file; aliases of YAML can stand for any number
 SPECIAL = ("_target_", "_mode_", "_requires_", "_disabled_", "_desc_", "_meta_")
@@ -58,26 +59,30 @@ _SIZE = re.compile(r"\*|\d{1,4}( ?\*\*? ?[np])?( ?\*\*? ?[np])?|[np]( ?\* ?\d{1,
 
 
 def check_configs(root: Path) -> None:
-    """Check every file in the ``configs`` folder of an unpacked bundle.
+    """Check the configurations of an unpacked bundle, and what could serve as one elsewhere in it.
 
     Raises:
         BundleRejected: a file cannot be read, or holds something that is not on the allow-list.
     """
     findings: list[str] = []
     configs: dict[str, Any] = {}
-    for path in sorted((root / "configs").rglob("*")):
-        if path.is_dir() and not path.is_symlink():
+    for name in bundle_files(root):
+        path = root / name
+        here, ending = name.startswith("configs/"), path.suffix.lower()
+        if ending not in ENDINGS or (here and ending != path.suffix):
+            if here:
+                findings.append(f"{name}, a file that is neither .json, .yaml nor .conf")
             continue
-        name = path.relative_to(root).as_posix()
-        if path.suffix not in (".json", ".yaml", ".yml", ".conf"):
-            findings.append(f"{name}, a file that is neither .json, .yaml nor .conf")
+        if name.startswith(f"{PACKAGE}/"):
             continue
         try:
             text = _text(path)
-            if path.suffix == ".conf":
+            if ending == ".conf":
                 findings += [f"{name}, {line}" for line in findings_in_logging(text)]
-            else:
-                configs[name] = _read(text, is_json=path.suffix == ".json")
+                continue
+            config = _read(text, is_json=ending == ".json")
+            if here or isinstance(config, dict):  # a list may be one of cases; MONAI takes no list
+                configs[name] = config
         except (OSError, ValueError, RecursionError) as error:
             why = type(error).__name__ if type(error) is not ValueError else str(error)
             raise BundleRejected(say("bad_config", name=root.name, file=name, why=why)) from error
@@ -100,12 +105,10 @@ def findings_in_config(config: Any) -> list[str]:
 
 def is_allowed_target(target: Any) -> bool:
     """Whether ``_target_`` names something on the list: by its full name or, of MONAI, by its last part."""
-    return isinstance(target, str) and target in ALLOWED["targets"] | ALLOWED["functions"] | SHORT
+    return isinstance(target, str) and target in ALLOWED["targets"] | SHORT
 
 
 def _text(path: Path) -> str:
-    if path.is_symlink() or not path.is_file():
-        raise ValueError("a link or a special file")
     if path.stat().st_size > LARGEST:
         raise ValueError(f"more than {LARGEST >> 20} MB")
     # MONAI reads by the system's encoding; what lies beyond ASCII may be another text there
@@ -174,12 +177,15 @@ def _is_allowed_key(place: tuple[str, ...]) -> bool:
 
 
 def _is_allowed_value(place: tuple[str, ...], value: Any, names: dict[str, str]) -> bool:
-    if isinstance(value, dict | list):
-        return "_target_" not in place
-    if not (value is None or isinstance(value, str | int | float)):
-        return False  # YAML has more kinds
     keys = [key for key in place if not _is_index(key)]
     key = keys[-1].strip() if keys else ""
+    if isinstance(value, dict):
+        # not what a component gives, nor the keys of a dictionary: both can be looked up like a text
+        return key != "_target_" and key not in GUARDED
+    if isinstance(value, list):
+        return key != "_target_"
+    if not (value is None or isinstance(value, str | int | float)):
+        return False  # YAML has more kinds
     if key == "_target_":
         return is_allowed_target(value)
     if key in GUARDED:

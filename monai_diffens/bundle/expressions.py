@@ -34,6 +34,8 @@ LONGEST = 2000  # signs; a longer text is no expression that anybody could check
 SEPARATOR = re.compile("#|::")
 RELATIVE = re.compile("[@%](#|::)")
 
+# Arguments that hand on a name of something to run: the compilers of torch.compile, readers and writers.
+_KEYWORDS = ("options", "backend", "reader", "writer", "allow_pickle", "weights_only")
 _BINARY = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod)
 _UNARY = (ast.Not, ast.USub, ast.UAdd)
 
@@ -160,7 +162,8 @@ class _Grammar:
 
     def call(self, node: ast.Call, bound: frozenset[str]) -> bool:
         arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
-        plain = all(k.arg and not k.arg.startswith("_") for k in node.keywords)  # no **
+        keywords = [keyword.arg or "_" for keyword in node.keywords]  # "_" for **
+        plain = not any(name.startswith("_") or name in _KEYWORDS for name in keywords)
         dotted = self.dotted(node.func)
         match node.func:
             case ast.Name() | ast.Attribute() if dotted is not None:

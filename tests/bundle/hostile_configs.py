@@ -170,6 +170,15 @@ COMPONENTS: dict[str, Files] = {
     "_desc_": component(_target_="monai.transforms.Compose", _desc_=f"${MKDIR}"),
     "reader by text": {"inference.json": {"run": READER}},
     "reader in a list": {"inference.json": {"run": {**READER, "reader": ["NibabelReader", "os.mkdir"]}}},
+    "reader by the keys of a dictionary": {"inference.json": {"run": {**READER, "reader": {"os.mkdir": 1}}}},
+    "reader by a component": {
+        "inference.json": {
+            "run": {**READER, "reader": {"_target_": "monai.utils.first", "iterable": ["os.mkdir"]}}
+        }
+    },
+    "reader by a listed function": {
+        "inference.json": {"run": {**READER, "reader": {"_target_": "os.path.basename", "p": "x/os.mkdir"}}}
+    },
     "reader by reference": {"inference.json": {"r": "os.mkdir", "run": {**READER, "reader": "@r"}}},
     "reader by expression": {"inference.json": {"run": {**READER, "reader": "$'os.' + 'mkdir'"}}},
     "reader in an overlay": {
