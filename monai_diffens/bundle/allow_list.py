@@ -15,8 +15,8 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from monai.bundle import ReferenceResolver
@@ -58,34 +58,22 @@ SHORT = frozenset(name.rsplit(".", 1)[1] for name in ALLOWED["targets"] if name.
 _SIZE = re.compile(r"\*|\d{1,4}( ?\*\*? ?[np])?( ?\*\*? ?[np])?|[np]( ?\* ?\d{1,4})?")
 
 
-def check_configs(root: Path) -> None:
+def check_configs(root: Path, listed: Iterable[str] | None = None) -> None:
     """Check the configurations of an unpacked bundle, and what could serve as one elsewhere in it.
+
+    Args:
+        root: folder of the bundle.
+        listed: files to look at beside those in ``configs``, by name; all of the bundle when None.
 
     Raises:
         BundleRejected: a file cannot be read, or holds something that is not on the allow-list.
     """
-    findings: list[str] = []
-    configs: dict[str, Any] = {}
-    for name in bundle_files(root):
-        path = root / name
-        here, ending = name.startswith("configs/"), path.suffix.lower()
-        if ending not in ENDINGS or (here and ending != path.suffix):
-            if here:
-                findings.append(f"{name}, a file that is neither .json, .yaml nor .conf")
-            continue
-        if name.startswith(f"{PACKAGE}/"):
-            continue
-        try:
-            text = _text(path)
-            if ending == ".conf":
-                findings += [f"{name}, {line}" for line in findings_in_logging(text)]
-                continue
-            config = _read(text, is_json=ending == ".json")
-            if here or isinstance(config, dict):  # a list may be one of cases; MONAI takes no list
-                configs[name] = config
-        except (OSError, ValueError, RecursionError) as error:
-            why = type(error).__name__ if type(error) is not ValueError else str(error)
-            raise BundleRejected(say("bad_config", name=root.name, file=name, why=why)) from error
+    if listed is None:
+        files = list(bundle_files(root))
+    else:
+        paths = (path for path in (root / "configs").rglob("*") if path.is_symlink() or not path.is_dir())
+        files = sorted({*listed, *(path.relative_to(root).as_posix() for path in paths)})
+    configs, findings = _contents(root, files)
     # overlays use what the file below them imports, so a name means the same in all files
     names = dict(GLOBALS)
     for name, config in configs.items():
@@ -103,16 +91,43 @@ def findings_in_config(config: Any) -> list[str]:
     return _findings_in_imports(config, names) + _findings_in_values(config, names)
 
 
+def _contents(root: Path, names: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
+    """Content of every configuration by name, and what is wrong with the other files."""
+    configs: dict[str, Any] = {}
+    findings: list[str] = []
+    for name in names:
+        here, ending = name.startswith("configs/"), PurePosixPath(name).suffix
+        if here and ending not in ENDINGS:
+            findings.append(f"{name}, a file that is neither .json, .yaml nor .conf")
+        if ending.lower() not in ENDINGS or name.startswith(f"{PACKAGE}/"):
+            continue
+        try:
+            content = _content(root / name)
+        except (OSError, ValueError, RecursionError) as error:
+            why = type(error).__name__ if type(error) is not ValueError else str(error)
+            raise BundleRejected(say("bad_config", name=root.name, file=name, why=why)) from error
+        if ending.lower() == ".conf":
+            findings += [f"{name}, {line}" for line in content]
+        elif here or isinstance(content, dict):  # a list may be one of cases; MONAI takes no list
+            configs[name] = content
+    return configs, findings
+
+
 def is_allowed_target(target: Any) -> bool:
     """Whether ``_target_`` names something on the list: by its full name or, of MONAI, by its last part."""
     return isinstance(target, str) and target in ALLOWED["targets"] | SHORT
 
 
-def _text(path: Path) -> str:
+def _content(path: Path) -> Any:
+    """Content of a configuration; of one for logging, what is wrong with it."""
+    if path.is_symlink() or not path.is_file():
+        raise ValueError("a link or a special file")
     if path.stat().st_size > LARGEST:
         raise ValueError(f"more than {LARGEST >> 20} MB")
     # MONAI reads by the system's encoding; what lies beyond ASCII may be another text there
-    return path.read_text(encoding="ascii")
+    text = path.read_text(encoding="ascii")
+    ending = path.suffix.lower()
+    return findings_in_logging(text) if ending == ".conf" else _read(text, is_json=ending == ".json")
 
 
 def _read(text: str, is_json: bool) -> Any:
@@ -190,8 +205,10 @@ def _is_allowed_value(place: tuple[str, ...], value: Any, names: dict[str, str])
         return is_allowed_target(value)
     if key in GUARDED:
         return any(value is other or (isinstance(value, str) and value == other) for other in GUARDED[key])
-    if not isinstance(value, str):
-        return True
+    return not isinstance(value, str) or _is_allowed_text(key, value, names)
+
+
+def _is_allowed_text(key: str, value: str, names: dict[str, str]) -> bool:
     if value.startswith("$"):
         tree = tree_of(value)
         if tree is None:

@@ -40,7 +40,7 @@ def check_before_run(bundle_root: str | Path) -> None:
         check_versions(root)
         if (root / MANIFEST).exists():
             entries = check_manifest(root)
-            check_configs(root)
+            check_configs(root, entries)
             if root / PACKAGE != PACKAGE_DIR and foreign_code(entries):
                 raise BundleRejected(say("other_copy", name=root.name, version=monai_diffens.__version__))
     except BundleRejected as error:

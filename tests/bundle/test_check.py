@@ -79,6 +79,17 @@ def test_files_that_could_run_in_place_of_the_released_ones(root, name):
     assert f"1 files are not in its manifest, first: {name}" in line_of(verify, root)
 
 
+def test_what_a_user_puts_beside_a_bundle_stops_no_run(root, tmp_path):
+    (root / "data").symlink_to(tmp_path)
+    (root / "cases.json").write_text('[{"image": "M\u00fcller.nii.gz"}]', encoding="utf-8")
+    check_before_run(root)
+
+
+def test_a_link_among_the_configs_stops_a_run(root, tmp_path):
+    (root / "configs" / "more.json").symlink_to(root / "configs" / "inference.json")
+    assert "configs/more.json is not a readable configuration (a link" in line_of(check_before_run, root)
+
+
 def test_links(root, tmp_path):
     (root / "docs" / "more").symlink_to(tmp_path)
     assert "docs/more is a link or a special file" in line_of(verify, root)
