@@ -282,6 +282,11 @@ TRAINING = {
     "no_target": "left out: {target} and one contrast more are needed",
     "shifted": "{contrast} left out: {mm:g} mm off, more than {limit:g}",
     "other_grid": "{name}: on another grid than {target}; register it to that and resample it",
+    "held_out": "{name}: held out of training to validate on, since no volume was left for that",
+    "nothing_to_validate": "no volume to validate on: add volumes of a second subject, or list some under "
+    "'validation'; training stops without",
+    "empty_section": "{name}: no volumes under '{section}'; move those of a subject or two there in the data "
+    "list, or let prepare write it from two subjects or more",
     "nothing_to_train": "no volume serves for training: see prepare.csv",
 }
 

@@ -88,6 +88,8 @@ def write_lists(
 ) -> Path:
     """Write ``prepare.csv`` and ``data_list.json``, and print the summary.
 
+    Training needs volumes to validate on: where none is left for it, a subject's is held out of training.
+
     Args:
         output: folder for both.
         rows: what was found, each with ``case``, ``split`` and ``verdict``; columns are those of the first.
@@ -104,16 +106,44 @@ def write_lists(
         writer = csv.DictWriter(file, list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(rows)
+    lists, notes = hold_out(lists)
     path = output / "data_list.json"
     path.write_text(json.dumps(lists, indent=1) + "\n", encoding="utf-8")
     for row in rows:
         print(f"{row['case']} ({row['split']}): {row['verdict']}")
+    if not lists["validation"]:
+        notes.append(say("nothing_to_validate"))
+    for line in notes:
+        print(line)
     print(", ".join(f"{section}: {len(listed)}" for section, listed in lists.items()) + f"; list: {path}")
     if all(SHARP_PLANE_KEY in item for item in lists["training"]):
         errors = [*errors, say("nothing_to_train")]
     if errors:
         raise SystemExit("\n".join(errors))
     return path
+
+
+def hold_out(
+    lists: Mapping[str, Sequence[Mapping[str, str]]],
+) -> tuple[dict[str, list[Mapping[str, str]]], list[str]]:
+    """The lists, with the last subject of ``training`` under ``validation`` where that is empty.
+
+    It is not done where training would be left without a volume that is sharp along every axis.
+
+    Returns:
+        The lists, and a line on who was held out.
+    """
+    held = {section: list(items) for section, items in lists.items()}
+    subjects = list(dict.fromkeys(item["subject"] for item in held["training"]))
+    if held["validation"]:
+        return held, []
+    for subject in reversed(subjects):
+        kept = [item for item in held["training"] if item["subject"] != subject]
+        if any(SHARP_PLANE_KEY not in item for item in kept):
+            held["validation"] = [item for item in held["training"] if item["subject"] == subject]
+            held["training"] = kept
+            return held, [say("held_out", name=subject)]
+    return held, []
 
 
 def throughplane_sharpness(volume: NDArray[Any]) -> float:

@@ -12,6 +12,7 @@ from monai.data import partition_dataset, select_cross_validation_folds
 from monai_diffens.acquisition.slicing import PLANES
 from monai_diffens.data.bids import CONTRASTS, THICK_KEY, aligned_subjects, sharp_volumes, thick_volumes
 from monai_diffens.data.writer import case_name
+from monai_diffens.messages import say
 from monai_diffens.transforms.plane_slices import SHARP_PLANE_KEY
 
 HEAD_LABELS = "head_labels"  # key of a label map that a head is made of
@@ -162,7 +163,7 @@ def listed_items(data_list: str | Path, split: str, needed: str | None) -> list[
     except (OSError, ValueError) as error:
         raise SystemExit(f"{path}: not a data list ({type(error).__name__})") from error
     if not isinstance(content, Mapping) or not content.get(section):
-        raise SystemExit(f"{path}: no volumes under '{section}'")
+        raise SystemExit(say("empty_section", name=path.name, section=section))
     return [_resolved(item, needed, path, section, number) for number, item in enumerate(content[section])]
 
 
