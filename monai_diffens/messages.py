@@ -117,6 +117,9 @@ WARN = {
 CASES = {
     "unknown_option": "--{name}: no such option; {hint}",
     "bad_option": "{name} {value}: {wanted} is needed",
+    "no_table": "{name}: not written beside the results ({why}); they are there all the same",
+    "foreign_dataset": "{name}: that of another program is in the output folder, so results have no BIDS "
+    "names there; choose a folder of their own",
     "one_case": "one case is needed, as one file or a mapping of contrast to scan",
     "already_fine": "{name}: nothing to do, its spacing already reaches the target; ask for a finer "
     "target_spacing",

@@ -19,20 +19,6 @@ from monai_diffens.options import OPTIONS, QUALITIES
 ROOT = Path(__file__).parents[1] / "bundles"
 LONGEST_HELP = 25  # lines
 
-pytestmark = pytest.mark.usefixtures("_loggers_as_before")
-
-
-@pytest.fixture
-def _loggers_as_before():
-    import logging
-
-    names = ("monai_diffens", "ignite", "monai")
-    before = [(log := logging.getLogger(name), log.level, log.handlers[:], log.propagate) for name in names]
-    yield
-    for log, level, handlers, propagate in before:
-        log.setLevel(level)
-        log.handlers[:], log.propagate = handlers, propagate
-
 
 def diffens(*words: object, status: int = 0) -> Result:
     result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)

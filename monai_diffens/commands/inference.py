@@ -8,7 +8,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,6 @@ def run_cases(
     """
     _must_exist(scan)
     _must_be_writable(output_dir)
-    _log_to_stderr(logging.ERROR if quiet else logging.WARNING)
     from monai_diffens.in_process import open_inference, run_inference
 
     began = time.perf_counter()
@@ -65,7 +65,8 @@ def run_cases(
             told = {"case": end.case, "status": "done" if end.failure is None else "failed"}
             print(json.dumps(told | {"reason": end.failure, "seconds": round(end.seconds, 2)}), flush=True)
 
-    cases, status = run_inference(workflow, on_end, bar)
+    with _told_on_stderr(logging.ERROR if quiet else logging.WARNING):
+        cases, status = run_inference(workflow, on_end, bar)
     page = output_dir / PAGE
     summary = {
         "done": len(cases.items) - len(cases.failures),
@@ -102,12 +103,12 @@ def plan_cases(
         SystemExit: as :func:`~monai_diffens.in_process.find_cases`.
     """
     _must_exist(scan)
-    _log_to_stderr(logging.CRITICAL)  # warnings and rejections are told in their place
     from monai_diffens.in_process import find_cases, open_inference
 
     with tempfile.TemporaryDirectory() as nowhere:
         where = {"input": plain(scan), "output_dir": plain(output_dir or Path(nowhere))}
-        cases = find_cases(open_inference(root, {**options, **where}))
+        with _told_on_stderr(logging.CRITICAL):  # warnings and rejections are told in their place
+            cases = find_cases(open_inference(root, {**options, **where}))
         for line in _planned(cases):
             print(json.dumps(line) if json_lines else _told(line))
     return SOME_FAILED if cases.rejected else 0
@@ -187,11 +188,19 @@ def _must_be_writable(folder: Path) -> None:
         raise InputRejected(say("unwritable", name=folder, why=why))
 
 
-def _log_to_stderr(level: int) -> None:
-    """Lines of this package alone, from ``level`` on."""
+@contextmanager
+def _told_on_stderr(level: int) -> Iterator[None]:
+    """Lines of this package alone, from ``level`` on; afterwards loggers are as they were."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    ignite = logging.getLogger("ignite")
+    before = log.handlers[:], log.propagate, log.level, ignite.level
     log.handlers[:], log.propagate = [handler], False
     log.setLevel(level)
-    logging.getLogger("ignite").setLevel(logging.CRITICAL)
-    logging.getLogger("monai").setLevel(logging.ERROR)
+    ignite.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.handlers[:], log.propagate = before[:2]
+        log.setLevel(before[2])
+        ignite.setLevel(before[3])

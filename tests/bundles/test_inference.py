@@ -92,7 +92,7 @@ def test_a_folder(results):
         "1 with nothing to do (already at the target spacing)" in done.stdout
     )
     assert sorted(p.name for p in out.iterdir()) == sorted(
-        ["index.html", "index.json"]
+        ["index.html", "index.json", "results.csv"]
         + [f"{name}_sr{e}" for name in GOOD for e in (".html", ".json", ".nii.gz")]
     )
     facts = json.loads((out / "index.json").read_text())
