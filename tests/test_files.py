@@ -4,8 +4,12 @@ import os
 import stat
 from pathlib import Path
 
+import mr_series
+import numpy as np
 import pytest
 
+from monai_diffens.data.dicom.writer import save_series
+from monai_diffens.data.writer import save_volume
 from monai_diffens.files import folder_whole_or_absent, whole_or_absent
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="permissions of Unix")
@@ -65,3 +69,15 @@ def test_nothing_is_left_of_a_failure(tmp_path):
         with pytest.raises(ValueError, match="mine"), writing:
             raise ValueError("mine")
     assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_the_writers_of_results_go_through_it(tmp_path):
+    head = mr_series.thick_head()
+    files = sorted(mr_series.write(mr_series.series(head), tmp_path / "in").iterdir())
+    volume = head.get_fdata(dtype=np.float32)
+    path = save_volume(volume, head.affine, tmp_path / "out" / "a_sr.nii.gz")
+    save_series(volume, head.affine, files, tmp_path / "series" / "a_sr", model="m")
+    assert mode(path) == 0o600 and mode(path.parent) == 0o700
+    written = list((tmp_path / "series" / "a_sr").iterdir())
+    assert len(written) == len(files) and {mode(file) for file in written} == {0o600}
+    assert mode(tmp_path / "series" / "a_sr") == 0o700
