@@ -109,6 +109,7 @@ def check(
     target_spacing: Annotated[str | None, typer.Option(metavar="NUMBER", help="voxel size, mm")] = None,
     mask: Annotated[Path | None, typer.Option(help="brain mask, or a folder of them")] = None,
     volume: Annotated[str | None, typer.Option(metavar="INTEGER", help="volume of a 4D file, from 0")] = None,
+    series: Annotated[str | None, typer.Option(metavar="NUMBER,...", help="DICOM series to take")] = None,
     fill_nan: Annotated[bool, typer.Option("--fill_nan", help="take NaN and infinity as 0")] = False,
     force: Annotated[bool, typer.Option("--force", help="accept values unlike MR")] = False,
     json_lines: JsonLines = False,
@@ -117,7 +118,12 @@ def check(
     if task not in BUNDLES:
         raise OptionError("task", task, f"one of {', '.join(BUNDLES)}")
     root = bundle_root or bundle_path(task)
-    given: dict[str, Any] = {"target_spacing": target_spacing, "mask": mask, "volume": volume}
+    given: dict[str, Any] = {
+        "target_spacing": target_spacing,
+        "mask": mask,
+        "volume": volume,
+        "series": series,
+    }
     given = {name: value for name, value in given.items() if value is not None}
     options = checked(read_config(root), {**given, "fill_nan": fill_nan, "force": force})
     raise typer.Exit(plan_cases(root, scan, output_dir, options, json_lines))

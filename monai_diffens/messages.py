@@ -111,6 +111,10 @@ WARN = {
     "unlike_orientation": "by its shape the head lies {codes}, not RAS as the header says: check the file's "
     "orientation",
     "unlike_spacing": "the result has voxels of {spacing} mm, trained was {trained} mm",
+    "thickness": "slices are {thickness:.3g} mm thick and {spacing:.3g} mm apart ({what} of {mm:.3g} mm): "
+    "restored as such; --slice_thickness overrides",
+    "thickness_unbelieved": "slices of {thickness:.3g} mm, {spacing:.3g} mm apart, by the header: not "
+    "believed, taken as thick as they are apart; --slice_thickness overrides",
     "forced": "{percent:.0f} % of the voxels lie below {cut:g}, unlike MR: accepted because of force",
 }
 
@@ -252,13 +256,19 @@ BUNDLE = {
 
 DICOM = {
     "no_pydicom": "DICOM needs pydicom, which is not installed; run: pip install 'monai-diffens[dicom]'",
-    "dicom_damaged": "{count} DICOM files cannot be read, so their series are not known; export them again",
-    "dicom_outside": "{count} DICOM files are links that lead out of the input folder; copy them instead",
+    "dicom_damaged": "files that may be slices cannot be read (empty, cut or damaged): {files}; slices "
+    "may be missing: export them again, or remove what does not belong there",
+    "dicom_outside": "DICOM files that are links leading out of the input folder: {files}; copy them instead",
+    "dicom_closed": "folders that cannot be opened: {files}; slices may be missing: check their permissions",
+    "dicom_hidden": "hidden DICOM files were left out: {files}",
+    "dicom_no_image": "DICOM files without an image (reports and the like) were left out: {files}",
+    "dicom_others": "files that are no DICOM were left out: {files}",
+    "dicom_beside": "{count} DICOM files beside NIfTI files were left out; name their series by --series",
     "dicom_modality": "{name}: modality {modality}, an MR series is needed; choose an MR series",
-    "dicom_frames": "{name}: multi-frame DICOM, classic MR images with one slice a file are needed; "
-    "convert it (for example: emf2sf of dcm4che, or dcm2niix to NIfTI)",
-    "dicom_class": "{name}: not classic MR Image Storage in grey values (a screenshot or colour map?); "
-    "choose the scanner's own images",
+    "dicom_frames": "{name}: a multi-frame file that is not Enhanced MR; convert it (for example dcm2niix to "
+    "NIfTI)",
+    "dicom_class": "{name}: neither MR nor Enhanced MR Image Storage in grey values (a screenshot or colour "
+    "map?); choose the scanner's own images",
     "dicom_position": "{name}: {attribute} is missing or unusable, so slices have no place; "
     "export the series again",
     "dicom_mixed": "{name}: mixed series, {count} of {total} slices differ from the others in {attribute}, "
@@ -268,12 +278,27 @@ DICOM = {
     "dicom_gap": "{name}: slices are missing or unevenly spaced, from {places} mm along the slice axis "
     "({mm:.4g} mm apart elsewhere); export the whole series again",
     "dicom_crooked": "{name}: slices do not stack straight along their normal; resample the series first",
-    "dicom_pixels": "{name}: truncated or corrupt pixels, or a compression that ITK cannot read; "
+    "dicom_pixels": "{name}: truncated or corrupt pixels, or a compression that cannot be read; "
     "export the series again",
+    "dicom_length": "{name}: {found} bytes of pixels where the header's size and bits need {needed}; "
+    "export the series again",
+    "dicom_header": "{name}: {attribute} is missing, unusable or contradicts the pixels; "
+    "export the series again",
+    "dicom_rounded": "positions are rounded to {mm:g} mm in the header: taken for an even stack",
+    "dicom_first": "the first image has number {number}: slices may be missing at one end",
+    "dicom_fewer": "{count} of {total} images of the acquisition are here: slices may be missing at one end",
     "dicom_several": "{count} DICOM series in this folder, one is needed; give the folder of one series",
     "dicom_result": "{name}: left out, it is a result of this package",
-    "dicom_thickness": "slices are {thickness:.3g} mm thick and {spacing:.3g} mm apart: pass "
-    "--slice_thickness {thickness:.3g}, or the result is restored for slices as thick as they are apart",
+    "dicom_left": "{name}: left alone, {kind}; name it by --series to work on it all the same",
+    "dicom_left_only": "{name}: {kind}, no structural series; name it by --series to work on it all the same",
+    "dicom_none_left": "no structural series among {count} ({kinds}); name one by --series to work on it",
+    "dicom_kept": "{name}: {kind}, worked on because --series names it",
+    "dicom_unknown_contrast": "contrast not recognised from its header: taken as structural",
+    "no_such_series": "--series {value}: no such series; there are {known}",
+    "series_of_dicom": "--series chooses DICOM series, and there are none",
+    "study_contrast": "{contrast}: {name} taken, {spacing} mm; the finest of series {numbers}",
+    "study_nothing": "{name}: no series of a contrast that can be used; there are {known}",
+    "study_mixed_up": "{name}: its name says {told}, its sequence {seen}: not taken for either",
 }
 
 TRAINING = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import difflib
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -246,6 +247,18 @@ def _read_device(value: Any, option: Option, config: Mapping[str, Any]) -> Any:
     return device
 
 
+def _read_series(value: Any, option: Option, config: Mapping[str, Any]) -> str:
+    parts = value.split(",") if isinstance(value, str) else value
+    if isinstance(parts, int) and not isinstance(parts, bool):
+        parts = [parts]
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, int | str) for part in parts):
+        raise TypeError("not names or numbers")
+    names = [str(part).strip() for part in parts]
+    if not names or not all(re.fullmatch(r"[\w+][\w+ .-]*", name) for name in names):
+        raise ValueError("no name")
+    return ",".join(names)
+
+
 KINDS = {
     "path": Kind("a path, as text", _read_path, "PATH"),
     "integer": Kind("a whole number", _read_integer, "INTEGER"),
@@ -254,6 +267,7 @@ KINDS = {
     "choice": Kind("", _read_choice, "WORD"),
     "spacing": Kind("one number, or three as 1,1,2, each", _read_spacing, "NUMBER"),
     "weights": Kind("known names, not all 0, as NAME=1,NAME=0.5, each", _read_weights, "NAME=NUMBER,..."),
+    "series": Kind("numbers or names of series, as 4,7", _read_series, "NUMBER,..."),
     "device": Kind("cpu, cuda or cuda:N of a GPU that is there", _read_device, "DEVICE"),
 }
 
@@ -263,6 +277,12 @@ OPTIONS = (
         kind="path",
         optional=True,
         help="NIfTI file, folder of them or of DICOM series; for a translation case folders or a data list",
+    ),
+    Option(
+        name="series",
+        kind="series",
+        optional=True,
+        help="which DICOM series to take, by number or name; none: the structural ones",
     ),
     Option(name="output_dir", kind="path", help="folder of the results; made where it is missing"),
     Option(

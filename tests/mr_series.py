@@ -1,6 +1,7 @@
 """Writing a conformant MR series, as a scanner would, from a NIfTI volume."""
 
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +120,10 @@ def thick_head(
     values = np.rint(900 * np.clip(1 - sum(g**2 for g in grid), 0, 1)).astype(np.int16)
     values[:4, :4, 1] = 77  # not the same from all sides
     return nib.Nifti1Image(values, np.diag([1, 1, 5, 1.0]) if affine is None else affine)
+
+
+def result_name(slices: list[pydicom.Dataset]) -> str:
+    """What results of a series are called; its description must hold plain words only."""
+    one = slices[0]
+    digits = sha256(one.SeriesInstanceUID.encode()).hexdigest()[:8]
+    return f"{one.SeriesNumber}-{one.SeriesDescription}-{digits}"

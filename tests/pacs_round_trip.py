@@ -22,7 +22,6 @@ import pydicom
 from monai.data import MetaTensor
 from pacs_server import Pacs
 
-from monai_diffens.data.dicom.series import series_name
 from monai_diffens.demo.template_brain import FACTOR, load_truth
 from monai_diffens.transforms.thick_slices import measurement_for
 
@@ -50,7 +49,7 @@ def main() -> None:
             check(len(list(pulled.iterdir())) == len(slices), "WADO-RS: all images pulled")
 
             told = restore(work / "in", work / "out")
-            result = work / "out" / f"{series_name(source)}_sr"
+            result = work / "out" / f"{mr_series.result_name(slices)}_sr"
             files = sorted(result.iterdir())
             names = ("ller", slices[0].PatientID, slices[0].AccessionNumber, str(work))
             leaked = [n for n in names if n in told + " ".join(p.name for p in (work / "out").rglob("*"))]
@@ -69,7 +68,7 @@ def main() -> None:
             (one,) = pacs.query(f"studies/{study}/series", SeriesInstanceUID=derived, includefield="0008103E")
             check("synthetic" in value(one, "0008103E"), f"QIDO-RS: found as '{value(one, '0008103E')}'")
             stored = pacs.retrieve(study, derived, work / "back")
-        compare(stored, work / "out" / f"{series_name(source)}_sr.nii.gz", scan, work / "scanner")
+        compare(stored, work / "out" / f"{mr_series.result_name(slices)}_sr.nii.gz", scan, work / "scanner")
     print("pacs-test: passed; Orthanc is stopped, nothing is left behind")
 
 

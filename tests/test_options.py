@@ -87,6 +87,9 @@ RIGHT = [
     ("fusion", "T2w", "T2w"),
     ("fusion", "axial/T2w", "axial/T2w"),
     ("input", Path("a"), "a"),
+    ("series", 4, "4"),
+    ("series", (4, 7), "4,7"),
+    ("series", "4, t1_tra", "4,t1_tra"),
     ("device", "cpu", "cpu"),
 ]
 
@@ -132,6 +135,10 @@ WRONG = [
     ("condition_weights", dict.fromkeys(TRANSLATE["contrasts"], 0)),
     ("condition_weights", "[" * 5000),
     ("input", 5),
+    ("series", "$abc"),
+    ("series", "../4"),
+    ("series", "4,,7"),
+    ("series", True),
 ]
 
 
@@ -143,7 +150,8 @@ WRONG = [
             (name, value)
             for name, option in BY_NAME.items()
             for value in WRONG_FOR_ALL
-            if not (option.kind == "path" and value in TEXTS) and not (option.optional and value in ("", " "))
+            if not (option.kind in ("path", "series") and value in TEXTS)
+            and not (option.optional and value in ("", " "))
         ),
     ],
     ids=lambda value: repr(value)[:20],

@@ -19,6 +19,10 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 PROFILES = ("box", "gaussian")
+# Overlapping slices hardly see what alternates from one to the next; dividing by that would leave noise alone
+# (2 % of it, slices of 10 mm every 5 mm: 4 dB where now 23 dB are reached). Slices that do not overlap see at
+# least 0.4 of everything.
+LEAST_SEEN = 0.1
 FIT_ITERATIONS = 8  # of alternating projections: slices then differ by less than 0.1 % (val subject)
 # A Gaussian slice is described by its full width at half maximum, as scanners do.
 FWHM_TO_SIGMA = float(1.0 / (2.0 * np.sqrt(2.0 * np.log(2.0))))
@@ -150,7 +154,7 @@ class Measurement:
         return [
             None
             if axis is None or measure is None
-            else np.linalg.pinv(measure @ axis.interpolate(), rcond=1e-3)
+            else np.linalg.pinv(measure @ axis.interpolate(), rcond=LEAST_SEEN)
             for axis, measure in zip(self.axes, self._matrices, strict=True)
         ]
 

@@ -57,6 +57,7 @@ class CaseList(ABC):
         maps: Sequence[str] = (),
         share: tuple[int, int] = (0, 1),
         recipe: Recipe | None = None,
+        series: int | str | Sequence[int | str] | None = None,
     ) -> None:
         """Remember what is asked for; nothing is read or written yet.
 
@@ -76,12 +77,14 @@ class CaseList(ABC):
             share: rank and number of processes that share the cases: this one takes every such case.
             recipe: what results are made with: one of an earlier run with another is kept, and its case told
                 and turned down.
+            series: which DICOM series to take, by number, name or description; see
+                :func:`~monai_diffens.data.dicom.study.choose`.
         """
         self.input, self.output_dir = input, Path(str(output_dir))
         self.suffix, self.force, self.overwrite = str(suffix), force, overwrite
         self.target_spacing = target_spacing
         self.volume, self.fill_nan, self.mask = volume, fill_nan, mask
-        self.maps, self.share, self.recipe = tuple(maps), share, recipe
+        self.maps, self.share, self.recipe, self.series = tuple(maps), share, recipe, series
         self.problems: list[str] = []  # what could not even become a case
         self.left_out: list[str] = []  # what lies at the input and is not looked at
         self.failures: dict[str, str] = {}

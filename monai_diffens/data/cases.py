@@ -12,6 +12,7 @@ import numpy as np
 
 from monai_diffens.data.case_list import CaseList, Spacing
 from monai_diffens.data.dicom.series import DicomSeries
+from monai_diffens.data.dicom.study import kind_warnings
 from monai_diffens.data.inputs import find_inputs
 from monai_diffens.data.writer import case_name
 from monai_diffens.messages import say
@@ -33,8 +34,9 @@ class CaseFolder(CaseList):
     gives the anatomical contrasts (``BIDS_CONTRASTS``) of every subject and session instead.
     Links that lead out of the folder are rejected.
 
-    A folder without any of these gives every DICOM series in it and below, except this package's own results
-    (so that automatic routing cannot run in a circle); a case is then named after a hash of the series' UID.
+    A folder without any of these gives every structural DICOM series in it and below, except this package's
+    own results (so that automatic routing cannot run in a circle); ``series`` names others, or some of them.
+    A case is then named after the series' number, its cleaned description and a hash of its UID.
 
     A NIfTI case is named after its file. A mask in a folder of masks has the name of its scan,
     ``<case>.nii.gz`` for a DICOM series.
@@ -48,7 +50,9 @@ class CaseFolder(CaseList):
 
     def find(self) -> list[Path]:
         """Files, or names of series."""
-        files, series, self.problems, self.left_out = find_inputs(self.input, self.output_dir, self.suffix)
+        files, series, self.problems, self.left_out = find_inputs(
+            self.input, self.output_dir, self.suffix, self.series
+        )
         self._series = {Path(one.name): one for one in series}
         return [*files, *self._series]
 
@@ -70,7 +74,7 @@ class CaseFolder(CaseList):
     def inputs(self, path: Path) -> dict[str, list[Path]]:
         """The scan's files, and its mask."""
         series = self._series.get(path)
-        found = {"image": [path] if series is None else list(series.files)}
+        found = {"image": [path] if series is None else list(series.paths)}
         mask = self._mask(path)
         return found if mask is None else found | {"mask": [mask]}
 
@@ -88,7 +92,7 @@ class CaseFolder(CaseList):
         """
         series = self._series.get(path)
         image, checked = self.check_scan(series or path)
-        warnings = list(checked.warnings)
+        warnings = [*checked.warnings, *(() if series is None else kind_warnings(series))]
         case, _ = self.names(path)
         hashes, mask = {"image": checked.sha256}, self._mask(path)
         if mask is not None:

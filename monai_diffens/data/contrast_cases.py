@@ -52,6 +52,7 @@ class ContrastCases(CaseList):
         maps: Sequence[str] = (),
         share: tuple[int, int] = (0, 1),
         recipe: Recipe | None = None,
+        series: int | str | Sequence[int | str] | None = None,
     ) -> None:
         """Remember what is asked for; nothing is read or written yet.
 
@@ -70,6 +71,7 @@ class ContrastCases(CaseList):
             maps: names of further results of each case.
             share: rank and number of processes that share the cases.
             recipe: what results are made with.
+            series: which DICOM series to make a case of, where no names tell contrasts.
         """
         super().__init__(
             input,
@@ -84,6 +86,7 @@ class ContrastCases(CaseList):
             maps=maps,
             share=share,
             recipe=recipe,
+            series=series,
         )
         self.target = CONTRASTS[-1]
         self.needed = [contrast for contrast in CONTRASTS if fusion.split("/")[-1] == contrast]
@@ -92,12 +95,12 @@ class ContrastCases(CaseList):
     @cached_property
     def _contrasts(self) -> dict[Path, ContrastFiles]:
         # cases of one data list share a folder: their place in the list tells them apart
-        return {
-            case.folder / f"{number}": case for number, case in enumerate(find_contrasts(self.input), start=1)
-        }
+        found = find_contrasts(self.input, self.series)
+        return {case.folder / f"{number}": case for number, case in enumerate(found, start=1)}
 
     def find(self) -> list[Path]:
         """A path for each case, which no file need have."""
+        self.left_out = [line for case in self._contrasts.values() for line in case.left_out]
         return list(self._contrasts)
 
     def is_single(self, paths: Sequence[Path]) -> bool:
@@ -124,7 +127,7 @@ class ContrastCases(CaseList):
         found = {}
         for name in self._used(case):
             scan = case.files[name]
-            found[name] = list(scan.files) if isinstance(scan, DicomSeries) else [scan]
+            found[name] = list(scan.paths) if isinstance(scan, DicomSeries) else [scan]
         mask = self._mask(case)
         return found if mask is None else found | {"mask": [mask]}
 
@@ -146,7 +149,7 @@ class ContrastCases(CaseList):
             raise InputRejected(
                 say("no_contrast", name=case.case, found=", ".join(case.files), expected=expected)
             )
-        warnings = [say("contrast_ignored", file=name) for name in case.unknown]
+        warnings = [*case.notes, *(say("contrast_ignored", file=name) for name in case.unknown)]
         if (self.needed or names) == [self.target]:
             warnings.append(say("target_alone", target=self.target))
         images, checked = {}, {}

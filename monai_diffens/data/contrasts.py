@@ -16,6 +16,7 @@ from typing import Any
 from monai_diffens.data.bids import CONTRASTS
 from monai_diffens.data.contrast_names import contrast_of, image_name
 from monai_diffens.data.dicom.series import DicomSeries, holds_dicom, only_series
+from monai_diffens.data.dicom.study import Wanted, study_cases
 from monai_diffens.data.earlier_result import is_ours
 from monai_diffens.files import NIFTI_ENDINGS, case_name
 from monai_diffens.messages import InputRejected, say
@@ -40,6 +41,8 @@ class ContrastFiles:
         files: contrast -> NIfTI file or DICOM series.
         unknown: names of files that are no contrast known here.
         problem: why the case cannot be worked on, one line, or "".
+        notes: lines to be told with the result.
+        left_out: lines on what lies there and is not worked on.
     """
 
     case: str
@@ -47,9 +50,11 @@ class ContrastFiles:
     files: dict[str, Path | DicomSeries] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
     problem: str = ""
+    notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
-def find_contrasts(input: str | os.PathLike[str]) -> list[ContrastFiles]:
+def find_contrasts(input: str | os.PathLike[str], series: Wanted = None) -> list[ContrastFiles]:
     """Return the cases of a folder of case folders, of one case folder or of a data list, sorted by name.
 
     A contrast is told by a file's name, see :mod:`~monai_diffens.data.contrast_names`; a folder of such a
@@ -61,6 +66,9 @@ def find_contrasts(input: str | os.PathLike[str]) -> list[ContrastFiles]:
     A case is named after the BIDS entities that its files share; else after its folder, where it lies below
     the one that was given, and what its files' names share; of DICOM series alone, after the first of them,
     since folders of DICOM often carry a patient's name.
+
+    Where no name tells a contrast, a folder of DICOM gives a case of each study,
+    :func:`~monai_diffens.data.dicom.study.study_cases`; with ``series``, of the series that it names.
 
     Raises:
         InputRejected: nothing is there.
@@ -75,10 +83,15 @@ def find_contrasts(input: str | os.PathLike[str]) -> list[ContrastFiles]:
     if not os.path.isdir(path):
         raise InputRejected(say("input_missing", name=path))
     found = []
-    for pattern in FOLDERS:
+    for pattern in FOLDERS if series is None else ():
         for folder in [path] if pattern == "." else sorted(path.glob(pattern)):
             if folder.is_dir() and (files := [file for file in _listing(folder) if _may_be_scan(file)]):
                 found += _from_folder(folder, files, path)
+    if not found:
+        found = [
+            ContrastFiles(one.case, path, dict(one.files), [], one.problem, one.notes, one.left_out)
+            for one in study_cases(path, series)
+        ]
     if not found:
         raise InputRejected(say("no_cases", name=path))
     return sorted(found, key=lambda case: case.case)

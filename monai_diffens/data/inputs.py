@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from monai_diffens.data.contrast_names import image_name
-from monai_diffens.data.dicom.series import DicomSeries, find_series
+from monai_diffens.data.dicom.series import DicomSeries, find_series, is_dicom
+from monai_diffens.data.dicom.study import Wanted, find_structural
 from monai_diffens.data.earlier_result import is_ours
 from monai_diffens.files import case_name
 from monai_diffens.messages import say
@@ -33,7 +34,7 @@ class Found(NamedTuple):
         files: NIfTI files, sorted.
         series: DICOM series, where there are no NIfTI files.
         problems: a line for each kind of DICOM file that could not be taken.
-        left_out: a line for each kind of other thing in the folder that is not looked at.
+        left_out: a line for each kind of other thing at the input that is not worked on.
     """
 
     files: list[Path]
@@ -42,16 +43,27 @@ class Found(NamedTuple):
     left_out: list[str]
 
 
-def find_inputs(input: str | PathLike[str], output_dir: Path, suffix: str) -> Found:
+def find_inputs(input: str | PathLike[str], output_dir: Path, suffix: str, series: Wanted = None) -> Found:
     """Find what there is to work on, and name what is left out.
 
+    Args:
+        input: what the user gave.
+        output_dir: where results go: those of this run's kind are no inputs.
+        suffix: of the results' names.
+        series: which DICOM series, see :func:`~monai_diffens.data.dicom.study.choose`; when None the
+            structural ones, where there are no NIfTI files.
+
     Raises:
-        InputRejected: nothing is there, or the folder cannot be read.
+        InputRejected: nothing is there, the folder cannot be read, or no series is structural or wanted.
     """
     if input is None or not str(input):
         raise InputRejected(say("no_input"))
     path = Path(str(input))
     if os.path.isfile(path):  # unlike Path.is_file, False for a name that the system cannot look up
+        if is_dicom(path):
+            return _find_dicom(path, series)
+        if series is not None:
+            raise InputRejected(say("series_of_dicom"))
         return Found([path], [], [], [])
     if not os.path.isdir(path):
         raise InputRejected(say("input_missing", name=path))
@@ -73,16 +85,28 @@ def find_inputs(input: str | PathLike[str], output_dir: Path, suffix: str) -> Fo
         left_out = _left_out(here, output_dir) if found else []
         if own:
             log.info(say("own_results", count=len(own)))
-    if found:
+    if found and series is None:
         return Found(sorted(found), [], [], left_out)
-    series, problems = find_series(path, output_dir)
-    for one in series:
-        if one.is_result:
-            log.info(say("dicom_result", name=one.name))
+    return _find_dicom(path, series)
+
+
+def _find_dicom(path: Path, wanted: Wanted) -> Found:
+    """The DICOM half of :func:`find_inputs`."""
+    series, problems, left_out = find_series(path)
+    left_out += [say("dicom_result", name=one.name) for one in series if one.is_result]
     series = [one for one in series if not one.is_result]
+    if wanted is not None and not series:
+        raise InputRejected(say("series_of_dicom"))
+    taken, left = find_structural(series, wanted)
+    if left and not taken and not problems:
+        if len(left) == 1:
+            raise InputRejected(say("dicom_left_only", name=left[0][0].name, kind=left[0][1]))
+        kinds = ", ".join(sorted({kind for _, kind in left}))
+        raise InputRejected(say("dicom_none_left", count=len(left), kinds=kinds))
+    left_out += [say("dicom_left", name=one.name, kind=kind) for one, kind in left]
     if not series and not problems:
         raise InputRejected(say("no_cases", name=path))
-    return Found([], series, problems, [])
+    return Found([], taken, problems, left_out)
 
 
 def is_anatomical(path: Path) -> bool:
@@ -106,9 +130,11 @@ def _own_results(niftis: Sequence[Path], suffix: str) -> set[Path]:
 def _left_out(here: Sequence[Path], output_dir: Path) -> list[str]:
     """Lines on what lies beside the NIfTI files of a folder."""
     others = [file for file in here if not file.is_dir() and not _is_nifti(file)]
+    dicom = [file for file in others if is_dicom(file)]  # whose names may be a patient's
+    others = [file for file in others if file not in dicom]
     others = [file for file in others if not file.name.lower().endswith(COMPANIONS)]
     folders = [folder for folder in here if folder.is_dir() and folder.resolve() != output_dir.resolve()]
-    lines = _counted("not_nifti", others)
+    lines = _counted("not_nifti", others) + ([say("dicom_beside", count=len(dicom))] if dicom else [])
     return lines + ([say("not_looked_into", count=len(folders))] if folders else [])
 
 

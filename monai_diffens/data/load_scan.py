@@ -10,18 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from monai.config import KeysCollection, PathLike
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, LoadImaged
 from monai.utils import ensure_tuple
 
-from monai_diffens.data.dicom.gate import check_series
-from monai_diffens.data.dicom.reader import DicomStackReader
-from monai_diffens.data.dicom.series import is_dicom, only_series, read_header, series_name
+from monai_diffens.data.dicom.gate import load_series
+from monai_diffens.data.dicom.series import DicomSeries, is_dicom, only_series, series_of_files
 from monai_diffens.data.earlier_result import sha256_of_scan
 from monai_diffens.messages import InputRejected, say
 from monai_diffens.transforms.nifti_file import has_nifti_name
 from monai_diffens.transforms.nifti_reader import CHECKED, SHA256, NiftiFileReader
+from monai_diffens.transforms.slice_thickness import SLICE_THICKNESS, sidecar_thickness
 
 __all__ = ["DICOM_FILES", "LoadScan", "LoadScand"]
 
@@ -45,11 +47,13 @@ def _no_decoder_warning() -> Iterator[None]:
 class LoadScan(LoadImage):
     """MONAI's ``LoadImage`` that takes a list of DICOM files for the slices of one volume.
 
-    MONAI would make channels of them. A folder must hold one DICOM series, which is checked as by
-    :func:`~monai_diffens.data.dicom.gate.check_series`; a list is taken to come from that function.
+    MONAI would make channels of them. A folder must hold one DICOM series. Either is read by
+    :func:`~monai_diffens.data.dicom.gate.load_series`, in the order of positions, whatever order is given.
 
     In ``meta`` of a DICOM volume ``filename_or_obj`` is the series' name, so that no later message shows a
-    patient's folder, and ``dicom_files`` is a JSON list of the files.
+    patient's folder, ``dicom_files`` is a JSON list of the files, and ``slice_thickness`` tells how thick its
+    slices are, where the header does (:mod:`monai_diffens.transforms.slice_thickness`); so it does of a
+    NIfTI file with a JSON sidecar.
     """
 
     def __init__(self) -> None:
@@ -64,17 +68,34 @@ class LoadScan(LoadImage):
         """
         files = [Path(str(file)) for file in ensure_tuple(filename)]
         if len(files) == 1 and files[0].is_dir():
-            files = check_series(only_series(files[0]))[0]
-        elif len(files) == 1 and has_nifti_name(files[0]) and reader is None:
-            return super().__call__(filename, NiftiFileReader())
-        elif not is_dicom(files[0]):
-            return super().__call__(filename, reader)
-        volume: MetaTensor = super().__call__([str(file) for file in files], DicomStackReader())
-        uid = read_header(files[0], ["SeriesInstanceUID"]).SeriesInstanceUID
-        volume.meta["filename_or_obj"] = series_name(uid)
-        volume.meta[DICOM_FILES] = json.dumps([str(file) for file in files])
-        volume.meta[SHA256] = sha256_of_scan(files)
+            return _of_series(only_series(files[0]))
+        if is_dicom(files[0]):
+            return _of_series(series_of_files(files))
+        one_nifti = len(files) == 1 and has_nifti_name(files[0])
+        volume: MetaTensor = super().__call__(
+            filename, NiftiFileReader() if one_nifti and reader is None else reader
+        )
+        if len(files) == 1 and (thickness := sidecar_thickness(files[0])) is not None:
+            volume.meta[SLICE_THICKNESS] = np.array([thickness, 0.0, 0.0, 0.0])
         return volume
+
+
+def _of_series(series: DicomSeries) -> MetaTensor:
+    loaded = load_series(series)
+    affine = loaded.stack.affine
+    meta: dict[str, Any] = {
+        "filename_or_obj": series.name,
+        DICOM_FILES: json.dumps([str(file) for file in loaded.files]),
+        SHA256: sha256_of_scan(loaded.files),
+        "affine": torch.from_numpy(affine),
+        "original_affine": affine.copy(),
+        "spatial_shape": np.array(loaded.stack.shape),
+        "space": "RAS",
+        "original_channel_dim": 0,
+    }
+    if loaded.stack.thickness is not None:
+        meta[SLICE_THICKNESS] = np.array([loaded.stack.thickness, *loaded.stack.normal])
+    return MetaTensor(torch.from_numpy(np.ascontiguousarray(loaded.voxels))[None], meta=meta)
 
 
 class LoadScand(LoadImaged):

@@ -17,8 +17,9 @@ from monai.utils import ensure_tuple_rep
 from numpy.typing import NDArray
 
 from monai_diffens.acquisition.measurement import AxisSampling, Measurement
-from monai_diffens.messages import say
+from monai_diffens.messages import say, warn
 from monai_diffens.transforms.input_gate import InputRejected
+from monai_diffens.transforms.slice_thickness import is_believed, thickness_along, thickness_lines
 from monai_diffens.transforms.thick_slices import record_sampling
 
 logger = logging.getLogger(__name__)
@@ -109,7 +110,8 @@ class RestoreToSpacingd(MapTransform):
         spacing: target spacing in mm, one number or one an axis. None or "auto": 1 mm for the network, and
             the scan under ``scan_key`` keeps its finer axes, for :class:`~.in_plane.KeepInPlaned`.
         profile: slice profile of the thick axes, "box" or "gaussian".
-        slice_thickness: of the axis with the widest spacing, in mm; that spacing when None.
+        slice_thickness: of the axis with the widest spacing, in mm; when None what the scan's header tells,
+            else that spacing.
         scan_key: where to keep the scan on its own slices; not kept when None.
         scan_of: which of several keys' scan that is.
         allow_missing_keys: skip absent keys.
@@ -146,13 +148,36 @@ class RestoreToSpacingd(MapTransform):
                 d[self.scan_key] = scan
         return d
 
-    def check(self, data: Mapping[Hashable, Any], key: Hashable) -> None:
-        """Log what is to be told of a scan's spacing; raises InputRejected for slices too far apart."""
+    def check(self, data: dict[Hashable, Any], key: Hashable) -> None:
+        """Tell what there is to a scan's spacing; raises InputRejected for slices too far apart."""
         affine, meta = np.asarray(data[key].affine, dtype=float), data[key].meta
         name = Path(str(meta.get("filename_or_obj", key))).name
         for line in check_factors(spacing_factors(affine, self.spacing), self.spacing, name):
             if line not in (data.get("warnings") or ()):  # else CaseFolder has told it
                 logger.warning("%s: %s", name, line)
+        for line in self.thickness_notes(data[key]):
+            warn(data, line if len(self.keys) == 1 else f"{key}: {line}")
+
+    def thickness_of(self, scan: MetaTensor, axis: int, widest: int) -> float:
+        """Thickness of slices along an axis, in mm: as asked for, else by the header, else their spacing."""
+        affine = np.asarray(scan.affine, dtype=float)
+        spacing = float(nib.affines.voxel_sizes(affine)[axis])
+        if self.slice_thickness is not None:
+            return self.slice_thickness if axis == widest else spacing
+        told = thickness_along(axis, widest, affine, scan.meta)
+        return spacing if told is None or not is_believed(told, spacing) else told
+
+    def thickness_notes(self, scan: MetaTensor) -> list[str]:
+        """A line where slices are not as thick as they are apart."""
+        affine = np.asarray(scan.affine, dtype=float)
+        zooms = nib.affines.voxel_sizes(affine)
+        widest = int(np.argmax(zooms / self.spacing))
+        for axis in range(3):
+            told = thickness_along(axis, widest, affine, scan.meta)
+            thick = zooms[axis] / self.spacing[axis] > 1 + SPACING_TOLERANCE
+            if self.slice_thickness is None and told is not None and thick:
+                return thickness_lines(told, float(zooms[axis]))
+        return []
 
     def plan(self, scan: MetaTensor) -> GridPlan:
         """Samplings of the axes of a scan (1, X, Y, Z), and where the target grid lies."""
@@ -165,9 +190,7 @@ class RestoreToSpacingd(MapTransform):
                 continue
             count = max(1, round(size * factor))
             if factor > 1:
-                thickness = factor
-                if axis == widest and self.slice_thickness is not None:
-                    thickness = self.slice_thickness / self.spacing[axis]
+                thickness = self.thickness_of(scan, axis, widest) / self.spacing[axis]
                 plan.thick[axis] = AxisSampling(count, size, factor, thickness, self.profile)
             else:
                 plan.average[axis] = AxisSampling(size, count, 1 / factor, 1 / factor)

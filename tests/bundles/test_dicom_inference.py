@@ -13,8 +13,6 @@ import pydicom
 import pytest
 from bad_files import FACTOR, real_scan
 
-from monai_diffens.data.dicom.series import series_name
-
 
 @pytest.fixture
 def thick(data_dir_or_none) -> nib.Nifti1Image:
@@ -57,10 +55,10 @@ def test_series_in_and_derived_series_out(bundle, thick, run_inference, tmp_path
     assert done.returncode == 1 and "Traceback" not in told, told
     assert "1 done, 0 skipped (result already there), 3 rejected, 0 failed" in done.stdout
     for words, one in bad.items():
-        assert f"rejected: {series_name(one[0].SeriesInstanceUID)}: {words}" in done.stdout
+        assert f"rejected: {mr_series.result_name(one)}: {words}" in done.stdout
     got(next(line for line in done.stdout.splitlines() if line.startswith("rejected: "))[10:])
 
-    case = series_name(good[0].SeriesInstanceUID)
+    case = mr_series.result_name(good)
     assert {f"{case}_sr{end}" for end in ("", ".json", ".nii.gz")} <= {p.name for p in out.iterdir()}
     pages = [page.read_text() for kind in ("*.json", "*.html") for page in out.glob(kind)]
     texts = [told, *pages, *(p.name for p in out.rglob("*"))]

@@ -10,7 +10,7 @@ from pydicom.uid import CTImageStorage, RLELossless, generate_uid
 
 from monai_diffens.data.cases import CaseFolder
 from monai_diffens.data.dicom.gate import check_series
-from monai_diffens.data.dicom.series import find_series, series_name
+from monai_diffens.data.dicom.series import find_series
 from monai_diffens.messages import InputRejected
 
 TILTED = np.eye(4)
@@ -26,13 +26,13 @@ def slices():
 
 def refused(slices, folder) -> str:
     """Return the line with which these slices are refused."""
-    found, problems = find_series(mr_series.write(slices, folder))
+    found, problems, _ = find_series(mr_series.write(slices, folder))
     assert len(found) == 1 and problems == []
     with pytest.raises(InputRejected) as stop:
         check_series(found[0])
     line = str(stop.value)
     assert line.startswith(found[0].name + ": ") and "\n" not in line
-    assert all(told not in line for told in ("Müller", "4711", "t1_tse", str(folder)))
+    assert all(told not in line for told in ("Müller", "4711", str(folder)))
     return line
 
 
@@ -48,7 +48,7 @@ def refused(slices, folder) -> str:
 )
 def test_geometry_and_order_of_the_files(affine, tmp_path):
     image = mr_series.thick_head(affine)
-    (found,), _ = find_series(mr_series.write(mr_series.series(image), tmp_path / "in"))
+    (found,), *_ = find_series(mr_series.write(mr_series.series(image), tmp_path / "in"))
     files, checked = check_series(found)
     numbers = [int(file.name.rsplit("-", 1)[1]) for file in files]
     assert numbers in (list(range(8)), list(range(7, -1, -1)))
@@ -72,7 +72,7 @@ def test_row_27_uneven_slices(slices, tmp_path):
 def test_positions_rounded_by_the_scanner_are_no_gap(slices, tmp_path):
     for number, one in enumerate(slices):
         one.ImagePositionPatient[2] = 5 * number + 0.02 * (number % 2)
-    (found,), _ = find_series(mr_series.write(slices, tmp_path))
+    (found,), *_ = find_series(mr_series.write(slices, tmp_path))
     assert check_series(found)[1].zooms[2] == pytest.approx(5, abs=0.01)
 
 
@@ -112,9 +112,9 @@ def test_row_27_mixed_series(slices, tmp_path, attribute, value):
 def test_several_series_in_one_folder_are_told_apart(slices, tmp_path):
     mr_series.write(slices, tmp_path)
     mr_series.write(mr_series.series(mr_series.thick_head(TILTED)), tmp_path, lambda n: f"IM{n}")
-    found, problems = find_series(tmp_path)
+    found, problems, _ = find_series(tmp_path)
     assert problems == [] and [len(one.files) for one in found] == [8, 8]
-    assert {one.name for one in found} > {series_name(slices[0].SeriesInstanceUID)}
+    assert {one.name for one in found} > {mr_series.result_name(slices)}
     assert [check_series(one)[1].shape for one in found] == [(24, 28, 8)] * 2
 
 
@@ -129,9 +129,9 @@ def test_slices_that_do_not_stack_straight(slices, tmp_path):
     [
         ({"Modality": "CT", "SOPClassUID": CTImageStorage}, "modality CT, an MR series is needed"),
         ({"Modality": "PID4711"}, "modality unknown"),
-        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "not classic MR Image Storage"),
-        ({"NumberOfFrames": 8}, "multi-frame DICOM"),
-        ({"PhotometricInterpretation": "MONOCHROME1"}, "not classic MR Image Storage"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "neither MR nor Enhanced MR"),
+        ({"NumberOfFrames": 8}, "a multi-frame file that is not Enhanced MR"),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, "neither MR nor Enhanced MR"),
         ({"ImageOrientationPatient": None}, "ImageOrientationPatient is missing"),
         ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "ImageOrientationPatient is missing or unusable"),
         ({"PixelSpacing": [0, 1]}, "PixelSpacing is missing or unusable"),
@@ -156,17 +156,9 @@ def test_pixels_cut_off(slices, tmp_path):
     folder = mr_series.write(slices, tmp_path, lambda n: f"{n}.dcm")
     whole = (folder / "3.dcm").read_bytes()
     (folder / "3.dcm").write_bytes(whole[:-500])
-    (found,), _ = find_series(folder)
-    with pytest.raises(InputRejected, match="truncated or corrupt pixels"):
+    (found,), *_ = find_series(folder)
+    with pytest.raises(InputRejected, match="844 bytes of pixels where the header's size and bits need 1344"):
         check_series(found)
-
-
-def test_a_damaged_header_is_counted_and_the_rest_goes_on(slices, tmp_path, caplog):
-    folder = mr_series.write(slices, tmp_path / "in", lambda n: f"{n}.dcm")
-    (folder / "bad").write_bytes(bytes(128) + b"DICM" + b"\xff" * 40)
-    found, problems = find_series(folder)
-    assert len(found) == 1 and problems[0].startswith("1 DICOM files cannot be read")
-    assert caplog.text == ""  # pydicom would show the path
 
 
 def test_compressed_pixels(slices, tmp_path):
@@ -174,19 +166,13 @@ def test_compressed_pixels(slices, tmp_path):
     for number, one in enumerate(slices):
         one.compress(RLELossless, generate_instance_uid=False)
         one.save_as(tmp_path / f"{number}.rle", enforce_file_format=True)
-    (plain,), _ = find_series(folder)
-    both, _ = find_series(tmp_path)
+    (plain,), *_ = find_series(folder)
+    both, *_ = find_series(tmp_path)
     assert len(both[0].files) == 16
     for file in folder.iterdir():
         file.unlink()
-    (packed,), _ = find_series(tmp_path)
+    (packed,), *_ = find_series(tmp_path)
     assert packed.name == plain.name and check_series(packed)[1].shape == (24, 28, 8)
-
-
-def test_thickness_unlike_the_distance_is_told(tmp_path):
-    slices = mr_series.series(mr_series.thick_head(), SliceThickness="3.5")
-    (found,), _ = find_series(mr_series.write(slices, tmp_path))
-    assert "pass --slice_thickness 3.5" in check_series(found)[1].warnings[0]
 
 
 # Runs over a folder
@@ -199,9 +185,9 @@ def test_a_folder_of_series(slices, tmp_path, caplog, capsys):
     mr_series.write(gap[:2] + gap[3:], study / "gap")
     cases = CaseFolder(tmp_path / "in", tmp_path / "in" / "out", target_spacing=1.0)
     (item,) = cases.items
-    assert item["case"] == series_name(slices[0].SeriesInstanceUID) and item["warnings"] == []
+    assert item["case"] == mr_series.result_name(slices) and item["warnings"] == []
     assert [os.path.basename(f).rsplit("-", 1)[1] for f in item["image"]] == [str(n) for n in range(8)]
-    assert [str(entry.path) for entry in cases.rejected] == [series_name(gap[0].SeriesInstanceUID)]
+    assert [str(entry.path) for entry in cases.rejected] == [mr_series.result_name(gap)]
     with pytest.raises(SystemExit) as stop:  # one refused, one without a result
         cases.finish()
     told = capsys.readouterr()
@@ -219,27 +205,19 @@ def test_one_bad_series_stops_with_one_line(slices, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_links_that_lead_out_are_refused(slices, tmp_path):
-    mr_series.write(slices, tmp_path / "in", lambda n: f"{n}.dcm")
-    (tmp_path / "in" / "7.dcm").rename(tmp_path / "elsewhere.dcm")
-    (tmp_path / "in" / "7.dcm").symlink_to(tmp_path / "elsewhere.dcm")
-    cases = CaseFolder(tmp_path / "in", tmp_path / "out")
-    assert len(cases.items) == 1
-    assert "1 DICOM files are links that lead out" in cases.rejected[0].reason
-
-
 def test_results_and_reports_are_left_out(slices, tmp_path, caplog):
     caplog.set_level("INFO", "monai_diffens")
     mr_series.write(slices, tmp_path / "in" / "source")
     ours = mr_series.series(mr_series.thick_head(TILTED), ManufacturerModelName="Diff-Ensembler")
     mr_series.write(ours, tmp_path / "in" / "result")
     report = mr_series.series(mr_series.thick_head(TILTED))[0]
+    report.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.33"  # a structured report
     del report.Rows, report.PixelData
     mr_series.write([report], tmp_path / "in" / "report")
     cases = CaseFolder(tmp_path / "in", tmp_path / "out")
-    assert [item["case"] for item in cases.items] == [series_name(slices[0].SeriesInstanceUID)]
+    assert [item["case"] for item in cases.items] == [mr_series.result_name(slices)]
     assert cases.rejected == []
-    assert f"{series_name(ours[0].SeriesInstanceUID)}: left out, it is a result" in caplog.text
+    assert f"{mr_series.result_name(ours)}: left out, it is a result" in caplog.text
 
 
 def test_without_pydicom_one_line_says_what_to_install(slices, tmp_path, monkeypatch):

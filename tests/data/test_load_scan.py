@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from monai.transforms import LoadImaged
 
-from monai_diffens.data.dicom.series import series_name
 from monai_diffens.data.load_scan import LoadScan, LoadScand
 from monai_diffens.messages import InputRejected
 
@@ -26,7 +25,7 @@ def test_a_folder_with_one_series(tmp_path, slope):
     assert volume.shape == (1, 24, 28, 8)
     np.testing.assert_array_equal(volume[0], image.get_fdata())
     np.testing.assert_allclose(volume.affine, TILTED, atol=1e-6)
-    assert volume.meta["filename_or_obj"] == series_name(slices[0].SeriesInstanceUID)
+    assert volume.meta["filename_or_obj"] == mr_series.result_name(slices)
     assert len(json.loads(volume.meta["dicom_files"])) == 8
 
 

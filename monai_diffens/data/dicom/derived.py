@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from monai.utils import optional_import
 
-from monai_diffens.data.dicom.gate import MR_IMAGE
+from monai_diffens.data.dicom.headers import MR_IMAGE
 from monai_diffens.data.dicom.series import MODEL_NAME
 from monai_diffens.files import package_version
 

@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from monai_diffens.data.dicom.derived import derived_headers
-from monai_diffens.data.dicom.series import quiet_pydicom, read_header
+from monai_diffens.data.dicom.headers import quiet_pydicom, read_header
 from monai_diffens.data.load_scan import DICOM_FILES
 from monai_diffens.data.output_folder import folder_whole_or_absent
 from monai_diffens.data.writer import output_path
@@ -57,7 +57,7 @@ def save_series(
 ) -> Path:
     """Write a derived MR series, one slice of the last axis a file.
 
-    The folder appears in one step, whole.
+    The folder appears in one step, whole, and only its owner may read it.
 
     Args:
         volume: (X, Y, Z) in the source's rescaled units.
