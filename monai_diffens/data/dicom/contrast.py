@@ -98,6 +98,7 @@ WORDS = (
     ("calibration", "calib calibration asset cal refscan coilsurvey"),
     ("screenshot", "screenshot screensave"),
 )
+GENERAL = ("diffusion", "perfusion", "functional", "angiography", "map")  # told where nothing nearer is
 KIND_OF_WORD = {word: kind for kind, words in WORDS for word in words.split()}
 
 POST_WORDS = frozenset(
@@ -155,22 +156,24 @@ def _kind(series: DicomSeries) -> str:
     if modality != "MR":
         return f"modality {modality}" if modality.isalnum() and len(modality) <= 5 else "not MR"
     types = [part.strip().upper() for part in text(header, "ImageType").split("\\")]
-    for part in types[1:]:
-        for value in (part, *part.split("_")):
-            if value in BY_TYPE:
-                return BY_TYPE[value]
+    by_type = [BY_TYPE[v] for part in types[1:] for v in (part, *part.split("_")) if v in BY_TYPE]
+    by_word = [KIND_OF_WORD[word] for word in _words(header) if word in KIND_OF_WORD]
+    # an ADC map is of type diffusion too
+    kinds = sorted([*by_type, *by_word], key=lambda kind: kind in GENERAL)
+    return kinds[0] if kinds else _kind_by_sequence(series, "DERIVED" in types)
+
+
+def _kind_by_sequence(series: DicomSeries, derived: bool) -> str:
+    """The same where neither type nor name tells."""
+    header = series.headers[0]
     if text(header, "AngioFlag") == "Y":
         return "angiography"
     if any((number(each, "DiffusionBValue") or 0) > 0 for each in series.headers):
         return "diffusion"
-    for word in _words(header):
-        if word in KIND_OF_WORD:
-            return KIND_OF_WORD[word]
-    if re.search(r"(^|[^a-z])ep(2d|3d|_|fid|se|$)|^\*?ep", text(header, "SequenceName").lower()):
+    planar = re.search(r"(^|[^a-z])ep(2d|3d|_|fid|se|$)", text(header, "SequenceName").lower())
+    if planar or "EP" in text(header, "ScanningSequence").split("\\"):
         return "diffusion or functional (echo planar)"
-    if "EP" in text(header, "ScanningSequence").split("\\"):
-        return "diffusion or functional (echo planar)"
-    if "DERIVED" in types and number(header, "EchoTime") is None and not _by_name(_words(header)):
+    if derived and number(header, "EchoTime") is None and not _by_name(_words(header)):
         return "derived"
     return ""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableSequence, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,7 @@ def text(header: Header, attribute: str) -> str:
     value = header.get(attribute)
     if value is None:
         return ""
-    several = not isinstance(value, (str, bytes)) and hasattr(value, "__iter__")
+    several = isinstance(value, MutableSequence | tuple)  # a person's name can be iterated too
     return ("\\".join(map(str, value)) if several else str(value)).strip()
 
 

@@ -168,7 +168,7 @@ def _thickness(headers: Sequence[Header]) -> float | None:
 def _ends(headers: Sequence[Header]) -> list[str]:
     """A warning where headers tell of more images than there are: a missing end leaves no gap."""
     told = np.concatenate([numbers(header, "InstanceNumber") for header in headers])
-    if len(told) == len(headers) == len(set(told)) and 1 < told.min() and np.ptp(told) == len(told) - 1:
+    if len(told) == len(headers) == len(set(told)) and told.min() > 1 and np.ptp(told) == len(told) - 1:
         return [say("dicom_first", number=int(told.min()))]
     totals = {tuple(numbers(header, "ImagesInAcquisition")) for header in headers}
     total = totals.pop() if len(totals) == 1 else ()
