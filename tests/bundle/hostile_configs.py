@@ -71,9 +71,7 @@ EXPRESSIONS: dict[str, Files] = {
     "what an own module imports": expression(
         "bundle_check.Path('MARKER').mkdir()", f"import {OWN}.bundle.check as bundle_check"
     ),
-    "subprocess of an own module": expression(
-        "demo.subprocess.run(['mkdir', 'MARKER'])", f"import {OWN}.demo.demo as demo"
-    ),
+    "os of an own module": expression("files.os.mkdir('MARKER')", f"import {OWN}.files as files"),
     "reference to an import": expression("@m.os.mkdir('MARKER')", "import torch", m="@imports#0"),
     "reference to all imports": expression("@m[0].os.mkdir('MARKER')", "import torch", m="@imports"),
     "MONAI's own table": expression("__local_refs['imports::0'].os.mkdir('MARKER')", "import torch"),
@@ -113,9 +111,7 @@ EXPRESSIONS: dict[str, Files] = {
 COMPONENTS: dict[str, Files] = {
     "target": component(**TARGET),
     "target through a module": component(_target_="torch.os.mkdir", path="MARKER"),
-    "target through an own module": component(
-        _target_=f"{OWN}.demo.demo.subprocess.run", args=["mkdir", "MARKER"]
-    ),
+    "target through an own module": component(_target_=f"{OWN}.files.os.mkdir", path="MARKER"),
     "short target": component(_target_="run_cmd", cmd_list=["mkdir", "MARKER"]),
     "target by expression": component(_target_="$torch.os.mkdir", path="MARKER"),
     "target by reference": {
