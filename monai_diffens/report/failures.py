@@ -49,6 +49,10 @@ MORE = {
     "picture, in the wrong place. Do not mend it by hand.",
     "not_3d": "Single slices and localisers cannot be restored: what lies between slices is the task.",
     "several_volumes": "Diffusion, functional and multi-echo series have several. They count from 0.",
+    "settings_differ": "Each result's JSON file notes its inputs' hashes, options and weights. A run that "
+    "would make another keeps the one that is there and ends with status 1: none is taken for a new one.",
+    "changed": "A case waits for those before it. Its scan was written, replaced or moved meanwhile.",
+    "not_finite_result": "One voxel of 1e25 among hundreds does it, or damaged weights.",
     "non_finite": "Some programs write NaN outside of the brain: then filling is right. NaN inside of the "
     "brain is damage by an earlier step: mend that step.",
     "affine": "Without voxel sizes and directions nothing can be restored to 1 mm.",

@@ -97,6 +97,13 @@ def write_all(folder: Path, scan: nib.Nifti1Image) -> None:
     scaled = image(real * np.float32(0.0037), affine)
     scaled.set_data_dtype(np.int16)
     save("r25_scaled.nii.gz", scaled)
+    inside = real > 0
+    scores = (real - real[inside].mean()) / real[inside].std() * inside
+    save("r34_scores.nii.gz", image(scores, affine))
+    made = image(voxels, affine)
+    write_as_is(folder / "r35_offset.nii", made.header, voxels, vox_offset=0)
+    write_as_is(folder / "r35_no_volume.nii", made.header, voxels, dim=[4, *voxels.shape, 0, 1, 1, 1])
+    write_as_is(folder / "r36_qform.nii", made.header, voxels, quatern_b=3.0)
     outside = folder.parent / "patient_x"
     outside.mkdir()
     scan.to_filename(outside / "scan.nii.gz")
@@ -123,10 +130,12 @@ def write_for_options(folder: Path, masks: Path, scan: nib.Nifti1Image) -> None:
         image(mask, grid).to_filename(masks / f"{name}.nii.gz")
 
 
-def write_as_is(path: Path, header: nib.Nifti1Header, voxels: np.ndarray) -> None:
-    """Write a header that nibabel itself would mend."""
+def write_as_is(path: Path, header: nib.Nifti1Header, voxels: np.ndarray, **fields: object) -> None:
+    """Write a header that nibabel itself would mend, with these fields."""
     header = header.copy()
     header.set_data_dtype(voxels.dtype)
     header.set_data_shape(voxels.shape)
     header["vox_offset"], header["magic"] = 352, b"n+1"
+    for name, value in fields.items():
+        header[name] = value
     path.write_bytes(header.binaryblock + bytes(4) + voxels.tobytes("F"))

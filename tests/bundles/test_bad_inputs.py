@@ -66,6 +66,8 @@ def with_options(bundle, scan, run_inference, tmp_path_factory) -> Run:
             (18, "r18_11mm", "11 target voxels, more than the 10"),
             (21, "r21_ct", "as in CT|force"),
             (29, "r29_link", "leads out of the input folder"),
+            (35, "r35_offset", "damaged NIfTI header|byte 0, not at 352"),
+            (35, "r35_no_volume", "damaged NIfTI header|an axis of 0 voxels"),
         ]
     ],
 )
@@ -192,9 +194,41 @@ def test_scaled_integers(plain, got):
     assert np.abs(again - before).mean() < 0.01 * np.ptp(before)
 
 
+@pytest.mark.bad_input(34)
+def test_below_zero(plain, got):
+    got(plain.warning("r34_scores", "below zero"))
+    before = nib.load(plain.scans / "r34_scores.nii.gz").get_fdata()
+    after = plain.result("r34_scores").get_fdata()
+    assert (before < 0).mean() > 0.1
+    again = after.reshape(*before.shape, FACTOR).mean(-1)
+    assert np.abs(again - before).mean() < 0.01 * np.ptp(before)
+
+
+@pytest.mark.bad_input(36)
+def test_a_damaged_part_that_is_not_used(plain, scan, got):
+    got(plain.warning("r36_qform", "qform is damaged"))
+    assert_in_place(plain.result("r36_qform"), scan)
+
+
+@pytest.mark.bad_input(37)
+def test_an_earlier_result_of_other_settings(bundle, scan, run_inference, tmp_path, got):
+    scan.to_filename(tmp_path / "a.nii.gz")
+    options = {"input": "a.nii.gz", "output_dir": "out", "fusion": "axial", "report": False}
+    result = tmp_path / "out" / "a_sr.nii.gz"
+    assert run_inference(bundle, tmp_path, **options).returncode == 0
+    whole = result.read_bytes()
+    other = run_inference(bundle, tmp_path, **options, num_steps=2)
+    (line,) = [line for line in other.stderr.splitlines() if "num_steps 1, now 2" in line]
+    got(line)
+    assert other.returncode == 1 and result.read_bytes() == whole
+    result.write_bytes(whole[:2000])
+    again = run_inference(bundle, tmp_path, **options)
+    assert again.returncode == 0 and result.read_bytes() == whole and "1 done, 0 skipped" in again.stdout
+
+
 def test_the_run_tells_the_truth_and_nothing_else(plain):
-    plain.tells_the_truth(done=12, rejected=13)
-    assert len(list(plain.scans.iterdir())) == 12 + 13 + 1
+    plain.tells_the_truth(done=14, rejected=15)
+    assert len(list(plain.scans.iterdir())) == 14 + 15 + 1
     told = plain.stdout + plain.stderr
     assert "patient_doe" not in told and "patient_x" not in told  # folders' names may be patients'
 
