@@ -22,6 +22,7 @@ from monai_diffens.data.writer import case_name
 from monai_diffens.files import sha256_of
 from monai_diffens.messages import say
 from monai_diffens.transforms.input_gate import CheckedVolume, InputRejected, check_volume
+from monai_diffens.transforms.nifti_file import open_nifti
 from monai_diffens.transforms.plane_slices import SHARP_PLANE_KEY
 
 VALIDATION_SHARE = 5  # every fifth subject, where no splits are given
@@ -240,8 +241,10 @@ def check_target(path: Path, spacing: float) -> CheckedVolume:
 def _look_at(path: Path, spacing: float) -> tuple[dict[str, Any], str]:
     """Columns of a volume's row, and the plane across its blurriest axis."""
     checked = check_target(path, spacing)
-    image: Any = nib.as_closest_canonical(nib.load(path))  # training takes volumes as RAS
-    volume = np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3])
+    with open_nifti(path) as file:
+        stored = nib.Nifti1Image(file.voxels().astype(np.float32), file.geometry.affine)
+    image: Any = nib.as_closest_canonical(stored)  # training takes volumes as RAS
+    volume = np.asarray(image.dataobj)
     blurriest = int(np.argmin(axis_detail(volume)))
     return {
         "shape": "x".join(map(str, checked.shape)),

@@ -90,7 +90,7 @@ def _items(
         return [(split, item, []) for split in splits for item in listed_items(data_list, split, target)]
     root, shifts = Path(dataset_dir), _shifts(dataset_dir)
     cases = [case for case in find_contrasts(root) if case.files and not case.problem]
-    subjects = {id(case): case.folder.relative_to(root).parts[0] for case in cases}
+    subjects = {id(case): (*case.folder.relative_to(root).parts, case.case)[0] for case in cases}
     splits_of = subject_splits(dataset_dir, list(dict.fromkeys(subjects.values())))
     found = []
     for case in cases:

@@ -1,24 +1,24 @@
 """Which images of the studies folder belong to one patient, told by their names.
 
-``<patient>_<contrast>``, as in BIDS: ``sub-01_T1w``, ``sub-01_ce-gadolinium_T1w``, ``sub-01_FLAIR``.
+``<patient>_<contrast>``, as in BIDS: ``sub-01_T1w``, ``sub-01_ce-gadolinium_T1w``, ``sub-01_FLAIR``; see
+:mod:`monai_diffens.data.contrast_names` for the other names that are read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from monai_diffens.data.bids import CONTRASTS
+from monai_diffens.data.contrast_names import contrast_of
 
 __all__ = ["companions", "patient_and_contrast"]
 
 
 def patient_and_contrast(image: str) -> tuple[str, str] | None:
     """Split an image's id into patient and contrast; None where it does not end with a known contrast."""
-    for contrast in sorted(CONTRASTS, key=len, reverse=True):  # ce-gadolinium_T1w also ends with T1w
-        patient = image.removesuffix(f"_{contrast}")
-        if patient and patient != image:
-            return patient, contrast
-    return None
+    told = contrast_of(Path(image))
+    return None if told is None or not told[1] else (told[1], told[0])
 
 
 def companions(image: str, images: Iterable[str]) -> dict[str, str]:
@@ -34,4 +34,5 @@ def companions(image: str, images: Iterable[str]) -> dict[str, str]:
         for other in images
         if (named := patient_and_contrast(other)) is not None and named[0] == known[0]
     }
+    found[known[1]] = image  # of two of one contrast, the one that was asked for
     return {contrast: found[contrast] for contrast in CONTRASTS if contrast in found}

@@ -59,6 +59,14 @@ def test_30_cases_of_several_contrasts(tmp_path):
     assert [len(training_cases("", split, listed)) for split in ("train", "val")] == [1, 1]
 
 
+def test_30_cases_that_lie_side_by_side_in_one_folder(tmp_path):
+    for number in range(3):
+        for contrast in ("T1w", "FLAIR"):
+            volume(tmp_path / "in" / f"sub-{number}_{contrast}.nii.gz", 10 * number + len(contrast))
+    listed = prepare_cases(tmp_path / "in", tmp_path / "out")
+    assert [len(training_cases("", split, listed)) for split in ("train", "val")] == [2, 1]
+
+
 def test_30_one_subject_cannot_do_and_is_told_why(tmp_path, capsys):
     for contrast in ("T1w", "T2w", "FLAIR"):
         volume(tmp_path / "sub-0" / "anat" / f"sub-0_{contrast}.nii.gz", len(contrast) + ord(contrast[1]))

@@ -11,7 +11,10 @@ def test_patient_and_contrast(module):
     assert told("sub-01_T1w") == ("sub-01", "T1w")
     assert told("sub-01_ce-gadolinium_T1w") == ("sub-01", "ce-gadolinium_T1w")
     assert told("a_b_FLAIR") == ("a_b", "FLAIR")
-    for name in ("scan", "T1w", "_T1w", "sub-01_T1w_diffensembler_sr", "sub-01_t1w"):
+    assert told("sub-05_ce-gadolinium_run-1_T1w") == ("sub-05_run-1", "ce-gadolinium_T1w")
+    assert told("sub-01_t1w") == ("sub-01", "T1w")
+    assert told("BraTS-GLI-00001-000-t1c") == ("BraTS-GLI-00001-000", "ce-gadolinium_T1w")
+    for name in ("scan", "T1w", "_T1w", "sub-01_T1w_diffensembler_sr", "sub-01_part-phase_T1w"):
         assert told(name) is None
 
 
