@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 RISE = 0.01  # of the agreement, below which the header's pose is kept; 1 mm off costs 0.015 to 0.046
+SMALLEST_MOVE = 0.8  # mm, over the brain: the error of a registration itself, so that less is no motion
 LOWEST_AGREEMENT = 0.25  # different subjects: 0.05 to 0.22; one subject: 0.34 to 0.52
 DOUBTFUL_AGREEMENT = 0.30
 LARGEST_TURN = 45.0  # degrees; within a session heads turn by a few
@@ -192,7 +193,8 @@ def align(fixed: Scan, moving: Scan, brain: NDArray[np.bool_], always: bool = Fa
     for scan in (fixed, moving):
         check_registrable(scan)
     grid = WorkingGrid.of(fixed, brain)
-    centre = nib.affines.apply_affine(fixed.affine, np.argwhere(brain).mean(axis=0))
+    points = nib.affines.apply_affine(fixed.affine, np.argwhere(brain)[:: max(1, int(brain.sum()) // 2000)])
+    centre = points.mean(axis=0)
     before, _ = grid.agreement_with(moving, np.eye(4))
     motion = RigidMotion(register_rigid(fixed, moving), centre)
     after, overlap = grid.agreement_with(moving, motion.matrix)
@@ -200,7 +202,9 @@ def align(fixed: Scan, moving: Scan, brain: NDArray[np.bool_], always: bool = Fa
     kept = Registration(RigidMotion.none(centre), before, before, moved=False)
     plausible = motion.degrees <= LARGEST_TURN and motion.mm <= LARGEST_SHIFT
     enough = overlap >= SMALLEST_OVERLAP and after >= LOWEST_AGREEMENT and plausible
-    if enough and (always or after >= before + RISE) and not after < before - RISE:
+    shift = np.linalg.norm(nib.affines.apply_affine(motion.matrix, points) - points, axis=1).mean()
+    better = after >= before + RISE and shift >= SMALLEST_MOVE
+    if enough and (better or (always and not after < before - RISE)):
         return Registration(motion, before, after, moved=True)
     if before >= LOWEST_AGREEMENT and not always:
         return kept

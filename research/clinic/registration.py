@@ -1,56 +1,23 @@
-"""What registration, brain masks and kept in-plane detail are worth, measured on subjects of the data pack.
-
-    python -m research.clinic registration --dataset_dir BIDS_FOLDER
-
-writes ``docs/results/clinic/<what>.csv``, a row for each trial, and prints the summary that stands on the
-page.
-"""
+"""Registration: known motions of test subjects, and the error in mm that is left."""
 
 from __future__ import annotations
 
-import argparse
-import csv
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import nibabel as nib
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from monai_diffens.acquisition.measurement import AxisSampling, Measurement
 from monai_diffens.data.bids import contrast_path, participants
 from monai_diffens.transforms.registration import RegistrationFailed, Scan, align
+from research.clinic.trials import Row, read, thick
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results" / "clinic"
 MOVES = {0: 0.0, 2: 3.0, 5: 8.0, 10: 15.0}  # degrees -> mm
 SLICES = 4.0  # mm
 PAD = 20  # voxels around a moved head
-
-Row = dict[str, Any]
-
-
-def read(path: Path) -> Scan:
-    """A NIfTI file as (X, Y, Z) float32."""
-    image = cast(nib.Nifti1Image, nib.load(path))
-    return Scan(np.asarray(image.dataobj, dtype=np.float32), np.asarray(image.affine, dtype=float))
-
-
-def thick(scan: Scan, spacing: Sequence[float]) -> Scan:
-    """A scan in thick slices, its spacing in mm by axis; 1 mm voxels expected."""
-    axes = [
-        None if factor == 1 else AxisSampling.from_factor(size, factor)
-        for size, factor in zip(scan.values.shape, spacing, strict=True)
-    ]
-    values = Measurement(axes)(torch.from_numpy(scan.values)).numpy()
-    step = np.eye(4)
-    for axis, sampling in enumerate(axes):
-        if sampling is not None:
-            step[axis, axis], step[axis, 3] = sampling.factor, sampling.slice_centres[0]
-    return Scan(values, scan.affine @ step)
-
 
 def rigid(degrees: float, mm: float, centre: NDArray[np.floating], seed: int) -> NDArray[np.float64]:
     """(4, 4) turn by an angle about a random axis through a centre, and a shift in a random direction."""
@@ -73,7 +40,7 @@ def move(scan: Scan, motion: NDArray[np.floating]) -> Scan:
     return Scan(np.clip(values, 0, None) * (inside > 0.5), affine)
 
 
-def registration_trials(dataset_dir: Path, subjects: int) -> Iterator[Row]:
+def trials(dataset_dir: Path, subjects: int) -> Iterator[Row]:
     """Each contrast of test subjects, moved and cut into slices, against FLAIR: the error left in mm."""
     named = [row["participant_id"] for row in participants(dataset_dir) if row["split"] == "test"]
     chosen = [
@@ -131,24 +98,7 @@ def _apart(one: NDArray[Any], other: NDArray[Any], points: NDArray[np.floating])
     return float(np.linalg.norm(there[0] - there[1], axis=1).mean())
 
 
-def write(rows: Iterator[Row], path: Path) -> list[Row]:
-    """Write rows as they come, numbers to three digits."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept: list[Row] = []
-    with path.open("w", encoding="utf-8", newline="") as file:
-        for row in rows:
-            kept.append(row)
-            plain = {k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}
-            if len(kept) == 1:
-                table = csv.DictWriter(file, plain, lineterminator="\n")
-                table.writeheader()
-            table.writerow(plain)
-            file.flush()
-            print(*plain.values(), flush=True)
-    return kept
-
-
-def summarise_registration(rows: Sequence[Mapping[str, Any]]) -> None:
+def summarise(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print mean and largest error by setting and move."""
     for setting in ("thick contrast", "thick target"):
         for degrees in MOVES:
@@ -163,23 +113,3 @@ def summarise_registration(rows: Sequence[Mapping[str, Any]]) -> None:
                 f"error {np.nanmean(errors):.2f} mm on average, {np.nanmax(errors):.2f} at most; "
                 f"{seconds.mean():.1f} s, {seconds.max():.1f} at most"
             )
-
-
-def main() -> None:
-    """Measure what is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=["registration"])
-    parser.add_argument("--dataset_dir", type=Path, required=True)
-    parser.add_argument("--output_dir", type=Path, default=RESULTS)
-    parser.add_argument("--subjects", type=int, default=5)
-    asked = parser.parse_args()
-    torch.set_num_threads(1)
-    if asked.what == "registration":
-        rows = write(
-            registration_trials(asked.dataset_dir, asked.subjects), asked.output_dir / "registration.csv"
-        )
-        summarise_registration(rows)
-
-
-if __name__ == "__main__":
-    main()
