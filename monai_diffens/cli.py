@@ -107,7 +107,9 @@ def check(
     ] = None,
     bundle_root: Root = None,
     target_spacing: Annotated[str | None, typer.Option(metavar="NUMBER", help="voxel size, mm")] = None,
-    mask: Annotated[Path | None, typer.Option(help="brain mask, or a folder of them")] = None,
+    brain_mask: Annotated[
+        Path | None, typer.Option("--brain_mask", help="brain mask, or a folder of them")
+    ] = None,
     volume: Annotated[str | None, typer.Option(metavar="INTEGER", help="volume of a 4D file, from 0")] = None,
     series: Annotated[str | None, typer.Option(metavar="NUMBER,...", help="DICOM series to take")] = None,
     fill_nan: Annotated[bool, typer.Option("--fill_nan", help="take NaN and infinity as 0")] = False,
@@ -120,7 +122,7 @@ def check(
     root = bundle_root or bundle_path(task)
     given: dict[str, Any] = {
         "target_spacing": target_spacing,
-        "mask": mask,
+        "brain_mask": brain_mask,
         "volume": volume,
         "series": series,
     }

@@ -66,7 +66,14 @@ REJECT = {
     "contrast_twice": "{one} and {other} are both {contrast}: keep one of them in the folder",
     "bad_path": "{name}: {contrast} must be the path of a file as text, got {kind}; write it in quotes",
     "unknown_contrast": "{name}: unknown contrast '{contrast}'; {hint}",
-    "no_mask": "{name}: no brain mask of this name at --mask; add it, or leave --mask out",
+    "no_mask": "{name}: no brain mask of this name at --brain_mask; add it, or leave --brain_mask out",
+    "mask_needed": "{name}: --skull given takes a brain mask of yours; pass --brain_mask",
+    "no_deepbet": "{name}: {which} shows a head with its skull, and the model needs the brain alone; run: "
+    "pip install 'monai-diffens[skull]', or pass --brain_mask",
+    "no_brain": "{name}: what was found as the brain of {which} has {volume:.0f} cm3, a brain has {low:.0f} "
+    "to {high:.0f}; if this is a head, pass --brain_mask, or --skull keep to use all of it",
+    "not_a_head": "{name}: {which} does not look like a head ({extent} mm, of another shape than a brain); "
+    "give MR of a head, or use force if it is one",
 }
 
 WARN = {
@@ -78,6 +85,16 @@ WARN = {
     "below_zero_hidden": "{count} voxels ({percent:.2g} %) lie slightly below zero, down to {lowest:.4g} "
     "(interpolation, noise?): the network is shown 0 there, and the result of this scan gets them back",
     "mask_empty": "the brain mask holds no voxel of the scan: the whole volume was restored",
+    "no_deepbet_kept": "the head has its skull and its brain is not known, so that brightness is set by all"
+    " of it; run: pip install 'monai-diffens[skull]', or pass --brain_mask",
+    "head_kept": "the head has its skull, which the model never saw: kept because of --skull keep",
+    "brain_cut": "the scan shows a part of the brain, {volume:.0f} cm3 of it",
+    "with_skull": "the scan spans {extent} mm, a brain {low} to {high} mm in training: it shows a head with "
+    "its skull",
+    "cropped": "the brain spans {extent} mm and reaches the end of the volume, {low} to {high} mm in "
+    "training: it is cut off",
+    "forced_no_head": "it does not look like a head ({extent} mm, of another shape than a brain): accepted "
+    "because of force",
     "mask_resampled": "the brain mask lies on another grid: resampled to the scan's, nearest neighbour",
     "contrast_ignored": "{file}: not used, the name tells no contrast of T1w, ce-gadolinium_T1w, T2w and "
     "FLAIR; names end with one of these, or with t1n, t1c, t2w, t2f, t1, t1ce, t1gd, t2 or flair",
@@ -106,8 +123,9 @@ WARN = {
     "thick": "slices {mm:.3g} mm apart are {factor:.3g} target voxels, beyond the trained 2 to {trained:g}: "
     "expect less detail than the model card tells",
     "unlike_intensities": "intensities are unlike the training scans: their {percentile}th percentile is "
-    "{value:.0f} % of the {unit}, {low:.0f} to {high:.0f} % in training (another modality, or a skull?)",
-    "unlike_extent": "the brain spans {extent} mm, {low} to {high} mm in training (cut off, or a skull?)",
+    "{value:.0f} % of the {unit}, {low:.0f} to {high:.0f} % in training (another modality or contrast?)",
+    "unlike_extent": "the brain spans {extent} mm, {low} to {high} mm in training (another head size, or not "
+    "a brain alone?)",
     "unlike_orientation": "by its shape the head lies {codes}, not RAS as the header says: check the file's "
     "orientation",
     "unlike_spacing": "the result has voxels of {spacing} mm, trained was {trained} mm",

@@ -404,7 +404,15 @@ OPTIONS = (
         choices=("cases", "slices"),
         help="what several processes share: the cases of a folder, or the slices of each case",
     ),
-    Option(name="mask", kind="path", optional=True, help="brain mask (NIfTI), or a folder with one a case"),
+    Option(
+        name="skull",
+        kind="choice",
+        choices=("auto", "keep", "strip", "given"),
+        help="the head around the brain: auto as the model needs it; given: by --brain_mask alone",
+    ),
+    Option(
+        name="brain_mask", kind="path", optional=True, help="brain mask (NIfTI), or a folder with one a case"
+    ),
     Option(
         name="volume",
         kind="integer",

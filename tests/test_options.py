@@ -19,6 +19,7 @@ from monai_diffens.options import (
     nearest,
     options_of,
 )
+from monai_diffens.transforms.brain_mask import SKULL
 from monai_diffens.transforms.one_grid import REGISTER
 
 ROOT = Path(__file__).parents[1] / "bundles"
@@ -50,6 +51,7 @@ def test_choices_are_those_of_the_code():
     assert (tuple(REAL_PLANES), tuple(REAL_FUSIONS)) == (PLANES, FUSIONS)
     assert BY_NAME["share"].choices == SHARES
     assert BY_NAME["register"].choices == REGISTER
+    assert BY_NAME["skull"].choices == SKULL
     assert set(BY_NAME["slice_profile"].choices) == set(PROFILES)
     steps = BY_NAME["num_steps"]
     assert [checked_option(steps, value, {}) for value in QUALITIES.values()] == sorted(QUALITIES.values())

@@ -60,16 +60,18 @@ MORE = {
     "not_mr": "CT has air at -1000. Phase images and difference images are below zero too. `--force "
     "True` accepts it; the model has never seen such images.",
     "too_thick": "Beyond ten slices' worth there is too little measured between two voxels.",
-    "no_mask": "`--mask` is a file for a single scan, and for a folder of scans a folder in which each "
+    "no_mask": "`--brain_mask` is a file for a single scan, and for a folder of scans a folder in which each "
     "mask has the name of its scan.",
     "forms_differ": "Two places are in the header. The sform is used, as most programs do. If the scan looks "
     "displaced against others of the patient, the qform was right: copy it to the sform.",
     "no_form": "Check left and right against another scan of the patient before you use the result.",
     "unlike_intensities": "It was trained on skull-stripped T1w, contrast-enhanced T1w, T2w and FLAIR. "
-    "CT, other contrasts, a skull or strong noise outside of the brain all give this "
-    "line. For a skull: `--mask`.",
-    "unlike_extent": "A brain that is cut off, a child, a skull that is still there, or another organ. Which "
-    "way a head lies is not checked on a part of it.",
+    "CT, other contrasts or strong noise outside of the brain all give this line.",
+    "unlike_extent": "A child, a large head, or another organ. Which way a head lies is not checked on a "
+    "part of it.",
+    "no_brain": "The brain finder gives a mask of anything, so its volume is checked. It knows T1w best.",
+    "not_a_head": "Size and shape are compared with the training brains. A phantom, a knee or noise is "
+    "refused; a part of a brain that reaches the end of the volume is not.",
     "unlike_orientation": "The letters say what the stored axes seem to be. The mirror image of a head looks "
     "like a head: left and right are never checked.",
     "unlike_spacing": "The network works on the result's voxels; other sizes than the trained one look to it "

@@ -13,6 +13,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from torch import Tensor
 
+from monai_diffens.transforms.brain_mask import FACTS_KEY
 from monai_diffens.transforms.one_grid import MOVES_KEY
 from monai_diffens.transforms.split_maps import SPREAD, WEIGHT
 from monai_diffens.transforms.thick_slices import measurement_from_meta
@@ -25,8 +26,8 @@ class DescribeResultd(MapTransform):
     """Put the facts of a result into ``data["facts"]``, a plain dict that goes into its JSON file and report.
 
     It holds ``Sampling`` (the parameters), ``Versions``, ``WeightsSHA256``, and where they apply
-    ``Consistency``, ``Spread``, ``PlaneWeights`` and ``Registration`` (by contrast). Differences and spread
-    are relative to the percentile that
+    ``Consistency``, ``Spread``, ``PlaneWeights``, ``Registration`` and ``BrainMask`` (by contrast).
+    Differences and spread are relative to the percentile that
     :class:`~monai_diffens.transforms.intensity.ScaleForegroundPercentiled` made 1. Nothing in it depends on
     the time or the place of the run.
 
@@ -83,8 +84,9 @@ class DescribeResultd(MapTransform):
             if names:
                 shares = {name.removeprefix(WEIGHT): _plain(d[f"{key}_{name}"])[inside] for name in names}
                 facts["PlaneWeights"] = {name: _mean(share) for name, share in shares.items()}
-            if moves := d.get(MOVES_KEY):
-                facts["Registration"] = _numbers(moves)
+            for name, held in (("Registration", MOVES_KEY), ("BrainMask", FACTS_KEY)):
+                if d.get(held):
+                    facts[name] = _numbers(d[held])
             d["facts"] = facts
         return d
 

@@ -43,20 +43,28 @@ class ScaleForegroundPercentiled(MapTransform):
     Args:
         keys: volumes (C, X, Y, Z).
         percentile: of the foreground, 0 to 100.
+        brain_key: mask (1, X, Y, Z) on the same voxels whose foreground alone counts, where a case has one:
+            fat around the skull is brighter than any brain.
         allow_missing_keys: skip absent keys.
     """
 
     def __init__(
-        self, keys: KeysCollection, percentile: float = 99.5, allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        percentile: float = 99.5,
+        brain_key: str | None = None,
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.percentile = percentile
+        self.percentile, self.brain_key = percentile, brain_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Scale every key."""
         d = dict(data)
+        brain = None if self.brain_key is None else d.get(self.brain_key)
         for key in self.key_iterator(d):
-            scale = foreground_percentile(d[key], self.percentile)
+            counted = d[key] if brain is None else d[key][torch.as_tensor(brain).as_subclass(Tensor) > 0]
+            scale = foreground_percentile(counted, self.percentile)
             d[key] = d[key] / scale
             if isinstance(d[key], MetaTensor):
                 d[key].meta[SCALE_KEY] = scale

@@ -1,4 +1,4 @@
-"""What a user may ask for a scan that is not ready: pick a volume, fill NaN, take away the skull."""
+"""What a user may ask for a scan that is not ready: pick a volume, fill NaN."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, ResampleToMatch
+from monai.transforms import MapTransform
 
-from monai_diffens.data.load_scan import LoadScand
 from monai_diffens.messages import say, warn
 from monai_diffens.transforms.below_zero import OFFSET_KEY, shown_to_network
-from monai_diffens.transforms.input_gate import AffineInMillimetersd
-from monai_diffens.transforms.nifti_reader import CHECKED
 
-__all__ = ["ApplyBrainMaskd", "RepairScand"]
+__all__ = ["RepairScand", "on_one_grid"]
 
 SAME_GRID_MM = 1e-2
 
@@ -66,53 +63,6 @@ class RepairScand(MapTransform):
                 if key == self.measured_key:
                     d[OFFSET_KEY] = shown.offset
         return d
-
-
-class ApplyBrainMaskd(MapTransform):
-    """Set a scan to 0 outside of its brain mask, as the models were trained; without a mask nothing is done.
-
-    A mask on another grid is resampled to the scan's (nearest neighbour); one that holds no voxel of the scan
-    is not applied. Both are told in the case's warnings.
-
-    Args:
-        keys: scans (1, X, Y, Z), MetaTensors with an affine in mm.
-        mask_key: path of a NIfTI file whose voxels above 0 are the brain; the key is removed.
-        allow_missing_keys: skip absent keys.
-    """
-
-    def __init__(
-        self, keys: KeysCollection, mask_key: str = "mask", allow_missing_keys: bool = False
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.mask_key = mask_key
-        self.load = LoadScand(mask_key)
-        self.place = AffineInMillimetersd(mask_key)
-        self.resample = ResampleToMatch(mode="nearest", padding_mode="zeros")
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Mask every key."""
-        d = dict(data)
-        path = d.pop(self.mask_key, None)
-        if path is None:
-            return d
-        loaded = self.place(self.load({self.mask_key: path, CHECKED: d.get(CHECKED)}))[self.mask_key]
-        for key in self.key_iterator(d):
-            mask = loaded
-            if not on_one_grid(mask, d[key]):
-                mask = self.resample(mask, d[key])
-                warn(d, self.told(key, "mask_resampled"))
-            inside = mask.as_tensor() > 0
-            if bool((inside & (d[key].as_tensor() > 0)).any()):
-                d[key] = d[key] * inside
-                if OFFSET_KEY in d and d[OFFSET_KEY].shape == d[key].shape:
-                    d[OFFSET_KEY] = d[OFFSET_KEY] * inside
-            else:
-                warn(d, self.told(key, "mask_empty"))
-        return d
-
-    def told(self, key: Hashable, message: str) -> str:
-        """A message, of several scans with the name of the one it is about."""
-        return say(message) if len(self.keys) == 1 else f"{key}: {say(message)}"
 
 
 def on_one_grid(one: MetaTensor, other: MetaTensor) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import nibabel as nib
 import numpy as np
 from monai.data import MetaTensor
 from numpy.typing import NDArray
+from torch import Tensor
 
 from monai_diffens.transforms.intensity import foreground_percentile
 
@@ -30,6 +31,7 @@ class ScanTraits:
         spacing: (3,) of the voxels along the same axes, mm.
         covariance: (3, 3) of foreground positions in mm, scaled to a trace of 3.
         skewness: (3, 3, 3) third central moments of the same positions.
+        cut: (3,) bool: whether the foreground reaches the end of the volume along each axis.
     """
 
     intensities: NDArray[np.floating]
@@ -37,16 +39,22 @@ class ScanTraits:
     spacing: NDArray[np.floating]
     covariance: NDArray[np.floating]
     skewness: NDArray[np.floating]
+    cut: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(3, dtype=bool))
 
     @classmethod
-    def of(cls, scan: MetaTensor, scaled_by: float = BRIGHT_PERCENTILE) -> ScanTraits:
+    def of(
+        cls, scan: MetaTensor, scaled_by: float = BRIGHT_PERCENTILE, brain: Tensor | None = None
+    ) -> ScanTraits:
         """Measure a scan.
 
         Args:
             scan: (1, X, Y, Z) in RAS order with an affine in mm.
             scaled_by: percentile of the voxels above zero that the model's scaling makes 1.
+            brain: bool, of the scan's shape: what is measured, of a head with its skull; all when None.
         """
         values = scan.as_tensor()[0].float().cpu()
+        if brain is not None:
+            values = values * brain.as_subclass(Tensor)[0].cpu()
         bright = foreground_percentile(values, BRIGHT_PERCENTILE)
         volume = values.numpy() / bright
         foreground = volume > FOREGROUND
@@ -65,4 +73,7 @@ class ScanTraits:
         # not of all voxels above zero: the ripples of a restored scan would draw its median down
         unit = 1.0 if scaled_by == BRIGHT_PERCENTILE else np.percentile(seen, scaled_by)
         intensities = np.percentile(seen, PERCENTILES) / unit
-        return cls(intensities, extent, spacing, covariance, skewness)
+        cut = np.array(
+            [side[0] == 0 or side[-1] == size - 1 for side, size in zip(sides, volume.shape, strict=True)]
+        )
+        return cls(intensities, extent, spacing, covariance, skewness, cut)

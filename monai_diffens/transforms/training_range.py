@@ -37,6 +37,12 @@ CONTRAST_REFERENCE = Path(__file__).with_name("training_range_contrasts.json")
 # larger, a training site left out 6 %); what is cut off or has its skull is farther outside.
 SIZE_MARGIN = 0.15
 SPACING_MARGIN = 0.25  # training volumes have one spacing, so that none tells how far another may be off
+# Of heads with their skull, right-left, front-back and head-foot in mm: by hand, with room for ears and neck.
+HEAD_EXTENT = (200.0, 270.0, 400.0)
+# Distance of a whole brain from the average shape: 0.10 to 0.33 in training; balls, boxes, cylinders and
+# noise of a brain's size 0.55 to 0.66.
+FARTHEST_SHAPE = 0.45
+SMALLEST_SHARE = 0.6  # of the lower end of the size, for what is neither a brain nor cut off by the volume
 TURN_FACTOR = 1.5  # another orientation must fit this much better before it is told
 
 # every order and direction of three axes
@@ -178,11 +184,42 @@ class TrainingRange:
             codes[axis] = ends[0] if row[axis] > 0 else ends[1]
         return "".join(codes)
 
-    def complaints(self, scan: ScanTraits) -> dict[str, str]:
-        """Lines on what is unlike the training volumes, by the key of their message."""
+    def kind(self, scan: ScanTraits, head: bool = False) -> str:
+        """What the scan shows by its size and shape: "brain", "head", "cropped", "other" or "not_a_head".
+
+        Shape is compared where a whole brain alone is shown; a head's is much like a ball's.
+
+        Args:
+            scan: measured with this ``scaled_by``.
+            head: whether its skull may still be there; else it was stripped, or its brain alone was measured.
+        """
+        low, high = self.extent[0] * (1 - SIZE_MARGIN), self.extent[1] * (1 + SIZE_MARGIN)
+        upright = scan.extent
+        if self.fits(scan.extent):
+            nearest = min(self.distance(scan, turn) for turn in TURNS)
+            return "not_a_head" if not head and nearest > FARTHEST_SHAPE else "brain"
+        if self.turned(scan) is not None:
+            return "brain"
+        if (np.sort(upright) > np.sort(HEAD_EXTENT)).any():
+            return "not_a_head"
+        small = upright < low
+        if (small & ~scan.cut & (upright < SMALLEST_SHARE * self.extent[0])).any():
+            return "not_a_head"
+        if head and (upright > high).any():
+            return "head"
+        if (upright <= high).all() and (small & scan.cut).any():
+            return "cropped"
+        return "other"
+
+    def complaints(self, scan: ScanTraits, head: bool = False) -> dict[str, str]:
+        """Lines on what is unlike the training volumes, by the key of their message.
+
+        Args: those of :meth:`kind`.
+        """
         lines: dict[str, dict[str, Any]] = {}
+        kind = self.kind(scan, head)
         excess, which = self.intensity_excess(scan)
-        if excess > self.intensity_margin:
+        if excess > self.intensity_margin and kind != "head":  # a head's tell of its skull, which is told
             low, high = (100 * end[which] for end in self.intensities)
             seen = {"percentile": PERCENTILES[which], "value": 100 * scan.intensities[which]}
             unit = "bright end" if self.scaled_by == BRIGHT_PERCENTILE else "median"
@@ -192,7 +229,8 @@ class TrainingRange:
             lines["unlike_orientation"] = {"codes": codes}
         elif not self.fits(scan.extent):
             sizes = [" x ".join(f"{side:.0f}" for side in sides) for sides in (scan.extent, *self.extent)]
-            lines["unlike_extent"] = {"extent": sizes[0], "low": sizes[1], "high": sizes[2]}
+            key = {"head": "with_skull", "cropped": "cropped"}.get(kind, "unlike_extent")
+            lines[key] = {"extent": sizes[0], "low": sizes[1], "high": sizes[2]}
         low, high = self.spacing[0] * (1 - SPACING_MARGIN), self.spacing[1] * (1 + SPACING_MARGIN)
         if ((scan.spacing < low) | (scan.spacing > high)).any():
             spacing = " x ".join(f"{side:.3g}" for side in scan.spacing)

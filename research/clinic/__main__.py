@@ -4,7 +4,8 @@
     python -m research.clinic skull --dataset_dir BIDS_FOLDER --colin HEAD.nii.gz BRAIN.nii.gz
     python -m research.clinic in_plane --dataset_dir BIDS_FOLDER
 
-each write ``docs/results/clinic/<what>.csv``, a row a trial, and print the summary that stands on the page there.
+each write ``docs/results/clinic/<what>.csv``, a row a trial, and print the summary that stands on the page
+there.
 """
 
 from __future__ import annotations

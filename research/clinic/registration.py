@@ -19,6 +19,7 @@ MOVES = {0: 0.0, 2: 3.0, 5: 8.0, 10: 15.0}  # degrees -> mm
 SLICES = 4.0  # mm
 PAD = 20  # voxels around a moved head
 
+
 def rigid(degrees: float, mm: float, centre: NDArray[np.floating], seed: int) -> NDArray[np.float64]:
     """(4, 4) turn by an angle about a random axis through a centre, and a shift in a random direction."""
     draw = np.random.default_rng(seed)

@@ -41,7 +41,13 @@ def with_options(translation, head, run_inference, tmp_path_factory) -> Run:
     """One run over a data list with what users may ask for."""
     base = tmp_path_factory.mktemp("options")
     listed = write_list(base / "in", base / "masks", head)
-    asked = {"fill_nan": True, "volume": 1, "mask": base / "masks", "num_samples": 2, "save_weights": True}
+    asked = {
+        "fill_nan": True,
+        "volume": 1,
+        "brain_mask": base / "masks",
+        "num_samples": 2,
+        "save_weights": True,
+    }
     done = run_inference(translation, base, input=listed, output_dir=base / "out", **asked)
     return Run.of(done, base / "in", base / "out", SUFFIX)
 

@@ -40,7 +40,8 @@ def with_options(bundle, scan, run_inference, tmp_path_factory) -> Run:
         "force": True,
         "fill_nan": True,
         "volume": 0,
-        "mask": base / "masks",
+        "brain_mask": base / "masks",
+        "skull": "strip",
         "fusion": "axial",
         "report": False,
     }

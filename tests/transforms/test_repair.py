@@ -9,8 +9,9 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged
 
+from monai_diffens.transforms.brain_mask import BrainMaskd
 from monai_diffens.transforms.input_gate import AffineInMillimetersd, InputRejected, check_volume
-from monai_diffens.transforms.repair import ApplyBrainMaskd, RepairScand
+from monai_diffens.transforms.repair import RepairScand
 
 AFFINE = np.array([[0, -1.5, 0, 20], [1, 0, 0, -30], [0, 0, 5, 15], [0, 0, 0, 1.0]])
 SHAPE = (12, 14, 6)
@@ -75,7 +76,9 @@ def test_a_mask_on_the_scans_grid(tmp_path):
     inside = np.zeros(SHAPE, np.uint8)
     inside[3:9, 4:10, 1:5] = 1
     mask = save(tmp_path / "mask.nii.gz", inside)
-    item = read(save(tmp_path / "a.nii.gz", scan()), ApplyBrainMaskd("image"), mask=mask, warnings=[])
+    item = read(
+        save(tmp_path / "a.nii.gz", scan()), BrainMaskd("image", skull="strip"), mask=mask, warnings=[]
+    )
     np.testing.assert_array_equal(item["image"].numpy()[0], scan() * inside)
     assert isinstance(item["image"], MetaTensor) and item["image"].meta["filename_or_obj"].endswith(
         "a.nii.gz"
@@ -92,7 +95,7 @@ def test_row_10_a_mask_on_another_grid(tmp_path, caplog):
     step = np.diag([-0.5, 1, 1 / 3, 1])
     step[:3, 3] = (SHAPE[0] - 0.75, 0, -1 / 3)
     mask = save(tmp_path / "mask.nii.gz", fine, AFFINE @ step)
-    item = read(save(tmp_path / "a.nii.gz", scan()), ApplyBrainMaskd("image"), mask=mask)
+    item = read(save(tmp_path / "a.nii.gz", scan()), BrainMaskd("image", skull="strip"), mask=mask)
     np.testing.assert_array_equal(item["image"].numpy()[0], scan() * inside)
     assert len(item["warnings"]) == 1 and "resampled" in item["warnings"][0]
     assert caplog.records[-1].message == f"a: {item['warnings'][0]}"
@@ -103,7 +106,9 @@ def test_row_09_a_mask_that_holds_nothing(tmp_path, where):
     shift = np.eye(4)
     shift[0, 3] = 0 if where == "empty" else 900
     mask = save(tmp_path / "mask.nii.gz", np.full(SHAPE, where == "elsewhere", np.uint8), shift @ AFFINE)
-    item = read(save(tmp_path / "a.nii.gz", scan()), ApplyBrainMaskd("image"), mask=mask, warnings=["one"])
+    item = read(
+        save(tmp_path / "a.nii.gz", scan()), BrainMaskd("image", skull="strip"), mask=mask, warnings=["one"]
+    )
     np.testing.assert_array_equal(item["image"].numpy()[0], scan())
     assert item["warnings"][0] == "one" and "whole volume" in item["warnings"][-1]
 
