@@ -226,9 +226,14 @@ class BrainMaskd(MapTransform):
                 warn(d, self.told(key, "head_kept"))
             d[HEAD_KEY] = True
             return None, {}
-        field = cubic_centimetres(np.ones(scan.values.shape, dtype=bool), scan)
-        if field < VOLUME[0]:
+        if cubic_centimetres(np.ones(scan.values.shape, dtype=bool), scan) < VOLUME[0]:
             return None, {}
+        return self.found(d, key, scan)
+
+    def found(
+        self, d: dict[Hashable, Any], key: Hashable, scan: Scan
+    ) -> tuple[torch.Tensor | None, dict[str, float | str]]:
+        """What the network finds, as :meth:`brain` returns it."""
         try:
             found = find_brain(scan)
         except BrainFinderMissing as missing:

@@ -195,9 +195,11 @@ class TrainingRange:
         """
         low, high = self.extent[0] * (1 - SIZE_MARGIN), self.extent[1] * (1 + SIZE_MARGIN)
         upright = scan.extent
+        whole = bool((upright >= low).all()) and not (scan.cut & (upright > high)).any()
+        if not head and whole and min(self.distance(scan, turn) for turn in TURNS) > FARTHEST_SHAPE:
+            return "not_a_head"
         if self.fits(scan.extent):
-            nearest = min(self.distance(scan, turn) for turn in TURNS)
-            return "not_a_head" if not head and nearest > FARTHEST_SHAPE else "brain"
+            return "brain"
         if self.turned(scan) is not None:
             return "brain"
         if (np.sort(upright) > np.sort(HEAD_EXTENT)).any():

@@ -11,6 +11,7 @@ from monai.transforms import Compose, LoadImaged, Orientationd
 
 from monai_diffens.data.bids import CONTRASTS, contrast_path
 from monai_diffens.demo.template_brain import load_truth
+from monai_diffens.messages import InputRejected, say
 from monai_diffens.transforms.scan_traits import PERCENTILES, ScanTraits
 from monai_diffens.transforms.target_grid import RestoreToSpacingd
 from monai_diffens.transforms.thick_slices import thick_slice
@@ -110,8 +111,62 @@ def test_computed_tomography_in_place_of_a_contrast(brain):
     inside = brain.numpy() > 0
     ct = np.where(inside, 1044 + 30 * brain.numpy() / brain.numpy().max(), 24).astype(np.float32)
     for name in CONTRASTS:
-        told = several(**{name: ct})
+        with pytest.raises(InputRejected):
+            several(**{name: ct})
+        told = several(force=True, **{name: ct})[1:]
         assert told[0].startswith(f"{name}: intensities are unlike the training scans")
+
+
+def ball(*radii: float, seed: int = 0) -> np.ndarray:
+    """An ellipsoid of noise in a box that it does not touch; half axes in mm, 1 mm voxels."""
+    axes = [np.arange(-radius - 4, radius + 5) / radius for radius in radii]
+    inside = sum(np.square(each) for each in np.meshgrid(*axes, indexing="ij")) < 1
+    noise = np.random.default_rng(seed).random(inside.shape)
+    return (inside * (0.2 + noise)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "radii",
+    [(68, 84, 66), (85, 85, 85), (30, 30, 30), (120, 90, 80)],
+    ids=["a phantom of a brain's size", "a large ball", "a small thing", "a trunk"],
+)
+def test_what_is_not_a_head_is_refused(radii):
+    item = {"image": MetaTensor(torch.from_numpy(ball(*radii))[None], affine=np.eye(4)), "case": "a"}
+    with pytest.raises(InputRejected) as refused:
+        FlagUnlikeTrainingd("image")(dict(item))
+    extent = " x ".join(f"{2 * radius - 1}" for radius in radii)
+    assert str(refused.value) == say("not_a_head", name="a", which="image", extent=extent)
+    warned = FlagUnlikeTrainingd("image", force=True)(dict(item))["warnings"]
+    assert say("forced_no_head", extent=extent) in warned
+
+
+def test_a_head_with_skull_and_a_cut_brain_are_told_apart(brain):
+    reference = load_ranges()["any"]
+    whole = reference.measure(brain)
+    assert reference.kind(whole) == reference.kind(whole, head=True) == "brain"
+    part = reference.measure(MetaTensor(brain.as_tensor()[..., 60:100], affine=np.eye(4)))
+    assert part.cut[2] and reference.kind(part) == reference.kind(part, head=True) == "cropped"
+    head = MetaTensor(torch.from_numpy(ball(80, 108, 110))[None], affine=np.eye(4))
+    assert reference.kind(reference.measure(head), head=True) == "head"
+    assert list(reference.complaints(reference.measure(head), head=True)) == ["with_skull"]
+
+
+def test_a_head_that_is_kept_is_measured_inside_its_brain(brain):
+    """Fault 34: fat around the skull is no intensity of a brain, and a skull no extent of one."""
+    shape = brain.shape[1:]
+    skull = np.pad(brain.numpy()[0], 20)
+    around = np.pad(ball(*(n / 2 + 12 for n in shape)), 0)
+    start = [(a - b) // 2 for a, b in zip(skull.shape, around.shape, strict=True)]
+    box = tuple(slice(s, s + n) for s, n in zip(start, around.shape, strict=True))
+    fat = np.zeros_like(skull)
+    fat[box] = around
+    head = np.where(skull > 0, skull, 3 * skull.max() * (fat > 0)).astype(np.float32)
+    affine = np.eye(4)
+    mask = MetaTensor(torch.from_numpy((skull > 0).astype(np.float32))[None], affine=affine)
+    scan = MetaTensor(torch.from_numpy(head)[None], affine=affine)
+    assert FlagUnlikeTrainingd("image")({"image": scan, "brain": mask, "case": "a"}).get("warnings") is None
+    kept = FlagUnlikeTrainingd("image")({"image": scan, "head_shown": True, "case": "a"})
+    assert len(kept["warnings"]) == 1 and "head_shown" not in kept
 
 
 def test_a_part_of_a_head(brain):
@@ -159,10 +214,10 @@ def test_one_site_gives_no_margin(brain):
         TrainingRange.of_sites({"a": [ScanTraits.of(brain)]})
 
 
-def several(**volumes) -> list[str]:
+def several(force: bool = False, **volumes) -> list[str]:
     """Warnings on a case of several contrasts, each with its own reference."""
     scans = {key: MetaTensor(torch.as_tensor(v), affine=np.eye(4)) for key, v in volumes.items()}
-    flag = FlagUnlikeTrainingd(CONTRASTS, percentile=50, allow_missing_keys=True)
+    flag = FlagUnlikeTrainingd(CONTRASTS, percentile=50, force=force, allow_missing_keys=True)
     return flag({**scans, "case": "a"}).get("warnings", [])
 
 
