@@ -72,7 +72,7 @@ REJECT = {
     "pip install 'monai-diffens[skull]', or pass --brain_mask",
     "no_brain": "{name}: what was found as the brain of {which} has {volume:.0f} cm3, a brain has {low:.0f} "
     "to {high:.0f}; if this is a head, pass --brain_mask, or --skull keep to use all of it",
-    "not_a_head": "{name}: {which} does not look like a head ({extent} mm, of another shape than a brain); "
+    "not_a_head": "{name}: it does not look like a head ({extent} mm, of another shape than a brain); "
     "give MR of a head, or use force if it is one",
 }
 

@@ -18,6 +18,7 @@ PERCENTILES = (2, 10, 25, 50, 75, 90, 98)
 BRIGHT_PERCENTILE = 99.5  # of the voxels above zero
 FOREGROUND = 0.02  # of that value: what is darker is background, for the shape
 AIR = 0.005  # of that value: what is darker is 0 with the ripples of interpolation
+SHORTEST_FIELD = 90.0  # mm, of a volume that may hold a brain
 STRIDE = 2  # of voxels, for the shape
 
 
@@ -31,7 +32,8 @@ class ScanTraits:
         spacing: (3,) of the voxels along the same axes, mm.
         covariance: (3, 3) of foreground positions in mm, scaled to a trace of 3.
         skewness: (3, 3, 3) third central moments of the same positions.
-        cut: (3,) bool: whether the foreground reaches the end of the volume along each axis.
+        cut: (3,) bool: whether the foreground reaches the end of the volume along each axis, or the volume is
+            shorter than any brain there.
     """
 
     intensities: NDArray[np.floating]
@@ -74,6 +76,9 @@ class ScanTraits:
         unit = 1.0 if scaled_by == BRIGHT_PERCENTILE else np.percentile(seen, scaled_by)
         intensities = np.percentile(seen, PERCENTILES) / unit
         cut = np.array(
-            [side[0] == 0 or side[-1] == size - 1 for side, size in zip(sides, volume.shape, strict=True)]
+            [
+                side[0] == 0 or side[-1] == size - 1 or size * step < SHORTEST_FIELD
+                for side, size, step in zip(sides, volume.shape, spacing, strict=True)
+            ]
         )
         return cls(intensities, extent, spacing, covariance, skewness, cut)

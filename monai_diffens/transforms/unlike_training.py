@@ -60,9 +60,10 @@ class FlagUnlikeTrainingd(MapTransform):
             traits = ScanTraits.of(d[key], reference.scaled_by, brain)
             if reference.kind(traits, head) == "not_a_head":
                 extent = " x ".join(f"{side:.0f}" for side in traits.extent)
-                seen = {"name": str(d.get("case", "case")), "which": str(key), "extent": extent}
                 if not self.force:
-                    raise InputRejected(say("not_a_head", **seen))
+                    case = str(d.get("case", "case"))
+                    name = case if len(self.keys) == 1 else f"{case} ({key})"
+                    raise InputRejected(say("not_a_head", name=name, extent=extent))
                 warn(d, say("forced_no_head", extent=extent))
             for kind, line in reference.complaints(traits, head).items():
                 if kind in told and kind != "unlike_intensities":

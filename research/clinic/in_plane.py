@@ -22,7 +22,7 @@ CONTRAST = "ce-gadolinium_T1w"  # the sharpest of most subjects
 
 
 def trials(dataset_dir: Path, subjects: int) -> Iterator[Row]:
-    """Test subjects whose 1 mm pixels are called 0.72 mm, in slices of 4 mm, with and without what is put back.
+    """Test subjects whose 1 mm pixels are called 0.72 mm, in 4 mm slices, with and without what is put back.
 
     No scan of the pack is finer than 1 mm; calling its pixels finer keeps their detail, and the truth.
     """

@@ -71,8 +71,9 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> None:
             np.array([row[name] for row in here], dtype=float) for name in ("dice", "tissue_kept", "cpu_s")
         )
         refused = sum(bool(row["refused"]) for row in here)
+        kind = "Colin27" if colin else "label maps"
         print(
-            f"{'Colin27' if colin else 'label maps'} {contrast} {slices}: {len(here)} heads, {refused} refused, "
+            f"{kind} {contrast} {slices}: {len(here)} heads, {refused} refused, "
             f"Dice {np.nanmean(dice):.3f} (least {np.nanmin(dice):.3f}), tissue kept {np.nanmean(kept):.3f} "
             f"(least {np.nanmin(kept):.3f}), {seconds.mean():.1f} s"
         )
