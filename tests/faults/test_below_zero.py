@@ -11,8 +11,9 @@ from scipy.ndimage import zoom
 from monai_diffens.data.cases import CaseFolder
 from monai_diffens.data.load_scan import LoadScand
 from monai_diffens.transforms.below_zero import OFFSET_KEY, shown_to_network
+from monai_diffens.transforms.brain_mask import BrainMaskd
 from monai_diffens.transforms.intensity import RestoreIntensityd, ScaleForegroundPercentiled
-from monai_diffens.transforms.repair import ApplyBrainMaskd, RepairScand
+from monai_diffens.transforms.repair import RepairScand
 from monai_diffens.transforms.target_grid import RestoreToSpacingd
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
@@ -43,7 +44,7 @@ def prepared(path, tmp_path, mask=None):
     steps = [
         LoadScand("image"),
         RepairScand("image"),
-        ApplyBrainMaskd("image"),
+        BrainMaskd("image", skull="strip"),
         Orientationd("image", axcodes="RAS", labels=None),
         ScaleForegroundPercentiled("image"),
         RestoreToSpacingd("image", spacing=1.0, scan_key="scan"),

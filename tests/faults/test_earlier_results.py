@@ -16,7 +16,7 @@ from monai_diffens.data.earlier_result import Recipe
 from monai_diffens.data.load_scan import LoadScand
 from monai_diffens.data.writer import SaveVolumed
 from monai_diffens.messages import InputRejected, say
-from monai_diffens.transforms.repair import ApplyBrainMaskd
+from monai_diffens.transforms.brain_mask import BrainMaskd
 
 OPTIONS = {"num_steps": 1, "target_spacing": 1.0, "plane_weights": {"axial": 1}}
 
@@ -166,7 +166,9 @@ def test_23_a_scan_or_mask_that_was_replaced_while_it_waited_fails_its_case(tmp_
     (item,) = CaseFolder(scan, tmp_path / "out", mask=mask).items
 
     def prepare():
-        return ApplyBrainMaskd("image")(apply_transform(LoadScand("image"), item, unpack_items=False))
+        return BrainMaskd("image", skull="strip")(
+            apply_transform(LoadScand("image"), item, unpack_items=False)
+        )
 
     assert prepare()["image"].shape == (1, *head().shape)
     replace(scan if key == "image" else mask, other)
