@@ -1,9 +1,12 @@
 """Every option of both bundles is in the table, and takes what it should and nothing else."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from monai_diffens.acquisition.measurement import PROFILES
 from monai_diffens.acquisition.slicing import PLANES as REAL_PLANES
@@ -174,3 +177,45 @@ def test_without_contrasts_there_is_no_expert_of_one():
 def test_nearest_name():
     assert nearest("num_step", list(BY_NAME), "--") == "did you mean --num_steps?"
     assert "input" in nearest("qqqq", list(BY_NAME))
+
+
+TEXT = ("path", "series")  # kinds that take texts of the user's own
+NAMES = st.sampled_from([*PLANES, "T1w", "x", ""])
+ANYTHING = st.one_of(
+    st.text(max_size=30),
+    st.from_regex(r"[-+]?[0-9]{1,5}(\.[0-9]{1,3})?(e[0-9]{1,4})?", fullmatch=True),
+    st.integers(),
+    st.floats(),
+    st.booleans(),
+    st.none(),
+    st.binary(max_size=5),
+    st.lists(st.floats(), max_size=4),
+    st.dictionaries(
+        st.sampled_from([*PLANES, "T1w", "x", ""]), st.one_of(st.floats(), st.text()), max_size=3
+    ),
+)
+
+
+@settings(max_examples=600, deadline=None)
+@given(option=st.sampled_from(OPTIONS), value=ANYTHING)
+def test_any_value_is_typed_and_in_range_or_refused_in_one_line(option, value):
+    try:
+        typed = checked_option(option, value, TRANSLATE)
+    except OptionError as error:
+        assert "\n" not in str(error) and str(error).isprintable() and len(str(error)) < 500
+        return
+    if typed is None:
+        assert option.optional
+    elif isinstance(typed, bool):
+        words = ("true", "yes", "on", "1") if typed else ("false", "no", "off", "0")
+        assert option.kind == "switch" and (value is typed or str(value).strip().lower() in words)
+    elif isinstance(typed, int | float):
+        assert option.kind in ("integer", "number", "spacing") and math.isfinite(typed)
+        assert type(typed) is int or option.kind != "integer"
+        assert option.least is None or typed >= option.least
+        assert option.above is None or typed > option.above
+        assert option.most is None or typed <= option.most
+    elif isinstance(typed, str):
+        assert option.kind in TEXT or (typed == value and typed in option.choices_for(TRANSLATE))
+    # what was typed is taken as itself the second time
+    assert checked_option(option, typed, TRANSLATE) == typed

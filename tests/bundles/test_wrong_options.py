@@ -1,0 +1,64 @@
+"""What the real bundles say to values that an option cannot have: one line, status 2, before any work."""
+
+from pathlib import Path
+
+import pytest
+from bundle_copies import ROOT
+
+from monai_diffens.bundle.overrides import WRONG_USE
+from monai_diffens.in_process import open_inference, run_inference
+
+BOTH = [
+    ("num_steps", 0),
+    ("num_steps", "abc"),
+    ("num_samples", -1),
+    ("seed", "abc"),
+    ("fusion", "Axial"),
+    ("restart", -7),
+    ("target_spacing", 0),
+    ("target_spacing", [1, 1]),
+    ("slice_profile", "gauss"),
+    ("slice_thickness", 0),
+    ("consistency", "maybe"),
+    ("spread_scale", 0),
+    ("spread_floor", "1e999"),
+    ("save_weights", "oui"),
+    ("report", 2),
+    ("amp", "maybe"),
+    ("max_memory", "8GB"),
+    ("share", "volumes"),
+    ("mask", 7),
+    ("volume", -1),
+    ("fill_nan", "filled"),
+    ("force", "$'no'+'pe'"),
+    ("overwrite", []),
+    ("device", "gpu9"),
+    ("weights_file", 1.5),
+    ("output_dir", 2024.1),
+    ("num_step", 1),
+]
+OWN = {
+    "diffensembler_sr": [("residual_gain", "1e999"), ("residual_gain", 0), ("fusion", "T1w")],
+    "diffensembler_translate": [
+        ("condition_weights", {"T1": 1}),
+        ("plane_weights", "axial"),
+        ("register", "rigid"),
+        ("spread_floor_unmeasured", -1),
+        ("fusion", "axial/PDw"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("bundle", "name", "value"), [(bundle, *each) for bundle, own in OWN.items() for each in [*BOTH, *own]]
+)
+def test_one_line_and_nothing_else(bundle, name, value, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = {"input": str(tmp_path), "output_dir": str(out), name: value}
+    root: Path = ROOT / "bundles" / bundle
+    with pytest.raises(SystemExit) as stopped:
+        run_inference(open_inference(root, options))
+    told = capsys.readouterr()
+    assert stopped.value.code == WRONG_USE and told.out == ""
+    assert told.err.startswith(f"--{name}") and told.err.count("\n") == 1
+    assert not out.exists() and list(tmp_path.iterdir()) == []
