@@ -239,7 +239,7 @@ BUNDLE = {
     "no_manifest": "{name}: its manifest.sha256 is missing or unreadable; fetch the release zip again",
     "bad_manifest": "{name}: its manifest is damaged at '{line}'; fetch the release zip again",
     "manifest_differs": "{name}: {count} files are not as released, first: {first}; fetch it again, or, "
-    "if the change is yours, run: python -m monai_diffens seal BUNDLE",
+    "if the change is yours, run: diffens bundle seal BUNDLE",
     "not_listed": "{name}: {count} files are not in its manifest, first: {first}; remove them, they could "
     "be run in place of the released ones",
     "not_a_file": "{name}: {file} is a link or a special file; a bundle holds plain files only",
