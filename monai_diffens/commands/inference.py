@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_diffens.commands.one_line import SOME_FAILED
 from monai_diffens.commands.parameters import plain
+from monai_diffens.commands.study import study_lines
 from monai_diffens.messages import InputRejected, say
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ def plan_cases(
     _must_exist(scan)
     from monai_diffens.in_process import find_cases, open_inference
 
+    for told in study_lines(scan, json_lines):
+        print(told)
     with tempfile.TemporaryDirectory() as nowhere:
         where = {"input": plain(scan), "output_dir": plain(output_dir or Path(nowhere))}
         with _told_on_stderr(logging.CRITICAL):  # warnings and rejections are told in their place

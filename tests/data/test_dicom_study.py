@@ -1,11 +1,15 @@
 """A study of ten series: its table, what is worked on, names of results, and a case for translation."""
 
+import json
+
 import mr_series
 import nibabel as nib
 import numpy as np
 import pytest
 from pydicom.uid import generate_uid
+from typer.testing import CliRunner
 
+from monai_diffens.cli import app
 from monai_diffens.data.cases import CaseFolder
 from monai_diffens.data.contrast_cases import ContrastCases
 from monai_diffens.data.dicom.contrast import recognise
@@ -232,3 +236,13 @@ def test_oblique_planes(tmp_path):
     sagittal = np.array([[0, 0, 5, -20], [-1.1, 0, 0, 9], [0, -0.9, 0, 8], [0, 0, 0, 1.0]])
     mr_series.write(mr_series.series(mr_series.thick_head(sagittal)), tmp_path / "b")
     assert sorted(row.plane for row in study_table(tmp_path)) == ["axial oblique", "sagittal"]
+
+
+def test_diffens_check_prints_the_table_and_what_would_be_done(study):
+    done = CliRunner().invoke(app, ["check", str(study)], catch_exceptions=False)
+    assert done.exit_code == 0
+    text = table_text(study_table(study))
+    assert done.stdout.startswith(text) and "7-t1_mprage_sag-" in done.stdout[len(text) :]
+    done = CliRunner().invoke(app, ["check", str(study), "--json_lines"], catch_exceptions=False)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["series"]["number"] for row in rows if "series" in row] == list(SERIES)
