@@ -11,11 +11,25 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from monai_diffens.messages import InputRejected
 from monai_diffens.transforms.nifti_file import open_nifti, sha256_of_open
 
-__all__ = ["Earlier", "Recipe", "Verdict", "earlier_result", "is_ours", "record_of", "sha256_of_scan"]
+__all__ = [
+    "VOXELS",
+    "Earlier",
+    "Recipe",
+    "Verdict",
+    "earlier_result",
+    "is_ours",
+    "record_of",
+    "sha256_of_scan",
+    "sha256_of_voxels",
+]
 
+VOXELS = "VoxelSHA256"  # in a record: of the result's voxels
 LARGEST_RECORD = 1 << 20  # bytes
 
 
@@ -71,10 +85,13 @@ def earlier_result(
     if not result.is_file() or not all(path.is_file() for path in maps):
         return Earlier(Verdict.ABSENT)
     record = record_of(result)
-    if not _is_whole(result) or not all(_is_whole(path) for path in maps):
+    voxels = _voxels_sha256(result)
+    if voxels is None or any(_voxels_sha256(path) is None for path in maps):
         return Earlier(Verdict.DAMAGED)
     if record is None:
         return Earlier(Verdict.DAMAGED if is_ours(result) else Verdict.FOREIGN)
+    if record.get(VOXELS, voxels) != voxels:  # a run was ended between the record and its result
+        return Earlier(Verdict.DAMAGED)
     found = record.get("InputSHA256")
     differences = [] if found == dict(inputs) else ["the input"]
     if recipe is not None:
@@ -118,12 +135,19 @@ def sha256_of_scan(files: Sequence[Path]) -> str:
     return digests[0] if len(digests) == 1 else sha256("".join(sorted(digests)).encode()).hexdigest()
 
 
-def _is_whole(path: Path) -> bool:
+def sha256_of_voxels(volume: NDArray[np.float32]) -> str:
+    """SHA-256 of a result's voxels (X, Y, Z), as its file holds them."""
+    return sha256(np.asarray(volume, "<f4").tobytes("F")).hexdigest()
+
+
+def _voxels_sha256(path: Path) -> str | None:
+    """SHA-256 of the voxels of a whole result; None for a damaged one."""
+    digest = sha256()
     try:
         with open_nifti(path) as file:
-            return file.voxel_range(0).bad == 0
+            return None if file.voxel_range(0, digest).bad else digest.hexdigest()
     except InputRejected:
-        return False
+        return None
 
 
 def is_ours(path: Path) -> bool:

@@ -26,6 +26,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import ensure_tuple_rep
 
+from monai_diffens.data.earlier_result import VOXELS, sha256_of_voxels
 from monai_diffens.files import NIFTI_ENDINGS, case_name, package_version, whole_or_absent
 from monai_diffens.messages import say
 from monai_diffens.transforms.input_gate import InputRejected
@@ -155,6 +156,7 @@ class SaveVolumed(MapTransform):
                     "Notice": "synthetic - not for primary diagnosis",
                     "SynthesizedFrom": list(out.get("sources") or []) or source or case,
                     "InputSHA256": dict(out.get(CHECKED) or _hash_of(volume)),
+                    VOXELS: sha256_of_voxels(volume.as_tensor()[0].detach().cpu().float().numpy()),
                     "GeneratedBy": [{"Name": "Diff-Ensembler", "Version": package_version()}],
                     "Sampling": volume.meta.get("sampling", {}),
                     **(out.get("facts") or {}),

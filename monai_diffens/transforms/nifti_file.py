@@ -145,11 +145,12 @@ class OpenNifti:
         count = math.prod(self.stored_shape[3:])
         return array.reshape(self.shape if count == 1 else (*self.shape, count), order="F")
 
-    def voxel_range(self, volume: int) -> VoxelRange:
+    def voxel_range(self, volume: int, digest: Any = None) -> VoxelRange:
         """Stream the voxels of one volume once, to the file's end.
 
         Args:
             volume: which of several, counted from 0.
+            digest: of hashlib; gets the voxels' bytes as they are stored.
 
         Raises:
             InputRejected: the file is damaged.
@@ -168,6 +169,8 @@ class OpenNifti:
                     missing = left - len(raw) // dtype.itemsize
                     raise _reject("corrupt", path, why=f"{missing} of {total} voxels are missing")
                 left -= count
+                if digest is not None:
+                    digest.update(raw)
                 block = np.frombuffer(raw, dtype)
                 least, most = sorted(float(v) * slope + inter for v in (block.min(), block.max()))
                 if not -largest <= least <= most <= largest:

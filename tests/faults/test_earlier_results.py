@@ -14,7 +14,7 @@ from monai_diffens.data.cases import CaseFolder
 from monai_diffens.data.contrast_cases import ContrastCases
 from monai_diffens.data.earlier_result import Recipe
 from monai_diffens.data.load_scan import LoadScand
-from monai_diffens.data.writer import SaveVolumed
+from monai_diffens.data.writer import SaveVolumed, save_volume
 from monai_diffens.messages import InputRejected, say
 from monai_diffens.transforms.brain_mask import BrainMaskd
 
@@ -128,6 +128,14 @@ def test_20_a_result_without_its_record_is_done_again(again, tmp_path, record):
     path = tmp_path / "out" / "b_sr.json"
     path.unlink() if record is None else path.write_bytes(record)
     assert [item["case"] for item in again().items] == ["b"]
+
+
+def test_20_a_result_that_is_not_the_one_of_its_record_is_done_again(again, tmp_path):
+    """A run that replaces results may be ended between the record, which comes first, and the result."""
+    out = tmp_path / "out"
+    (out / "a_sr.nii.gz").write_bytes((out / "b_sr.nii.gz").read_bytes())
+    save_volume(head() + 1.0, np.eye(4), out / "b_sr.nii.gz")
+    assert [item["case"] for item in again().items] == ["b"]  # both scans got the same volume from `finish`
 
 
 def test_20_a_damaged_map_is_done_again(again, tmp_path):
