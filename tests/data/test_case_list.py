@@ -8,6 +8,7 @@ import pytest
 from thick_scans import head, save, stops, write
 
 from monai_diffens.data.cases import CaseFolder
+from monai_diffens.data.output_folder import stamp
 from monai_diffens.data.writer import save_volume
 
 
@@ -83,7 +84,7 @@ def test_row_32_rerun_does_only_what_is_missing(scans, tmp_path):
     (scans / "nan.nii.gz").unlink()
     first = CaseFolder(scans, tmp_path / "out")
     write(first)
-    kept = (tmp_path / "out" / "a_sr.nii.gz").stat()
+    kept = stamp(tmp_path / "out" / "a_sr.nii.gz")
     (tmp_path / "out" / "b_sr.nii.gz").unlink()
     (tmp_path / "out" / ".part-1-0.nii.gz").write_bytes(b"half")
     second = CaseFolder(scans, tmp_path / "out")
@@ -91,7 +92,7 @@ def test_row_32_rerun_does_only_what_is_missing(scans, tmp_path):
     assert [path.name for path in second.skipped] == ["a_sr.nii.gz"]
     write(second)
     assert second.finish() == 0
-    assert (tmp_path / "out" / "a_sr.nii.gz").stat() == kept
+    assert stamp(tmp_path / "out" / "a_sr.nii.gz") == kept
     assert CaseFolder(scans, tmp_path / "out").items == []
     assert CaseFolder(scans, tmp_path / "out").finish() == 0
     assert len(CaseFolder(scans, tmp_path / "out", overwrite=True).items) == 2

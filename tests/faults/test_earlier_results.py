@@ -14,6 +14,7 @@ from monai_diffens.data.cases import CaseFolder
 from monai_diffens.data.contrast_cases import ContrastCases
 from monai_diffens.data.earlier_result import Recipe
 from monai_diffens.data.load_scan import LoadScand
+from monai_diffens.data.output_folder import stamp
 from monai_diffens.data.writer import SaveVolumed, save_volume
 from monai_diffens.messages import InputRejected, say
 from monai_diffens.transforms.brain_mask import BrainMaskd
@@ -63,14 +64,14 @@ def test_29_the_same_again_is_skipped(again):
     ],
 )
 def test_29_other_options_are_told_and_the_result_is_kept(again, tmp_path, now, what):
-    before = (tmp_path / "out" / "a_sr.nii.gz").stat()
+    before = stamp(tmp_path / "out" / "a_sr.nii.gz")
     run = again(OPTIONS | now)
     assert run.items == [] and run.skipped == []
     reasons = [say("settings_differ", name=f"{n}.nii.gz", result=f"{n}_sr.nii.gz", what=what) for n in "ab"]
     assert [entry.reason for entry in run.rejected] == reasons
     with pytest.raises(SystemExit):
         run.finish()
-    assert (tmp_path / "out" / "a_sr.nii.gz").stat() == before
+    assert stamp(tmp_path / "out" / "a_sr.nii.gz") == before
     assert len(again(OPTIONS | now, overwrite=True).items) == 2
 
 
