@@ -326,7 +326,6 @@ TRAINING = {
     "two_splits": "{name}: in the splits {splits}; a subject belongs to one",
     "same_file": "the same file under several names: {names}; keep one",
     "no_target": "left out: {target} and one contrast more are needed",
-    "shifted": "{contrast} left out: {mm:g} mm off, more than {limit:g}",
     "other_grid": "{name}: on another grid than {target}; register it to that and resample it",
     "held_out": "{name}: held out of training to validate on, since no volume was left for that",
     "nothing_to_validate": "no volume to validate on: add volumes of a second subject, or list some under "

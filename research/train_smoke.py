@@ -24,7 +24,6 @@ import nibabel as nib
 import numpy as np
 from monai.bundle import ConfigParser
 
-from monai_diffens.data.bids import participants
 from monai_diffens.demo.template_brain import load_truth
 from monai_diffens.networks.weights import load_weights
 
@@ -76,7 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def write_crops(scans: Path | None, dataset: Path) -> None:
     """Central crops of every contrast of :data:`SUBJECTS`, or of the template under their names."""
-    rows = {row["participant_id"]: row for row in participants(scans)} if scans else {}
     listed = []
     for subject, split in SUBJECTS.items():
         folder = dataset / subject / "anat"
@@ -86,8 +84,7 @@ def write_crops(scans: Path | None, dataset: Path) -> None:
                 nib.save(_crop(nib.load(path)), folder / path.name)
         else:
             nib.save(_crop(_template()), folder / f"{subject}_T1w.nii.gz")
-        known = rows.get(subject, {"participant_id": subject, "throughplane_sharpness": "T1w=1"})
-        listed.append({**known, "split": split})
+        listed.append({"participant_id": subject, "split": split})
     with (dataset / "participants.tsv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(listed[0]), delimiter="\t")
         writer.writeheader()
@@ -101,7 +98,7 @@ def train(bundle: Path, dataset: Path, output: Path) -> None:
         SystemExit: with one line, when a step failed.
     """
     planes = ["axial", "coronal", "sagittal"]
-    common = {"dataset_dir": str(dataset), "min_sharpness": 0.0}
+    common = {"dataset_dir": str(dataset)}
     run(bundle, "train_planes", {**SHORT, **common, "planes": planes, "output_dir": str(output / "planes")})
     weights = {plane: str(output / "planes") for plane in planes}
     fusion = {"plane_weights": weights, "iterations": 40, "crop_size": CROP[0]}

@@ -21,7 +21,7 @@ from typing import cast
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged, Orientationd
 
-from monai_diffens.data.bids import CONTRASTS, contrast_path, participants
+from monai_diffens.data.bids import CONTRASTS, participants
 from monai_diffens.transforms.scan_traits import BRIGHT_PERCENTILE, ScanTraits
 from monai_diffens.transforms.thick_slices import thick_slice
 from monai_diffens.transforms.training_range import (
@@ -31,6 +31,7 @@ from monai_diffens.transforms.training_range import (
     TrainingRange,
     save_ranges,
 )
+from research.data_pack import contrast_path
 
 __all__ = ["measure"]
 

@@ -46,10 +46,11 @@ SMALL_FUSION = {"plane_weights": None, "draws": 4, "refresh": 1, "crop_size": 16
 def tiny_bids(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BIDS folder of two training subjects and one for validation, smooth blobs that sampling can restore.
 
-    Of the four contrasts one is sharp enough for super-resolution.
+    Of the four contrasts one is sharp enough for super-resolution, which volumes.json lists.
     """
     folder = tmp_path_factory.mktemp("bids")
-    rows = ["participant_id\tsplit\tthroughplane_sharpness\tresidual_shift_mm"]
+    rows = ["participant_id\tsplit\tthroughplane_sharpness\tresidual_shift_mm"]  # two are the data pack's
+    listed: dict[str, list[dict[str, str]]] = {"training": [], "validation": []}
     grid = np.stack(np.meshgrid(*(np.arange(n) for n in SHAPE), indexing="ij"))
     for number, split in enumerate(("train", "train", "val")):
         waves = sum(np.sin(grid[axis] * (0.5 + 0.3 * number) + axis) for axis in range(3))
@@ -60,7 +61,10 @@ def tiny_bids(tmp_path_factory: pytest.TempPathFactory) -> Path:
             image = nib.Nifti1Image(volume.astype(np.int16), np.eye(4))
             image.to_filename(folder / subject / "anat" / f"{subject}_{contrast}.nii.gz")
         rows.append(f"{subject}\t{split}\tT1w=0.9\tFLAIR=0.1")
+        item = {"label": f"{subject}/anat/{subject}_T1w.nii.gz", "subject": subject}
+        listed["validation" if split == "val" else "training"].append(item)
     (folder / "participants.tsv").write_text("\n".join(rows) + "\n")
+    (folder / "volumes.json").write_text(json.dumps(listed))
     return folder
 
 
@@ -91,6 +95,8 @@ def arguments(tiny_bids: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
             overlay |= SMALL_PLANES
         if stage == "train":
             overlay |= SMALL_FUSION
+        volumes = {"data_list": str(tiny_bids / "volumes.json")}
+        own = volumes if "data_list" in config and bundle == "diffensembler_sr" else {}
         (tmp_path / f"{stage}_tiny.json").write_text(json.dumps(overlay))
         files = [file_of(name) for name in (stage, *overlays)]
         return {
@@ -98,7 +104,7 @@ def arguments(tiny_bids: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
             "dataset_dir": str(tiny_bids),
             "output_dir": str(tmp_path / "out"),
             "logging_file": str(configs / "logging.conf"),
-        } | options
+        } | (own | options)
 
     return build
 

@@ -15,17 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_diffens.acquisition.slicing import PLANES, plane_axis
-from monai_diffens.data.bids import participants
-from monai_diffens.data.inputs import is_anatomical
-from monai_diffens.data.training_volumes import SECTIONS, training_volumes
-from monai_diffens.data.writer import case_name
+from monai_diffens.data.training_volumes import SECTIONS, bids_volumes, training_volumes
 from monai_diffens.files import sha256_of
 from monai_diffens.messages import say
 from monai_diffens.transforms.input_gate import CheckedVolume, InputRejected, check_volume
 from monai_diffens.transforms.nifti_file import open_nifti
 from monai_diffens.transforms.plane_slices import SHARP_PLANE_KEY
 
-VALIDATION_SHARE = 5  # every fifth subject, where no splits are given
 SPACING_TOLERANCE = 0.05
 
 
@@ -179,30 +175,7 @@ def _items(dataset_dir: str | Path, data_list: str | Path | None) -> list[tuple[
             for split in splits
             for item in training_volumes("", split, data_list, planes=PLANES)
         ]
-    every = sorted(Path(dataset_dir).glob("sub-*/**/anat/sub-*.nii*"))
-    found = [path for path in every if is_anatomical(path)]
-    by_subject: dict[str, list[Path]] = defaultdict(list)
-    for path in found:
-        by_subject[path.relative_to(dataset_dir).parts[0]].append(path)
-    if not found:
-        raise SystemExit(say("no_cases", name=Path(dataset_dir).name))
-    splits_of = subject_splits(dataset_dir, list(by_subject))
-    return [
-        (splits_of[subject], {"label": str(path), "case": case_name(path), "subject": subject})
-        for subject, paths in by_subject.items()
-        for path in paths
-        if splits_of.get(subject) in SECTIONS
-    ]
-
-
-def subject_splits(dataset_dir: str | Path, subjects: Sequence[str]) -> dict[str, str]:
-    """Split of each subject: of participants.tsv, else every fifth is for validation."""
-    if (Path(dataset_dir) / "participants.tsv").is_file():
-        rows = participants(dataset_dir)
-        if all("split" in row for row in rows):
-            return {row["participant_id"]: row["split"] for row in rows}
-    chosen = set(subjects[VALIDATION_SHARE - 1 :: VALIDATION_SHARE]) or set(subjects[1:][-1:])
-    return {subject: "val" if subject in chosen else "train" for subject in subjects}
+    return bids_volumes(dataset_dir)
 
 
 def leaks(items: Iterable[tuple[str, Mapping[str, str], Sequence[str]]]) -> list[str]:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from monai_diffens.data.bids import CONTRASTS, participants
-from monai_diffens.data.contrasts import find_contrasts
-from monai_diffens.data.prepare import check_target, leaks, subject_splits, write_lists
-from monai_diffens.data.training_volumes import SECTIONS, listed_items
+from monai_diffens.data.bids import CONTRASTS
+from monai_diffens.data.prepare import check_target, leaks, write_lists
+from monai_diffens.data.training_volumes import SECTIONS, bids_cases, listed_items
 from monai_diffens.messages import say
 from monai_diffens.transforms.input_gate import CheckedVolume, InputRejected
 
@@ -29,14 +27,12 @@ def prepare_cases(
     data_list: str | Path | None = None,
     target: str = "FLAIR",
     spacing: float = 1.0,
-    max_shift_mm: float = 0.9,
 ) -> Path:
     """Check every contrast of every case with the input gate, write ``prepare.csv`` and ``data_list.json``.
 
-    Left out, and said so: cases without the target or with nothing beside it, and contrasts that column
-    ``residual_shift_mm`` of participants.tsv, where there is one, tells to lie further off. An error: files
-    that the gate rejects, another voxel size, contrasts on another grid than the target, a subject or a file
-    in two splits. How well contrasts are registered to each other is not measured.
+    Left out, and said so: cases without the target or with nothing beside it. An error: files that the gate
+    rejects, another voxel size, contrasts on another grid than the target, a subject or a file in two splits.
+    How well contrasts are registered to each other is not measured.
 
     Args:
         dataset_dir: BIDS folder; with a column ``split`` in participants.tsv, else every fifth subject is
@@ -46,7 +42,6 @@ def prepare_cases(
             :func:`~monai_diffens.data.training_volumes.training_cases`.
         target: contrast to synthesise.
         spacing: voxel size of ground truth in mm.
-        max_shift_mm: largest shift of a contrast.
 
     Returns:
         Path of the data list, to be given as ``--data_list``.
@@ -56,10 +51,10 @@ def prepare_cases(
     """
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    items = _items(dataset_dir, data_list, target, max_shift_mm)
-    errors = leaks((split, item, [item[c] for c in CONTRASTS if c in item]) for split, item, _ in items)
+    items = _items(dataset_dir, data_list, target)
+    errors = leaks((split, item, [item[c] for c in CONTRASTS if c in item]) for split, item in items)
     rows, lists = [], {section: list[dict[str, str]]() for section in SECTIONS.values()}
-    for split, item, far in items:
+    for split, item in items:
         paths = {contrast: item[contrast] for contrast in CONTRASTS if contrast in item}
         row = {"case": item["case"], "subject": item["subject"], "split": split, "contrasts": " ".join(paths)}
         found = []
@@ -72,7 +67,7 @@ def prepare_cases(
         except InputRejected as error:
             found.append(str(error))
             errors.append(str(error))
-        row["verdict"] = "; ".join([*(found or ["accepted"]), *far])
+        row["verdict"] = "; ".join(found or ["accepted"])
         rows.append(row)
         if not found:
             relative = {contrast: os.path.relpath(path, output) for contrast, path in paths.items()}
@@ -81,41 +76,14 @@ def prepare_cases(
 
 
 def _items(
-    dataset_dir: str | Path, data_list: str | Path | None, target: str, max_shift_mm: float
-) -> list[tuple[str, dict[str, str], list[str]]]:
-    """Split, item and lines on contrasts that are left out, of every case."""
-    if data_list is not None:
-        listed = json.loads(Path(data_list).read_text(encoding="utf-8"))
-        splits = [split for split, section in SECTIONS.items() if listed.get(section)]
-        return [(split, item, []) for split in splits for item in listed_items(data_list, split, target)]
-    root, shifts = Path(dataset_dir), _shifts(dataset_dir)
-    cases = [case for case in find_contrasts(root) if case.files and not case.problem]
-    subjects = {id(case): (*case.folder.relative_to(root).parts, case.case)[0] for case in cases}
-    splits_of = subject_splits(dataset_dir, list(dict.fromkeys(subjects.values())))
-    found = []
-    for case in cases:
-        subject = subjects[id(case)]
-        item, far = {"case": case.case, "subject": subject}, []
-        for contrast, path in case.files.items():
-            shift = shifts.get(subject, {}).get(contrast, 0.0)
-            if shift > max_shift_mm:
-                far.append(say("shifted", contrast=contrast, mm=shift, limit=max_shift_mm))
-            elif isinstance(path, Path):
-                item[contrast] = str(path)
-        if splits_of.get(subject) in SECTIONS:
-            found.append((splits_of[subject], item, far))
-    return found
-
-
-def _shifts(dataset_dir: str | Path) -> dict[str, dict[str, float]]:
-    if not (Path(dataset_dir) / "participants.tsv").is_file():
-        return {}
-    return {
-        row["participant_id"]: {
-            name: float(mm) for name, mm in re.findall(r"(\S+)=([\d.]+)", row.get("residual_shift_mm") or "")
-        }
-        for row in participants(dataset_dir)
-    }
+    dataset_dir: str | Path, data_list: str | Path | None, target: str
+) -> list[tuple[str, dict[str, str]]]:
+    """Split and item of every case."""
+    if data_list is None:
+        return bids_cases(dataset_dir)
+    listed = json.loads(Path(data_list).read_text(encoding="utf-8"))
+    splits = [split for split, section in SECTIONS.items() if listed.get(section)]
+    return [(split, item) for split in splits for item in listed_items(data_list, split, target)]
 
 
 def _check_grids(checked: Mapping[str, CheckedVolume], target: str) -> None:

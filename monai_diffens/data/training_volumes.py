@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.data import partition_dataset, select_cross_validation_folds
 
 from monai_diffens.acquisition.slicing import PLANES
-from monai_diffens.data.bids import CONTRASTS, THICK_KEY, aligned_subjects, sharp_volumes, thick_volumes
-from monai_diffens.data.writer import case_name
+from monai_diffens.data.bids import CONTRASTS, THICK_KEY, subject_splits
+from monai_diffens.data.contrasts import find_contrasts
+from monai_diffens.data.inputs import is_anatomical
+from monai_diffens.files import case_name
 from monai_diffens.messages import say
 from monai_diffens.transforms.plane_slices import SHARP_PLANE_KEY
 
@@ -24,18 +27,17 @@ def training_volumes(
     dataset_dir: str | Path,
     split: str,
     data_list: str | Path | None = None,
-    min_sharpness: float = 0.5,
     planes: str | Sequence[str] = (),
 ) -> list[dict[str, str]]:
     """Volumes of a split, from the data list where there is one, else from the BIDS folder.
 
     Args:
-        dataset_dir: BIDS folder, see :func:`~monai_diffens.data.bids.sharp_volumes`.
+        dataset_dir: BIDS folder, see :func:`bids_volumes`; all of its volumes are taken to be sharp along
+            every axis. ``run prepare`` measures that, and writes a data list.
         split: train, val or test.
         data_list: JSON of lists "training", "validation" and "test" of items with ``label`` (path, relative
             to the JSON's folder or absolute), optionally ``subject`` and ``case``, and ``sharp_plane`` of
             those acquired in thick slices.
-        min_sharpness: of volumes from the BIDS folder: those below it were acquired in thick slices.
         planes: volumes acquired in thick slices serve for the slices of these planes; for none if empty.
 
     Returns:
@@ -43,19 +45,76 @@ def training_volumes(
 
     Raises:
         SystemExit: with one line: the data list cannot be read, lacks the section, names no such file, or has
-            no volume that serves.
-        ValueError: the BIDS folder has no volume that serves.
+            no volume that serves; the BIDS folder has no volume of the split.
     """
     if data_list is None:
-        items = sharp_volumes(dataset_dir, split, min_sharpness=min_sharpness)
-        items += thick_volumes(dataset_dir, split, min_sharpness=min_sharpness)
-    else:
-        items = listed_items(data_list, split, "label")
-    served = (planes,) if isinstance(planes, str) else planes
-    items = [item for item in items if item.get(SHARP_PLANE_KEY) in (None, *served)]
+        return _of_split(bids_volumes(dataset_dir), split, dataset_dir)
+    items = serving(listed_items(data_list, split, "label"), planes)
     if not items:
         raise SystemExit(f"{data_list}: every volume under '{SECTIONS[split]}' was acquired in thick slices")
     return items
+
+
+def serving(items: Iterable[dict[str, str]], planes: str | Sequence[str]) -> list[dict[str, str]]:
+    """The volumes that serve for the slices of some planes: those of thick slices for theirs alone."""
+    served = (planes,) if isinstance(planes, str) else planes
+    return [item for item in items if item.get(SHARP_PLANE_KEY) in (None, *served)]
+
+
+def bids_volumes(dataset_dir: str | Path) -> list[tuple[str, dict[str, str]]]:
+    """Split and item (``label``, ``case``, ``subject``) of every anatomical volume of a BIDS folder.
+
+    Splits are those of :func:`~monai_diffens.data.bids.subject_splits`.
+
+    Raises:
+        SystemExit: with one line, when there is none.
+    """
+    root = Path(dataset_dir)
+    by_subject: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(root.glob("sub-*/**/anat/sub-*.nii*")):
+        if is_anatomical(path):
+            by_subject[path.relative_to(root).parts[0]].append(path)
+    if not by_subject:
+        raise SystemExit(say("no_cases", name=root.name))
+    splits_of = subject_splits(dataset_dir, list(by_subject))
+    return [
+        (splits_of[subject], {"label": str(path), "case": case_name(path), "subject": subject})
+        for subject, paths in by_subject.items()
+        for path in paths
+        if splits_of.get(subject) in SECTIONS
+    ]
+
+
+def bids_cases(dataset_dir: str | Path) -> list[tuple[str, dict[str, str]]]:
+    """Split and item (a path for each contrast, ``case``, ``subject``) of every case of a BIDS folder.
+
+    Splits are those of :func:`~monai_diffens.data.bids.subject_splits`.
+
+    Raises:
+        InputRejected: nothing is there.
+    """
+    root = Path(dataset_dir)
+    cases = [case for case in find_contrasts(root) if case.files and not case.problem]
+    subjects = [(*case.folder.relative_to(root).parts, case.case)[0] for case in cases]
+    splits_of = subject_splits(dataset_dir, list(dict.fromkeys(subjects)))
+    return [
+        (
+            splits_of[subject],
+            {"case": case.case, "subject": subject}
+            | {contrast: str(path) for contrast, path in case.files.items() if isinstance(path, Path)},
+        )
+        for case, subject in zip(cases, subjects, strict=True)
+        if splits_of.get(subject) in SECTIONS
+    ]
+
+
+def _of_split(
+    items: Iterable[tuple[str, dict[str, str]]], split: str, dataset_dir: str | Path
+) -> list[dict[str, str]]:
+    found = [item for each, item in items if each == split]
+    if not found:
+        raise SystemExit(f"{dataset_dir}: no subject of the split '{split}' serves")
+    return found
 
 
 def head_label_maps(folder: str | Path | None) -> list[dict[str, str]]:
@@ -105,7 +164,7 @@ def training_cases(
     """Cases of several contrasts, from the data list where there is one, else from the BIDS folder.
 
     Args:
-        dataset_dir: BIDS folder, see :func:`~monai_diffens.data.bids.aligned_subjects`.
+        dataset_dir: BIDS folder, see :func:`bids_cases`; contrasts are taken to lie on each other.
         split: train, val or test.
         data_list: JSON of lists "training", "validation" and "test" of items of contrast to path (relative to
             the JSON's folder or absolute), the target among them; optionally ``case``, ``lesions`` and
@@ -117,13 +176,18 @@ def training_cases(
 
     Raises:
         SystemExit: as :func:`training_volumes`.
-        ValueError: the BIDS folder has no case that serves.
     """
     if data_list is None:
-        return aligned_subjects(dataset_dir, split, target)
+        every = bids_cases(dataset_dir)
+        return _of_split((each for each in every if _serves(each[1], target)), split, dataset_dir)
     items = listed_items(data_list, split, target)
     kept = (*CONTRASTS, "lesions", "case", THICK_KEY)
     return [{key: value for key, value in item.items() if key in kept} for item in items]
+
+
+def _serves(item: Mapping[str, str], target: str | None) -> bool:
+    """Whether a case has the target, and one contrast more."""
+    return (target is None or target in item) and sum(name in item for name in CONTRASTS) > 1
 
 
 def cross_validation_fold(

@@ -154,11 +154,10 @@ def write_dataset(
             subject = f"sub-{len(rows) + 1:04d}"
             for contrast, path in contrasts.items():
                 place_image(path, folder / subject / "anat" / f"{subject}_{contrast}.nii.gz")
-            sharpness = " ".join(f"{contrast}=1" for contrast in contrasts)
-            rows.append((subject, split, sharpness, ""))
+            rows.append((subject, split))
     with (folder / "participants.tsv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter="\t")
-        writer.writerow(("participant_id", "split", "throughplane_sharpness", "residual_shift_mm"))
+        writer.writerow(("participant_id", "split"))
         writer.writerows(rows)
     return sum(len(contrasts) for contrasts in patients.values())
 

@@ -11,9 +11,10 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_diffens.data.bids import contrast_path, participants
+from monai_diffens.data.bids import participants
 from monai_diffens.transforms.registration import RegistrationFailed, Scan, align
 from research.clinic.trials import Row, read, thick
+from research.data_pack import contrast_path
 
 MOVES = {0: 0.0, 2: 3.0, 5: 8.0, 10: 15.0}  # degrees -> mm
 SLICES = 4.0  # mm

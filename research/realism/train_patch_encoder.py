@@ -22,9 +22,10 @@ from monai.utils import set_determinism
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from monai_diffens.data.bids import CONTRASTS, sharp_volumes
+from monai_diffens.data.bids import CONTRASTS
 from monai_diffens.networks.weights import save_weights
 from monai_diffens.transforms.intensity import ScaleForegroundPercentiled
+from research.data_pack import sharp_volumes
 from research.realism.degraded_patches import KINDS, degraded_patches
 from research.realism.patch_encoder import NUM_FEATURES, PATCH_SIZE, PatchEncoder
 from research.realism.realism import ENCODER_FILE

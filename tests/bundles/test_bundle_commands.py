@@ -103,13 +103,13 @@ def test_inference_properties(bundle, monkeypatch, tmp_path):
 @pytest.fixture
 def tiny_dataset(tmp_path) -> Path:
     """A BIDS folder of two small made-up volumes, one for training and one for validation."""
-    rows = ["participant_id\tsplit\tthroughplane_sharpness"]
+    rows = ["participant_id\tsplit"]
     for number, split in enumerate(("train", "val")):
         anat = tmp_path / "data" / f"sub-{number}" / "anat"
         anat.mkdir(parents=True)
         values = np.random.default_rng(number).integers(1, 300, (SMALL_SIDE,) * 3).astype(np.int16)
         nib.Nifti1Image(values, np.eye(4)).to_filename(anat / f"sub-{number}_T1w.nii.gz")
-        rows.append(f"sub-{number}\t{split}\tT1w=0.9")
+        rows.append(f"sub-{number}\t{split}")
     (tmp_path / "data" / "participants.tsv").write_text("\n".join(rows) + "\n")
     return tmp_path / "data"
 

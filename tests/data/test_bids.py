@@ -1,4 +1,4 @@
-"""Which volumes are training targets: by split, by sharpness, and never a test subject."""
+"""What a BIDS folder tells: its table, its splits, and what a training reads of it."""
 
 import csv
 from pathlib import Path
@@ -7,212 +7,68 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_diffens.data.bids import (
-    CONTRASTS,
-    aligned_subjects,
-    contrast_path,
-    participants,
-    sharp_volumes,
-    thick_volumes,
-)
-from monai_diffens.data.prepare import axis_detail
+from monai_diffens.data.bids import participants, subject_splits
+from monai_diffens.data.training_volumes import training_cases, training_volumes
 
-ROWS = {
-    "sub-a": ("train", "T1w=0.85 ce-gadolinium_T1w=0.49 T2w=0.5 FLAIR=0.1"),
-    "sub-b": ("train", "T1w=0.2 FLAIR=0.98"),
-    "sub-c": ("val", "T1w=0.6 T2w=0.7"),
-    "sub-d": ("test", "T1w=0.9"),
-    "sub-e": ("train", "n/a"),  # BIDS for a missing value
-}
-SPLITS = ("train", "val", "test")
-# contrasts that the data pack's README lists as good ground truth
-GOOD = {
-    **{f"sub-upenn0{n}": {"T1w", "ce-gadolinium_T1w"} for n in (2, 4)},
-    **{f"sub-upenn0{n}": {"T1w", "ce-gadolinium_T1w", "T2w"} for n in (1, 3, 5)},
-    "sub-lj07": {"FLAIR"},
-    "sub-lj19": {"FLAIR"},
-    "sub-tcga04": {"T1w"},
-    "sub-tcga08": {"ce-gadolinium_T1w"},
-    "sub-tcga09": {"T1w", "ce-gadolinium_T1w"},
-}
+SPLITS = {"sub-a": "train", "sub-b": "test", "sub-c": "val", "sub-d": "none"}
 
 
 @pytest.fixture
 def tree(tmp_path) -> Path:
-    """Return a BIDS folder of five subjects with all contrasts, but one file missing."""
+    """A BIDS folder of four subjects with two contrasts and a field map, and a table of their splits."""
     with (tmp_path / "participants.tsv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(["participant_id", "split", "throughplane_sharpness"])
-        writer.writerows([subject, *row] for subject, row in ROWS.items())
-    for subject in ROWS:
-        for contrast in CONTRASTS:
-            path = contrast_path(tmp_path, subject, contrast)
+        writer.writerow(["participant_id", "split"])
+        writer.writerows(SPLITS.items())
+    for subject in SPLITS:
+        for name in ("anat/{}_T1w", "anat/{}_FLAIR", "fmap/{}_phasediff"):
+            path = tmp_path / subject / f"{name.format(subject)}.nii.gz"
             path.parent.mkdir(parents=True, exist_ok=True)
             nib.Nifti1Image(np.zeros((2, 2, 2), np.int16), np.eye(4)).to_filename(path)
-    contrast_path(tmp_path, "sub-c", "T2w").unlink()
     return tmp_path
-
-
-def names(items: list[dict[str, str]]) -> list[str]:
-    """Return the cases of a list."""
-    return [item["case"] for item in items]
 
 
 @pytest.mark.parametrize("kind", [str, Path])
 def test_participants_are_the_rows_of_the_table(tree, kind):
     rows = participants(kind(tree))
-    assert [row["participant_id"] for row in rows] == list(ROWS)
-    assert rows[2] == {"participant_id": "sub-c", "split": "val", "throughplane_sharpness": ROWS["sub-c"][1]}
-
-
-@pytest.mark.parametrize(
-    ("split", "expected"),
-    [
-        ("train", ["sub-a_T1w", "sub-a_T2w", "sub-b_FLAIR"]),
-        ("val", ["sub-c_T1w"]),  # its T2w is sharp, but not there
-        ("test", ["sub-d_T1w"]),
-    ],
-)
-def test_sharp_volumes_of_a_split(tree, split, expected):
-    items = sharp_volumes(tree, split)
-    assert names(items) == expected
-    for item in items:
-        assert Path(item["label"]) == contrast_path(tree, item["subject"], item["contrast"])
-        assert Path(item["label"]).is_file()
-        assert item["case"] == f"{item['subject']}_{item['contrast']}"
-
-
-@pytest.mark.parametrize(
-    ("min_sharpness", "expected"),
-    [
-        (
-            0.05,
-            ["sub-a_T1w", "sub-a_ce-gadolinium_T1w", "sub-a_T2w", "sub-a_FLAIR", "sub-b_T1w", "sub-b_FLAIR"],
-        ),
-        (0.5, ["sub-a_T1w", "sub-a_T2w", "sub-b_FLAIR"]),  # the threshold itself is sharp enough
-        (0.51, ["sub-a_T1w", "sub-b_FLAIR"]),
-        (0.9, ["sub-b_FLAIR"]),
-    ],
-)
-def test_blurred_volumes_are_left_out(tree, min_sharpness, expected):
-    assert names(sharp_volumes(tree, "train", min_sharpness=min_sharpness)) == expected
-
-
-def test_thick_volumes_are_those_known_to_be_blurred(tree):
-    thick = thick_volumes(tree, "train")
-    assert names(thick) == [
-        "sub-a_ce-gadolinium_T1w",
-        "sub-a_FLAIR",
-        "sub-b_T1w",
-    ]  # of sub-e nothing is known
-    assert {item["sharp_plane"] for item in thick} == {"axial"}
-
-
-def test_contrasts_are_those_asked_for_in_that_order(tree):
-    assert names(sharp_volumes(tree, "train", ["T2w", "T1w"])) == ["sub-a_T2w", "sub-a_T1w"]
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"split": "trian"}, {"split": "val", "contrasts": ["FLAIR"]}, {"split": "val", "min_sharpness": 0.8}],
-)
-def test_empty_list_is_an_error(tree, options):
-    with pytest.raises(ValueError, match=f"no {options['split']} volume"):
-        sharp_volumes(tree, **options)
+    assert [row["participant_id"] for row in rows] == list(SPLITS)
+    assert rows[2] == {"participant_id": "sub-c", "split": "val"}
 
 
 def test_folder_without_a_table_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"participants\.tsv is missing"):
-        sharp_volumes(tmp_path, "train")
+        participants(tmp_path)
 
 
-# --- the real data pack -------------------------------------------------------------------------------------
+def test_splits_are_the_table_s_or_every_fifth_subject(tree, tmp_path):
+    assert subject_splits(tree, []) == SPLITS
+    (tree / "participants.tsv").write_text("participant_id\tage\nsub-a\t50\n")
+    names = [f"sub-{number}" for number in range(10)]
+    chosen = subject_splits(tree, names)
+    assert [name for name, split in chosen.items() if split == "val"] == ["sub-4", "sub-9"]
+    assert set(chosen.values()) == {"train", "val"} and list(chosen) == names
+    assert subject_splits(tree, ["one", "two"]) == {"one": "train", "two": "val"}
 
 
-def test_no_subject_of_one_split_appears_in_another(data_dir):
-    split_of = {row["participant_id"]: row["split"] for row in participants(data_dir)}
-    for split in SPLITS:
-        items = sharp_volumes(data_dir, split, min_sharpness=0)  # every volume there is
-        assert {split_of[item["subject"]] for item in items} == {split}
-        assert all(item["subject"] in Path(item["label"]).name for item in items)
-    assert {s for s, split in split_of.items() if split == "test"} == {
-        "sub-lj19",
-        "sub-tcga09",
-        "sub-upenn05",
-    }
-
-
-@pytest.mark.parametrize("split", SPLITS)
-def test_default_threshold_keeps_all_good_ground_truth_and_no_thick_slices(data_dir, split):
-    subjects = {row["participant_id"] for row in participants(data_dir) if row["split"] == split}
-    good = {f"{subject}_{contrast}" for subject in subjects & set(GOOD) for contrast in GOOD[subject]}
-    listed = set(names(sharp_volumes(data_dir, split)))
-    assert good <= listed
-    thick = {f"sub-tcga0{n}" for n in (1, 2, 3, 5, 7)}  # 3 to 6 mm in every contrast
-    assert not {name for name in listed if name.split("_")[0] in thick}
-
-
-def test_thick_slices_of_the_pack_are_axial(data_dir):
-    """Every volume that training takes axial slices of is blurriest along the axis from feet to head."""
-    thick = thick_volumes(data_dir, "train", min_sharpness=0.7)
-    assert len(thick) == 35 and len({item["subject"] for item in thick}) == 12
-    for item in thick:
-        image = nib.as_closest_canonical(nib.load(item["label"]))
-        assert int(np.argmin(axis_detail(np.asarray(image.dataobj, dtype=np.float32)))) == 2, item["case"]
-
-
-def test_list_of_good_ground_truth_is_reproduced_by_a_higher_threshold(data_dir):
-    listed = [
-        (item["subject"], item["contrast"])
-        for split in ("train", "test")
-        for item in sharp_volumes(data_dir, split, min_sharpness=0.7)
-    ]
-    assert sorted(listed) == sorted(
-        (subject, contrast) for subject, all_ in GOOD.items() for contrast in all_
+def test_a_training_reads_volumes_of_its_split_alone(tree):
+    found = training_volumes(tree, "train")
+    assert [item["case"] for item in found] == ["sub-a_FLAIR", "sub-a_T1w"]
+    assert {item["subject"] for item in found} == {"sub-a"} and all(
+        Path(item["label"]).is_file() for item in found
     )
-    with pytest.raises(ValueError, match="no val volume"):
-        sharp_volumes(data_dir, "val", min_sharpness=0.7)
+    assert [item["subject"] for item in training_volumes(tree, "val")] == ["sub-c"] * 2
+    with pytest.raises(SystemExit, match="no subject of the split 'trian'"):
+        training_volumes(tree, "trian")
 
 
-@pytest.fixture
-def subjects(tmp_path) -> Path:
-    rows = ["participant_id\tsplit\tresidual_shift_mm"]
-    for name, split, shift in (
-        ("a", "train", "FLAIR=0.2 T2w=1.4"),
-        ("b", "test", "T2w=0.9"),
-        ("c", "train", ""),
-    ):
-        rows.append(f"sub-{name}\t{split}\t{shift}")
-        for contrast in ("T1w", "T2w", "FLAIR"):
-            if (name, contrast) != ("c", "FLAIR"):
-                path = contrast_path(tmp_path, f"sub-{name}", contrast)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.touch()
-    labels = tmp_path / "derivatives" / "labels" / "sub-b" / "anat" / "sub-b_desc-tumor_dseg.nii.gz"
-    labels.parent.mkdir(parents=True)
-    labels.touch()
-    (tmp_path / "participants.tsv").write_text("\n".join(rows) + "\n")
-    return tmp_path
-
-
-def test_aligned_subjects_leave_out_what_is_shifted_or_has_no_target(subjects):
-    (item,) = aligned_subjects(subjects, "train")
+def test_a_training_reads_cases_of_its_split_with_their_target(tree):
+    (item,) = training_cases(tree, "train")
+    anat = tree / "sub-a" / "anat"
     assert item == {
         "case": "sub-a",
-        "T1w": str(contrast_path(subjects, "sub-a", "T1w")),
-        "FLAIR": str(contrast_path(subjects, "sub-a", "FLAIR")),
+        "subject": "sub-a",
+        "T1w": str(anat / "sub-a_T1w.nii.gz"),
+        "FLAIR": str(anat / "sub-a_FLAIR.nii.gz"),
     }
-    (item,) = aligned_subjects(subjects, "test")
-    assert set(item) == {"case", "T1w", "T2w", "FLAIR", "lesions"}
-    assert item["lesions"].endswith("sub-b_desc-tumor_dseg.nii.gz")
-
-
-def test_no_aligned_subject(subjects):
-    with pytest.raises(ValueError, match="no val subject has FLAIR"):
-        aligned_subjects(subjects, "val")
-
-
-def test_training_subjects_of_the_data_pack(data_dir):
-    found = {item["case"]: item for item in aligned_subjects(data_dir, "train")}
-    assert len(found) == 12 and "T2w" not in found["sub-tcga05"]
-    assert all({"T1w", "ce-gadolinium_T1w", "FLAIR"} <= set(item) for item in found.values())
+    with pytest.raises(SystemExit, match="no subject of the split 'train'"):
+        training_cases(tree, "train", target="T2w")

@@ -12,8 +12,9 @@ import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
 
-from monai_diffens.data.training_volumes import cross_validation_fold, training_cases
+from monai_diffens.data.training_volumes import cross_validation_fold
 from monai_diffens.networks.weights import load_weights
+from research.data_pack import aligned_subjects
 from research.segmentation.segmentation_unet import SegmentationFolds, SegmentationUNet
 
 SHAPE = (20, 24, 20)
@@ -86,9 +87,10 @@ def test_folds_are_disjoint_cover_and_spread_the_sources():
 
 
 def test_folds_of_the_training_subjects(data_dir):
-    items = training_cases(data_dir, "train")
+    items = aligned_subjects(data_dir, "train")
     folds = [cross_validation_fold(items, fold, 3, True) for fold in range(3)]
-    assert [len(fold) for fold in folds] == [4, 4, 4]
+    counts = [len(fold) for fold in folds]
+    assert min(counts) >= 4 and max(counts) - min(counts) <= 1
     sources = [{item["case"][4:-2] for item in fold} for fold in folds]
     assert all({"tcga", "upenn"} <= fold for fold in sources)
 

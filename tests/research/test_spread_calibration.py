@@ -8,9 +8,9 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_diffens.data.bids import label_path, labelled_volumes
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from research.data_pack import label_path, labelled_volumes
 from research.studies.lesion_check import LesionCheck, recovered
 from research.studies.spread_calibration import SpreadCalibration, mean_floor
 from research.studies.tables import read_table

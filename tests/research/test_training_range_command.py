@@ -6,13 +6,22 @@ from pathlib import Path
 
 import pytest
 from monai.data import MetaTensor
-from monai.transforms import Orientationd
+from monai.transforms import Compose, LoadImaged, Orientationd
 
 from monai_diffens.data.bids import CONTRASTS
 from monai_diffens.demo.template_brain import load_truth
 from monai_diffens.transforms.scan_traits import ScanTraits
+from monai_diffens.transforms.thick_slices import thick_slice
 from monai_diffens.transforms.training_range import CONTRAST_REFERENCE, TrainingRange, load_ranges
+from research.data_pack import contrast_path
 from research.training_range import examine, measure, with_common_margin
+
+LOAD = Compose(
+    [
+        LoadImaged("image", reader="NibabelReader", ensure_channel_first=True),
+        Orientationd("image", axcodes="RAS", labels=None),
+    ]
+)
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +69,19 @@ def test_the_reference_comes_from_training_subjects_alone(data_dir, tmp_path):
     assert list(measured) == [one["participant_id"]] and len(measured[one["participant_id"]]) == 4
     (reference,) = load_ranges().values()
     assert all(reference.intensity_excess(scan)[0] <= 1e-3 for scan in measured[one["participant_id"]])
+
+
+@pytest.mark.slow
+def test_what_test_subjects_are_warned_of(data_dir):
+    """Nothing. The margin comes from training sites alone; what docs/trust.md says of the rule holds too."""
+    with (data_dir / "participants.tsv").open(newline="", encoding="utf-8") as file:
+        subjects = [r["participant_id"] for r in csv.DictReader(file, delimiter="\t") if r["split"] == "test"]
+    paths = [contrast_path(data_dir, subject, contrast) for subject in subjects for contrast in CONTRASTS]
+    assert len(paths) == 12
+    (together,), each = load_ranges().values(), load_ranges(CONTRAST_REFERENCE)
+    for path, contrast in zip(paths, CONTRASTS * len(subjects), strict=True):
+        volume = LOAD({"image": path})["image"]
+        assert together.complaints(together.measure(volume)) == {}, path.name
+        shown = [volume] if contrast != "FLAIR" else [thick_slice(volume, f) for f in ((4, 4, 4), (1, 1, 5))]
+        for one in shown:  # a FLAIR is given in low resolution
+            assert each[contrast].complaints(each[contrast].measure(one)) == {}, path.name
