@@ -22,7 +22,8 @@ from monai_diffens.data.training_volumes import SECTIONS, TEXT_KEYS, serving, tr
 from monai_diffens.files import whole_or_absent
 from monai_diffens.transforms.plane_slices import SHARP_PLANE_KEY
 
-SLICED = {"sub-tcga12_T1w": "sagittal"}  # acquired in other slices than axial ones
+# acquired in other slices than axial ones
+SLICED = {"sub-tcga12_T1w": "sagittal", "sub-tcga13_ce-gadolinium_T1w": "coronal"}
 TRAINING_SHARPNESS, SHARPNESS = 0.6, 0.5  # least of a volume that is ground truth along every axis
 
 
