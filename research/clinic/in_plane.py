@@ -12,9 +12,10 @@ import numpy as np
 from monai.bundle import ConfigWorkflow
 from numpy.typing import NDArray
 
-from monai_diffens.data.bids import contrast_path, participants
+from monai_diffens.data.bids import participants
 from monai_diffens.transforms.registration import Scan
 from research.clinic.trials import Row, read, thick
+from research.data_pack import contrast_path
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "diffensembler_sr"
 PIXEL, SLICES = 0.72, 4.0  # mm
