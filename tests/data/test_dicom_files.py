@@ -220,6 +220,22 @@ def test_links_that_lead_nowhere_stop_their_series(folder):
     assert "1 (7.dcm)" in refused(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("VERSION", b"2.0\n"),
+        ("readme.txt", b""),
+        ("LOCK", b"pid 12"),
+        ("scan.json", b"{}"),
+        ("x.bin", b"\1" * 500),
+    ],
+)
+def test_other_files_beside_slices_do_not_stop_them(folder, name, content):
+    (folder / name).write_bytes(content)
+    (series,), problems, notes = find_series(folder)
+    assert problems == [] and len(notes) == 1 and check_series(series)[1].shape == (24, 28, 8)
+
+
 def test_what_is_left_out_is_counted(folder, tmp_path, caplog):
     caplog.set_level("INFO", "monai_diffens")
     (folder / "7.dcm").replace(folder / ".hidden.dcm")

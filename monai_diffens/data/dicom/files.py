@@ -151,8 +151,10 @@ def _may_have_been(file: Path, start: bytes | None, patterns: set[str]) -> bool:
     ending = file.suffix.lower()
     if ending in DICOM_ENDINGS or name_pattern(file) in patterns:
         return True
-    if ending in OTHER_ENDINGS:
-        return False
+    if ending in OTHER_ENDINGS or (
+        start and start.isascii() and start.decode().replace("\n", " ").isprintable()
+    ):
+        return False  # a note, a list: no slice begins with text
     return start is None or not start.strip(b"\0") or len(start) < PREAMBLE
 
 

@@ -7,6 +7,7 @@ patient's name.
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 from collections import defaultdict
@@ -31,6 +32,8 @@ __all__ = [
     "only_series",
     "series_of_files",
 ]
+
+log = logging.getLogger("monai_diffens")
 
 MODEL_NAME = "Diff-Ensembler"  # what results hold as ManufacturerModelName
 LONGEST_TEXT = 40  # characters of a cleaned description
@@ -165,7 +168,9 @@ def only_series(folder: Path) -> DicomSeries:
     Raises:
         InputRejected: there is none, or several, or a file that cannot be taken.
     """
-    series, problems, _ = find_series(folder)
+    series, problems, notes = find_series(folder)
+    for line in notes:
+        log.warning(line)
     if problems:
         raise InputRejected(problems[0])
     if len(series) != 1:
