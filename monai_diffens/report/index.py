@@ -182,7 +182,9 @@ def _row(entry: dict[str, Any], facts: dict[str, Any], folder: Path) -> Row:
         raise TypeError("warnings that are no lines")
     cells = [_share(agreement and agreement["MeanAbsoluteDifference"]), _share(spread and spread["Mean"])]
     weights = by_plane(entry.get("PlaneWeights", {}))
-    cells.append(_text(", ".join(f"{plane} {share:.2f}" for plane, share in weights.items())))
+    cells.append(
+        _text(", ".join(f"{plane}\N{NO-BREAK SPACE}{share:.2f}" for plane, share in weights.items()))
+    )
     arrow = " \N{RIGHTWARDS ARROW} "
     cells.append(_text(arrow.join(card[name] for name in ("Before", "After") if card.get(name))))
     passes = None if steps is None else float(steps)

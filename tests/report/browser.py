@@ -98,6 +98,12 @@ class Browser:
         entries = self.call("POST", "/se/log", {"type": "browser"})
         return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
 
+    def settle(self) -> None:
+        """A frame for what waits for the next one, and one to draw it."""
+        script = "const done = arguments[0], next = requestAnimationFrame;"
+        script += "next(() => next(() => setTimeout(done, 50)))"
+        self.call("POST", "/execute/async", {"script": script, "args": []})
+
     def keys(self, *keys: str) -> None:
         """Press keys one after the other on what has the focus."""
         actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]

@@ -9,6 +9,7 @@ from browser import CHROMIUM, DRIVER, Browser
 from monai.data import MetaTensor
 
 from monai_diffens.report.case_report import WriteReportd
+from monai_diffens.report.figures import spacing_text
 from monai_diffens.report.index import Cell, Row, page
 
 pytestmark = [
@@ -49,16 +50,7 @@ def opened(browser, described, tmp_path):
 
 def show(browser: Browser, selector: str = "#stage") -> np.ndarray:
     browser.run("document.querySelector(arguments[0]).scrollIntoView({block: 'center'})", selector)
-    # a frame for what waits for the next one, and one to draw it
-    browser.call(
-        "POST",
-        "/execute/async",
-        {
-            "script": "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame("
-            "() => setTimeout(done, 50)))",
-            "args": [],
-        },
-    )
+    browser.settle()
     return browser.pixels(selector)
 
 
@@ -100,6 +92,24 @@ def test_overlays_are_drawn_and_explained(opened):
         )
         assert low < high
     assert titles[-1] in opened.run("return document.getElementById('readout').textContent")
+
+
+def test_of_hasty_choices_the_last_one_is_shown(opened):
+    """And alone: its strength takes it away and brings it back."""
+    opened.run("document.getElementById('stage').focus()")
+    opened.keys("3", " ")  # the result alone
+    plain = show(opened)
+    opened.keys("o", "o", "o")
+    opened.wait("document.getElementById('overlay-name').textContent.includes('axial')", 10)
+    for strength, off in ((0, False), (100, True), (30, True)):
+        opened.run(
+            "const s = document.getElementById('strength'); s.value = arguments[0];"
+            "s.dispatchEvent(new Event('input'))",
+            strength,
+        )
+        changed = np.abs(show(opened) - plain).max(axis=-1) > 20
+        # the name of the overlay stands above the picture
+        assert (changed[40:].sum() > 500) == off, strength
 
 
 def readout(browser: Browser) -> list[float]:
@@ -226,10 +236,17 @@ def index(browser, described, tmp_path):
     WriteReportd(output_dir=tmp_path, maps=[])(described)
     thumb = (tmp_path / "scan_sr.html").read_text().split('"Picture": "')[1].split('"')[0]
     rows = []
+    weights = ", ".join(f"{plane}\N{NO-BREAK SPACE}0.33" for plane in ("axial", "coronal", "sagittal"))
+    voxels = f"{spacing_text([0.5, 0.5, 5])} \N{RIGHTWARDS ARROW} {spacing_text([0.5, 0.5, 0.5])}"
     for i in range(500):
-        cells = [Cell(f"{i % 7} %", float(i % 7)), Cell("-", None), Cell("-", None), Cell("1 × 1 × 5", "1")]
-        cells += [Cell("1", 1.0), Cell(f"{i} s", float(i)) if i % 2 else Cell("-", None)]
-        warnings = ["slices are thick"] if i % 100 == 3 else []
+        cells = [
+            Cell(f"{i % 7} %", float(i % 7)),
+            Cell("12.3 %", 0.123),
+            Cell(weights, weights),
+            Cell(voxels, voxels),
+        ]
+        cells += [Cell("1, 8 samples", 1.0), Cell(f"{i} s", float(i)) if i % 2 else Cell("-", None)]
+        warnings = ["slices are thick, " * 12] * 2 if i % 100 == 3 else []
         rows.append(Row(f"case {i}", "scan_sr.html", thumb, cells, warnings, "0.1.0, 01234567"))
     path = tmp_path / "index.html"
     path.write_text(page(rows, {"Rejected": ["cut.nii.gz: truncated"]}), encoding="utf-8")
@@ -279,7 +296,7 @@ def test_an_index_is_searched_and_sorted(index):
     assert sorted(cases(index)) == ["case 103", "case 203", "case 3", "case 303", "case 403"]
 
 
-@pytest.mark.parametrize("width", [400, 760, 1280, 2560])
+@pytest.mark.parametrize("width", [400, 760, 1280, 1401, 1440, 2560])
 def test_an_index_does_not_overflow(index, width):
     index.size(width, 900)
     assert index.run("return document.documentElement.scrollWidth") <= width

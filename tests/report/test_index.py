@@ -74,7 +74,12 @@ def test_index_shows_figures_and_thumbnails(folder):
         *("warnings", "made with"),
     ]  # no time: nobody measured it
     assert [row[1] for row in rows] == ["a", "b", "c"] and rows[1][-2] == "thick"
-    assert rows[0][4] == "axial 0.50, coronal 0.30, sagittal 0.20" and rows[0][6] == "4"
+    assert [each.split() for each in rows[0][4].split(",")] == [
+        ["axial", "0.50"],
+        ["coronal", "0.30"],
+        ["sagittal", "0.20"],
+    ]
+    assert rows[0][6] == "4"
     assert "\N{RIGHTWARDS ARROW}" in rows[0][5] and rows[2][5] == "-"  # c has no page to tell it
     assert len(re.findall(r'<img src="data:image/jpeg;base64,[\w+/=]+"[^>]* loading="lazy"', text)) == 2
 

@@ -121,8 +121,8 @@
   for (const layer of layers.values()) {
     if (layer.colours) overlays.push(layer);
     else if (layer.key === "scan") {
-      befores.push({ key: "scan", title: "scan, slice by slice", nearest: true });
-      befores.push({ key: "scan", title: "scan, interpolated", nearest: false });
+      befores.push({ key: "scan", title: "scan slices", nearest: true });
+      befores.push({ key: "scan", title: "scan interpolated", nearest: false });
     } else if (layer.key !== "result") befores.push({ ...layer, nearest: true });
   }
   if (about.measured) overlays.splice(1, 0, { key: "difference", title: "difference" });
@@ -241,7 +241,6 @@
     }
     legend(layer);
     $("overlay-name").textContent = layer.key ? " + " + layer.title : "";
-    $("strength-label").hidden = !layer.key;
     two.drawScene();
     readout();
   }
@@ -445,8 +444,15 @@
     select.addEventListener("change", () => set(+select.value));
   }
 
-  const chooseBefore = (i) => { state.before = i; return setBefore(); };
-  const chooseOverlay = (i) => { state.overlay = i; $("overlay").value = i; return setOverlay(); };
+  // One choice after the other, and of several that wait the last one only.
+  let running = Promise.resolve();
+  function choose(name, i, set) {
+    state[name] = i;
+    $(name).value = i;
+    running = running.then(() => state[name] === i && set()).catch(console.error);
+  }
+  const chooseBefore = (i) => choose("before", i, setBefore);
+  const chooseOverlay = (i) => choose("overlay", i, setOverlay);
 
   function key(event) {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
