@@ -18,6 +18,7 @@ from monai_diffens.commands.bundles import bundle_app
 from monai_diffens.commands.inference import PAGE, plan_cases, run_cases
 from monai_diffens.commands.one_line import STATUSES, OneLine
 from monai_diffens.commands.parameters import checked, steps_of, target_of, with_options
+from monai_diffens.console import tell
 from monai_diffens.files import sha256_of
 from monai_diffens.messages import InputRejected, say
 from monai_diffens.options import QUALITIES, OptionError
@@ -49,7 +50,7 @@ def _version(asked: bool) -> None:
     if asked:
         from monai_diffens import __version__
 
-        print(f"diffens {__version__}")
+        tell(f"diffens {__version__}")
         raise typer.Exit
 
 
@@ -142,7 +143,7 @@ def view(
     import webbrowser
 
     opened = webbrowser.open(page.resolve().as_uri())
-    print(page.resolve() if opened else f"no browser here; open {page.resolve()}")
+    tell(f"{page.resolve()}" if opened else f"no browser here; open {page.resolve()}")
 
 
 @app.command(context_settings=EITHER)
@@ -172,26 +173,26 @@ def info() -> None:
 
     from monai_diffens import __version__
 
-    print(
+    tell(
         f"diffens {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     )
     for package in ("torch", "monai", "nibabel", "itk", "pydicom"):
         try:
-            print(f"  {package} {version(package)}")
+            tell(f"  {package} {version(package)}")
         except PackageNotFoundError:
-            print(f"  {package} is not installed")
+            tell(f"  {package} is not installed")
     for task, name in BUNDLES.items():
         weights = bundle_path(task) / WEIGHTS
         recorded = Path(f"{weights}.sha256").read_text(encoding="utf-8").split()[0]
         digest = sha256_of(weights)
         kept = "as recorded" if digest == recorded else f"NOT the recorded {recorded}"
-        print(f"{task}: {name}, {weights}\n  SHA-256 {digest}, {kept}")
+        tell(f"{task}: {name}, {weights}\n  SHA-256 {digest}, {kept}")
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)
-        print(f"device: cuda:{number}, {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+        tell(f"device: cuda:{number}, {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
     if not torch.cuda.is_available():
-        print("device: cpu (no GPU that this PyTorch can use)")
-    print(f"threads: {torch.get_num_threads()} (set OMP_NUM_THREADS for another number)")
+        tell("device: cpu (no GPU that this PyTorch can use)")
+    tell(f"threads: {torch.get_num_threads()} (set OMP_NUM_THREADS for another number)")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -180,3 +180,30 @@ def test_bundle_path():
         .endswith("diffensembler_translate")
     )
     assert "sr, translate" in diffens("bundle", "path", "ct", status=NOT_USABLE).stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("console", ["closed", "latin-1", "full"])
+def test_a_console_never_decides_over_success(scan, tmp_path, console):
+    out = tmp_path / "результат"  # no latin-1
+    words = [
+        "-c",
+        "from monai_diffens.cli import main; main()",
+        "sr",
+        str(scan),
+        "-o",
+        str(out),
+        "--no_report",
+    ]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1" if console == "latin-1" else "utf-8"}
+    with open("/dev/full" if console == "full" else os.devnull, "w") as told:
+        done = subprocess.run(
+            [sys.executable, *words],
+            env=environment,
+            stdout=told if console != "latin-1" else subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=(lambda: os.close(1)) if console == "closed" else None,
+            check=False,
+        )
+    assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr
+    assert (out / "ball_T1w_sr.nii.gz").is_file()

@@ -24,6 +24,7 @@ from monai.bundle.scripts import create_workflow
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS, ID_SEP_KEY, MERGE_KEY
 from monai.utils import ensure_tuple
 
+from monai_diffens.console import tell
 from monai_diffens.messages import say
 from monai_diffens.options import OptionError, checked_option, nearest, options_of
 
@@ -190,7 +191,7 @@ def _replace(workflow: ConfigWorkflow, name: str, value: Any) -> None:
 
 
 def _stop(line: str) -> NoReturn:
-    print(line, file=sys.stderr, flush=True)
+    tell(line, sys.stderr)
     raise SystemExit(WRONG_USE)
 
 

@@ -10,6 +10,7 @@ import typer
 from monai_diffens.bundle.location import BUNDLES, bundle_path, read_config
 from monai_diffens.commands.one_line import OneLine
 from monai_diffens.commands.parameters import checked
+from monai_diffens.console import tell
 from monai_diffens.messages import InputRejected, say
 
 __all__ = ["bundle_app"]
@@ -24,7 +25,7 @@ def path(
     bundle: Annotated[str, typer.Argument(metavar="|".join(BUNDLES), help="task or name")] = "sr",
 ) -> None:
     """Print the folder of an installed bundle."""
-    print(bundle_path(bundle))
+    tell(str(bundle_path(bundle)))
 
 
 @bundle_app.command()
@@ -44,9 +45,9 @@ def verify(
     else:
         count = verify_folder(bundle)
         if PACKAGE_DIR.is_relative_to(bundle.resolve()):
-            print(f"{bundle}: checked with its own copy of monai_diffens, which proves no origin")
-    print(say("verified", name=bundle, count=count))
-    print(say("not_verified", name=bundle))
+            tell(f"{bundle}: checked with its own copy of monai_diffens, which proves no origin")
+    tell(say("verified", name=bundle, count=count))
+    tell(say("not_verified", name=bundle))
 
 
 @bundle_app.command()
@@ -62,9 +63,9 @@ def pack(
     for root in bundles:
         path = pack_bundle(root, output_dir)
         count = unpack_and_verify(path)
-        print(f"{path}: {count} files, {path.stat().st_size / 1e6:.1f} MB, unpacked and verified")
+        tell(f"{path}: {count} files, {path.stat().st_size / 1e6:.1f} MB, unpacked and verified")
         paths.append(path)
-    print(f"{write_digests(paths)}: SHA-256 of {len(paths)} archives, check with: sha256sum -c {DIGESTS}")
+    tell(f"{write_digests(paths)}: SHA-256 of {len(paths)} archives, check with: sha256sum -c {DIGESTS}")
 
 
 @bundle_app.command()
@@ -82,7 +83,7 @@ def download(
     root = fetch(url, bundle_dir, sha256)
     check_versions(root)
     told = ", SHA-256 as given" if sha256 else "; no SHA-256 was given to compare"
-    print(f"{root}: fetched and verified{told}")
+    tell(f"{root}: fetched and verified{told}")
 
 
 @bundle_app.command()
@@ -95,7 +96,7 @@ def seal(bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="folder o
     root = bundle.resolve()
     check_configs(root)
     path = write_manifest(root, release_files(root))
-    print(f"{path}: written; it vouches for what is there now")
+    tell(f"{path}: written; it vouches for what is there now")
 
 
 @bundle_app.command()
@@ -126,4 +127,4 @@ def export(
     from monai_diffens.inferers.export import export_sampler  # compiles parts of MONAI
 
     difference = export_sampler(bundle.resolve(), output, settings, factors, slice_profile)
-    print(f"{output}: written; differs from the bundle by {difference:.2g} at most on a test volume")
+    tell(f"{output}: written; differs from the bundle by {difference:.2g} at most on a test volume")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from monai_diffens.commands.one_line import SOME_FAILED
 from monai_diffens.commands.parameters import plain
 from monai_diffens.commands.study import study_lines
+from monai_diffens.console import Console, tell
 from monai_diffens.messages import InputRejected, say
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def run_cases(
     def on_end(end: CaseEnd) -> None:
         if json_lines:
             told = {"case": end.case, "status": "done" if end.failure is None else "failed"}
-            print(json.dumps(told | {"reason": end.failure, "seconds": round(end.seconds, 2)}), flush=True)
+            tell(json.dumps(told | {"reason": end.failure, "seconds": round(end.seconds, 2)}))
 
     with _told_on_stderr(logging.ERROR if quiet else logging.WARNING):
         cases, status = run_inference(workflow, on_end, bar)
@@ -80,10 +81,10 @@ def run_cases(
         "page": str(page.resolve()) if page.is_file() else None,
     }
     if json_lines:
-        print(json.dumps(summary), flush=True)
+        tell(json.dumps(summary))
     elif not quiet:
         steps = workflow.parser.get_parsed_content("num_steps")
-        print("\n".join(_three_lines(task, summary, cases, steps)))
+        tell("\n".join(_three_lines(task, summary, cases, steps)))
     return status
 
 
@@ -113,7 +114,7 @@ def plan_cases(
         with _told_on_stderr(logging.CRITICAL):  # warnings and rejections are told in their place
             cases = find_cases(open_inference(root, {**options, **where}))
         for line in _planned(cases):
-            print(json.dumps(line) if json_lines else _told(line))
+            tell(json.dumps(line) if json_lines else _told(line))
     return SOME_FAILED if cases.rejected else 0
 
 
@@ -194,7 +195,7 @@ def _must_be_writable(folder: Path) -> None:
 @contextmanager
 def _told_on_stderr(level: int) -> Iterator[None]:
     """Lines of this package alone, from ``level`` on; afterwards loggers are as they were."""
-    handler = logging.StreamHandler()
+    handler = logging.StreamHandler(Console(sys.stderr))
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     ignite = logging.getLogger("ignite")
     before = log.handlers[:], log.propagate, log.level, ignite.level

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from monai_diffens.bundle.manifest import BundleRejected
+from monai_diffens.console import tell
 from monai_diffens.messages import InputRejected, say
 from monai_diffens.options import OptionError, nearest
 
@@ -49,7 +50,7 @@ class OneLine(TyperGroup):
                 raise
             status, line = WRONG_USE, _usage_line(error)
         if line is not None:
-            print(line, file=sys.stderr, flush=True)
+            tell(line, sys.stderr)
         sys.exit(status)
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from monai_diffens.bundle.location import WEIGHTS, read_config
 from monai_diffens.bundle.manifest import BundleRejected
+from monai_diffens.console import tell
 from monai_diffens.demo.template_brain import FACTOR, load_truth, save, slice_affine
 from monai_diffens.files import package_version, sha256_of
 from monai_diffens.in_process import open_inference, run_inference
@@ -83,7 +84,7 @@ def run(output_dir: Path, bundle_root: Path, num_steps: int | None = None, crop:
         path.unlink(missing_ok=True)
     save(truth, affine, paths["truth"], "ICBM 152 2009 T1w, cropped")
     save(low, slice_affine(affine, measurement), paths["input"], "ICBM 152 2009 T1w, 5 mm slices")
-    print(f"{TEMPLATE_NOTE}.\n{sides} voxels of 1 mm, measured as {low.shape[2]} axial slices of 5 mm.")
+    tell(f"{TEMPLATE_NOTE}.\n{sides} voxels of 1 mm, measured as {low.shape[2]} axial slices of 5 mm.")
 
     seconds = restore(bundle_root, paths["input"], output_dir, num_steps)
     ours = load_result(paths["result"], truth.shape, affine)
@@ -121,7 +122,7 @@ def run(output_dir: Path, bundle_root: Path, num_steps: int | None = None, crop:
         "seconds_after_startup": round(total, 1),
     }
     paths["figures"].write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    print(
+    tell(
         f"\n{format_table(table)}\n\n"
         f"PSNR in dB. Data range: {data_range:.4g}, the truth's 99.5th foreground percentile.\n"
         "Brain: the voxels where the truth is above 0; the other figures are of the whole box.\n"
@@ -130,8 +131,8 @@ def run(output_dir: Path, bundle_root: Path, num_steps: int | None = None, crop:
         f"The bundle ran {seconds:.0f} s (num_steps {steps}, {facts['device']}); "
         f"everything after start-up took {total:.0f} s."
     )
-    print("Written:", *paths.values(), sep="\n  ")
-    print(NOTICE, flush=True)
+    tell("\n  ".join(["Written:", *map(str, paths.values())]))
+    tell(NOTICE)
     return paths["figures"]
 
 
