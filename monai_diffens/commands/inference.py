@@ -108,7 +108,7 @@ def plan_cases(
     from monai_diffens.in_process import find_cases, open_inference
 
     for told in study_lines(scan, json_lines):
-        print(told)
+        tell(told)
     with tempfile.TemporaryDirectory() as nowhere:
         where = {"input": plain(scan), "output_dir": plain(output_dir or Path(nowhere))}
         with _told_on_stderr(logging.CRITICAL):  # warnings and rejections are told in their place
