@@ -40,7 +40,8 @@ FRAME = "frame"  # of an image of a multi-frame file: which one, from 0
 
 ATTRIBUTES = """
     SOPClassUID SOPInstanceUID SeriesInstanceUID StudyInstanceUID FrameOfReferenceUID
-    PatientName PatientID OtherPatientIDs PatientBirthDate AccessionNumber StudyID IssuerOfPatientID
+    PatientName PatientBirthName OtherPatientNames PatientID OtherPatientIDs PatientBirthDate
+    AccessionNumber StudyID IssuerOfPatientID
     ReferringPhysicianName PerformingPhysicianName OperatorsName InstitutionName
     StudyDate StudyDescription SeriesDescription ProtocolName SequenceName SeriesNumber InstanceNumber
     Modality Manufacturer ManufacturerModelName ImageType ImagesInAcquisition

@@ -40,7 +40,8 @@ LONGEST_TEXT = 40  # characters of a cleaned description
 HASH_DIGITS = 8
 # Attributes whose parts are taken out of a description.
 IDENTIFIERS = """
-    PatientName PatientID OtherPatientIDs PatientBirthDate AccessionNumber StudyID IssuerOfPatientID StudyDate
+    PatientName PatientBirthName OtherPatientNames PatientID OtherPatientIDs PatientBirthDate
+    AccessionNumber StudyID IssuerOfPatientID StudyDate
     ReferringPhysicianName PerformingPhysicianName OperatorsName InstitutionName
 """.split()
 LONG_PART = 4  # characters from which a part is taken out of the middle of a word too
