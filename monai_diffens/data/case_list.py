@@ -22,6 +22,7 @@ from monai_diffens.data.dicom.gate import check_series
 from monai_diffens.data.dicom.series import DicomSeries
 from monai_diffens.data.earlier_result import Earlier, Recipe, Verdict, earlier_result, sha256_of_scan
 from monai_diffens.data.output_folder import check_output_folder, check_room, remove_leftovers
+from monai_diffens.data.random_state import put_back_random_state
 from monai_diffens.data.run_outcome import Rejected, RunOutcome
 from monai_diffens.data.writer import output_path
 from monai_diffens.messages import say
@@ -152,6 +153,7 @@ class CaseList(ABC):
 
     def finish(self) -> int:
         """Print what became of the cases; call it after the last one. See :meth:`RunOutcome.finish`."""
+        put_back_random_state()
         return self._outcome.finish(self.failures, self.share)
 
     def check_scan(self, scan: Path | DicomSeries) -> tuple[str | list[str], CheckedVolume]:
@@ -272,5 +274,6 @@ class CaseList(ABC):
 
 
 def _stop(line: str) -> NoReturn:
+    put_back_random_state()
     tell(line, sys.stderr)
     raise SystemExit(1)

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 from monai_diffens.console import is_command, survive_consoles, tell
+from monai_diffens.data.random_state import keep_random_state
 from monai_diffens.messages import say
 
 __all__ = ["end_on_signals"]
@@ -30,7 +31,8 @@ def end_on_signals(always: bool = False) -> None:
     """From now on SIGINT and SIGTERM raise SystemExit with 128 + the signal's number (130, 143).
 
     In a command alone, see :func:`~monai_diffens.console.is_command`: in a program of the user's the signals
-    are the user's, Ctrl-C raises KeyboardInterrupt as ever, and nothing is changed here.
+    are the user's, Ctrl-C raises KeyboardInterrupt as ever, and nothing is changed here. The states of random
+    numbers are noted, and put back at the end of the run.
 
     An exception, so that a file being written is removed on the way out. The line is written at the very end,
     behind what progress bars and logs say when they are cut short. Python hands signals to the main thread
@@ -43,6 +45,7 @@ def end_on_signals(always: bool = False) -> None:
         always: whatever the process is.
     """
     survive_consoles()
+    keep_random_state()
     if not (always or is_command()):
         return
     if threading.current_thread() is threading.main_thread():

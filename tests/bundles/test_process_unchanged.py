@@ -35,6 +35,7 @@ def state() -> dict:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")  # MONAI's on every configuration
 @pytest.mark.parametrize("given", ["scan.nii.gz", "missing.nii.gz"])
 def test_08_a_run_from_python_leaves_the_process_as_it_was(bundle, tmp_path, given, monkeypatch):
     values = np.random.default_rng(0).integers(1, 900, (24, 28, 8)).astype(np.int16)
