@@ -88,7 +88,7 @@ class VolumeCalibrator(nn.Module):
             predictions: (B, E, X, Y, Z).
             timesteps: (B,).
             present: (B, E) bool, at least one true a row.
-            features: what :class:`FeatureAlignment` made of the experts' decoder maps, one volume
+            features: what an ``alignment`` made of the experts' decoder maps, one volume
                 (B, channels[level], ...) a level from the second on, or None.
             emphasis: (B, E), what the user multiplies each expert's part by, see :func:`average_weights`.
                 The network itself never sees it. 1 for all when None.

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from monai_diffens.acquisition.slicing import PLANES
 from monai_diffens.networks.calibrator import VolumeCalibrator, average_weights, weighted_sum
 from monai_diffens.networks.expert_bank import ExpertBank
 from monai_diffens.networks.expert_selection import ExpertSelection
-from monai_diffens.networks.feature_alignment import FeatureAlignment
 from monai_diffens.networks.predictions import EmptySpace, ExpertOutputs, FusedPrediction
 from monai_diffens.networks.reuse import give_back_freed
 from monai_diffens.networks.windows import Box, run_in_windows
@@ -33,7 +32,6 @@ class DiffEnsembler(ExpertSelection):
         conditions: names of the condition channels.
         fusion: what :meth:`forward` uses.
         calibrator_channels: width of each calibrator level.
-        with_features: feed the experts' decoder maps to the calibrator (hierarchical alignment).
         **bank: further arguments of :class:`ExpertBank`.
     """
 
@@ -43,21 +41,12 @@ class DiffEnsembler(ExpertSelection):
         conditions: Sequence[str] = ("image",),
         fusion: str = "calibrated",
         calibrator_channels: tuple[int, ...] = (32, 64),
-        with_features: bool = False,
         **bank: Any,
     ) -> None:
         super().__init__(ExpertBank(planes=planes, conditions=conditions, **bank))
         self.calibrator = VolumeCalibrator(self.num_experts, len(self.bank.conditions), calibrator_channels)
-        self.alignment: FeatureAlignment | None = None
-        if with_features:
-            denoiser: Any = self.bank.experts[0]
-            self.alignment = FeatureAlignment(
-                self.bank.expert_planes,
-                denoiser.feature_channels,
-                denoiser.feature_strides,
-                calibrator_channels[1:],
-                self.calibrator.level_strides[1:],
-            )
+        # a study puts a module here that brings the experts' decoder maps to the calibrator's levels
+        self.alignment: nn.Module | None = None
         self.check_fusion(fusion)
         self.fusion = fusion
         # How `predict` runs, never what it gives: the most voxels that the calibrator takes at once (0 for
@@ -177,7 +166,7 @@ class DiffEnsembler(ExpertSelection):
             predictions: (B, E, X, Y, Z), as :class:`ExpertBank` returns them.
             timesteps: (B,).
             present: (B, E) bool.
-            features: the experts' decoder maps; needed when built with ``with_features``.
+            features: the experts' decoder maps; heard where there is an ``alignment``.
             emphasis: (B, E), see :func:`average_weights`.
         """
         aligned: list[Tensor] | None = None

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from monai_diffens.acquisition.slicing import PLANES, plane_axis
-from monai_diffens.networks.feature_alignment import FeatureAlignment
+from research.features.alignment import FeatureAlignment
 
 SIZE = (10, 13, 7)
 # patch stem of the experts, their levels, levels of the calibrator

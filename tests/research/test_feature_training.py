@@ -6,6 +6,7 @@ import torch
 
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.weights import fusion_of, load_weights, save_weights
+from research.features.ensembler import FeatureEnsembler
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning"),
@@ -20,7 +21,7 @@ def test_a_fusion_that_reads_feature_maps_is_trained_on_the_experts_of_a_model(r
     given = {"overlays": ("with_features",), "init_weights": str(tmp_path / "model.pt"), "val_interval": 3}
     workflow = run_tiny("train", **given, preview_interval=0, max_epochs=3)
     out = tmp_path / "out"
-    network = DiffEnsembler(**options, calibrator_channels=[8, 16], with_features=True)
+    network = FeatureEnsembler(**options, calibrator_channels=[8, 16])
     load_weights(network, out / "model.pt")
     assert all(parameter.any() for parameter in network.alignment.parameters())  # they start at zero
     for name, value in network.bank.state_dict().items():

@@ -14,6 +14,7 @@ from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.weights import fusion_of, load_weights
 from research.baselines.regression_unet import RegressionUNet
 from research.baselines.volume_denoiser import VolumeDenoiser
+from research.features.ensembler import FeatureEnsembler
 from research.segmentation.segmentation_unet import SegmentationFolds
 
 ROOT = Path(__file__).parents[2]
@@ -154,7 +155,7 @@ def test_regressions_are_small_and_trained(kind):
 def test_the_fusion_with_features_is_small_and_trained():
     path = WEIGHTS / "sr" / "fusion_features.pt"
     assert path.stat().st_size < 3e6
-    network = DiffEnsembler(with_features=True)
+    network = FeatureEnsembler()
     load_weights(fusion_of(network), path)
     starts_at_zero = (*network.alignment.parameters(), *network.calibrator.conv_out.parameters())
     assert all(parameter.any() for parameter in starts_at_zero)
