@@ -86,7 +86,7 @@ def arguments(tiny_bids: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
             f"network_def::{key}": value for key, value in NETWORKS.get(stage, MODEL).items()
         }
         if "train" in config:
-            overlay |= SMALL
+            overlay |= {key: value for key, value in SMALL.items() if key in config}
             for steps in ("deterministic_transforms", "random_transforms"):
                 for place, each in enumerate(config["train"][steps]):
                     if each["_target_"] == "monai.transforms.SpatialPadd":

@@ -1,5 +1,6 @@
 """The configs of the evaluation and of its baselines agree with the bundles that they measure."""
 
+import importlib
 import inspect
 import json
 import pydoc
@@ -53,6 +54,28 @@ def test_targets_are_full_paths_that_take_these_arguments(name, part):
     assert re.fullmatch(r"(monai|monai_diffens|research|torch|ignite)(\.\w+){2,}", target)
     given = {key: value for key, value in part.items() if not re.fullmatch(r"_\w+_", key)}
     inspect.signature(pydoc.locate(target)).bind(**given)
+
+
+def texts(config: Any) -> list[str]:
+    """Every text of a config."""
+    inner = config.values() if isinstance(config, dict) else config if isinstance(config, list) else []
+    return [config] if isinstance(config, str) else [text for value in inner for text in texts(value)]
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in CONFIGS for name in CONFIGS[kind]])
+def test_what_expressions_name_is_there(kind, name):
+    config = CONFIGS[kind][name]
+    base = {"with_features": BUNDLED[kind]["train"]}.get(name, CONFIGS[kind]["evaluate"])  # of an overlay
+    listed = config.get("imports") or [*base["imports"], *config.get("+imports", [])]
+    modules = dict(re.search(r"import ([\w.]+)(?: as (\w+))?$", line).groups() for line in listed)
+    names = {alias or dotted: importlib.import_module(dotted) for dotted, alias in modules.items()}
+    used = 0
+    for text in texts(config):
+        for alias, attribute in re.findall(r"(?<![\w.@'#])(\w+)\.(\w+)", text if text[:1] == "$" else ""):
+            if alias in names:
+                assert hasattr(names[alias], attribute), f"{alias}.{attribute}"
+                used += 1
+    assert used or name == "train_volume_diffusion"
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

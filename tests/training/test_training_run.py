@@ -1,11 +1,17 @@
 """One tiny run of stage 2: validation by sampling, pictures, tracking; and what stops a run."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.weights import load_weights
+
+CONFIG = Path(__file__).parents[2] / "bundles" / "diffensembler_sr" / "configs" / "train.json"
+TRAINED = {k: v for k, v in json.loads(CONFIG.read_text())["network_def"].items() if k != "_target_"}
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning"),
@@ -20,7 +26,11 @@ def test_validated_training_leaves_weights_pictures_and_events(run_tiny, tmp_pat
     assert best.epoch in (1, 2, 3) and 5 < best.best < 60
 
     network = DiffEnsembler(
-        channels=[8, 16], norm_num_groups=4, num_head_channels=8, calibrator_channels=[8, 16]
+        channels=[8, 16],
+        norm_num_groups=4,
+        num_head_channels=8,
+        calibrator_channels=[8, 16],
+        **TRAINED,
     )
     load_weights(network, out / "model.pt")  # strictly, by its hash
     last = torch.load(out / "last.pt", weights_only=True)
