@@ -54,8 +54,9 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs what begins so
 def write_table(cases: CaseList) -> Path | None:
     """Write ``results.csv``: a row for each result in the folder, and for each input of this run without one.
 
-    Results of earlier runs are in it too, from their JSON files. Figures are relative to the scale that the
-    report names.
+    Results of earlier runs, and of other processes of this one, are in it too, from their JSON files, so that
+    an interrupted run and its rerun leave the same table. Figures are relative to the scale that the report
+    names.
 
     Args:
         cases: of the run, after its last case.
@@ -174,12 +175,11 @@ def _row(cases: CaseList, sidecar: Path, facts: dict[str, Any]) -> dict[str, Any
     case = stem.removesuffix(f"_{cases.suffix}")
     if case in cases.failures:
         return None
-    worked_on = any(item["case"] == case for item in cases.items)
     try:
         consistency, spread = facts.get("Consistency", {}), facts.get("Spread", {})
         return {
             "case": case,
-            "status": "done" if worked_on else "there already",
+            "status": "done",
             "result": f"{stem}.nii.gz",
             "warnings": "; ".join(facts.get("Warnings", [])),
             "consistency_mean": consistency.get("MeanAbsoluteDifference"),
