@@ -27,7 +27,7 @@ from monai_diffens.in_process import heard, open_inference, restore_cases
 from monai_diffens.messages import InputRejected
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.weights import load_weights
-from monai_diffens.options import OptionError, checked_option, nearest, options_of
+from monai_diffens.options import OptionError, checked_option, nearest, options_of, target_of
 
 __all__ = ["DiffEnsembleRestored", "Model", "load_model", "super_resolve", "translate"]
 
@@ -102,9 +102,7 @@ def translate(
         >>> translate({"T1w": scan, "FLAIR": scan}, register="never").shape
         (40, 40, 40)
     """
-    if target != "FLAIR":
-        raise OptionError("target", target, "one of FLAIR")
-    return load_model(TRANSLATION).restore(images, affine, output_dir=output_dir, **options)
+    return load_model(TRANSLATION).restore(images, affine, target=target, output_dir=output_dir, **options)
 
 
 @lru_cache(maxsize=4)
@@ -164,11 +162,12 @@ class Model:
         image: Any,
         affine: Any = None,
         *,
+        target: str | None = None,
         output_dir: str | PathLike[str] | None = None,
         **options: Any,
     ) -> Any:
         """Restore one case; see :func:`super_resolve` and, for a mapping of contrasts, :func:`translate`."""
-        typed = self.checked(options)
+        typed = self.checked(options) | ({} if target is None else target_of(self._config, target))
         scans = dict(image) if isinstance(image, Mapping) else {"image": image}
         if not scans or isinstance(image, Mapping) != (self.task == TRANSLATION):
             wanted = "a mapping of contrast to scan" if self.task == TRANSLATION else "one scan"

@@ -18,7 +18,16 @@ from typing import Any
 
 from monai_diffens.messages import say
 
-__all__ = ["OPTIONS", "QUALITIES", "Option", "OptionError", "checked_option", "nearest", "options_of"]
+__all__ = [
+    "OPTIONS",
+    "QUALITIES",
+    "Option",
+    "OptionError",
+    "checked_option",
+    "nearest",
+    "options_of",
+    "target_of",
+]
 
 PLANES = ("axial", "coronal", "sagittal")
 FUSIONS = ("calibrated", "mean", "alternate")
@@ -144,6 +153,15 @@ def checked_option(option: Option, value: Any, config: Mapping[str, Any]) -> Any
 def options_of(config: Mapping[str, Any]) -> dict[str, Option]:
     """The options that a bundle's ``inference.json`` has, by name, in the table's order."""
     return {option.name: option for option in OPTIONS if option.name in config}
+
+
+def target_of(config: Mapping[str, Any], target: str) -> dict[str, str]:
+    """Id to set for another target; of a bundle made for one target that is the only choice."""
+    made = str(config.get("cases", {}).get("suffix", "")).rsplit("_", 1)[-1]
+    choices = list(config.get("contrasts") or ()) if "target" in config else [made]
+    if target not in choices:
+        raise OptionError("target", target, f"one of {', '.join(choices)}")
+    return {"target": target} if "target" in config else {}
 
 
 def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:

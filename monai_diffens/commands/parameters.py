@@ -14,7 +14,7 @@ from monai_diffens.bundle.manifest import BundleRejected
 from monai_diffens.messages import InputRejected, say
 from monai_diffens.options import KINDS, QUALITIES, Option, OptionError, checked_option, nearest, options_of
 
-__all__ = ["checked", "plain", "steps_of", "target_of", "with_options"]
+__all__ = ["checked", "plain", "steps_of", "with_options"]
 
 GIVEN = ("input", "output_dir")  # these are arguments of their own
 EXPRESSIONS = ("$", "@", "%")  # MONAI runs a text that begins so
@@ -81,15 +81,6 @@ def steps_of(quality: str | None, given: Mapping[str, Any]) -> dict[str, int]:
     if "num_steps" in given:
         raise InputRejected(say("two_qualities", quality=quality, steps=QUALITIES[quality]))
     return {"num_steps": QUALITIES[quality]}
-
-
-def target_of(config: Mapping[str, Any], target: str) -> dict[str, str]:
-    """Id to set for another target; of a bundle made for one target that is the only choice."""
-    made = str(config.get("cases", {}).get("suffix", "")).rsplit("_", 1)[-1]
-    choices = list(config.get("contrasts") or ()) if "target" in config else [made]
-    if target not in choices:
-        raise OptionError("target", target, f"one of {', '.join(choices)}")
-    return {"target": target} if "target" in config else {}
 
 
 def checked(config: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
