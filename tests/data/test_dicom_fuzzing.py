@@ -128,7 +128,7 @@ def check_against_pydicom(item) -> None:
     values, affine = image[0].numpy(), np.asarray(image.affine, dtype=float)
     for index, file in enumerate(files):
         one = pydicom.dcmread(file)
-        slope, intercept = float(one.get("RescaleSlope", 1)), float(one.get("RescaleIntercept", 0))
+        slope, intercept = float(one.get("RescaleSlope") or 1), float(one.get("RescaleIntercept") or 0)
         read = one.pixel_array * slope + intercept
         np.testing.assert_allclose(values[..., index].T, read, rtol=1e-5, atol=1e-3)
         row, column = np.array(one.ImageOrientationPatient, float).reshape(2, 3)

@@ -140,6 +140,13 @@ def test_what_pixels_cannot_be_read_without_is_missed(tmp_path, attribute):
     assert "4-t1_tse_tra-" in refused(slices, tmp_path)
 
 
+@pytest.mark.parametrize("attribute", ["RescaleSlope", "RescaleIntercept"])
+def test_a_rescale_factor_that_some_slices_lost_is_missed(tmp_path, attribute):
+    slices = mr_series.series(mr_series.thick_head(), slope=0.5)
+    delattr(slices[3], attribute)
+    assert attribute in refused(slices, tmp_path)
+
+
 def test_signed_and_packed_values_are_read_as_pydicom_reads_them(tmp_path):
     slices = mr_series.series(mr_series.thick_head())
     for one in slices:

@@ -36,6 +36,9 @@ def read_voxels(name: str, files: Sequence[Path], headers: Sequence[Header]) -> 
         InputRejected: pixels cannot be read, or their length contradicts the header.
     """
     columns, rows = (int(numbers(headers[0], side)[0]) for side in ("Columns", "Rows"))
+    for attribute, _ in FACTORS:  # lost in some slices it would make these of another brightness
+        if len({attribute in header for header in headers}) > 1:
+            raise InputRejected(say("dicom_header", name=name, attribute=attribute))
     planes: list[np.ndarray] = []
     held: tuple[Path | None, np.ndarray, bool] = (None, np.zeros(0), False)  # a file's frames are read once
     for file, header in zip(files, headers, strict=True):
