@@ -11,7 +11,7 @@ BUNDLES = ["diffensembler_sr", "diffensembler_translate"]
 # slices with everything that is random about them, in place of what each process draws by itself
 FIXED_SLICES = (
     "$lambda batch, device, non_blocking, **_: (batch['residual'], "
-    "(batch['target'], torch.ones(len(batch['target']))) if 'group' in batch else batch['target'], (), "
+    "batch['target'], (), "
     "{'noise': batch['noise'], 'timesteps': batch['timesteps'], 'condition': batch['image'], "
     "'mode': 'concat', **({'class_labels': batch['group']} if 'group' in batch else {})})"
 )
