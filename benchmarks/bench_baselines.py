@@ -35,6 +35,7 @@ from torch import Tensor
 from monai_diffens.acquisition.slicing import neighbour_slices, plane_axis, to_volume
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.inferers.region import foreground_box, shown_boxes
+from monai_diffens.inferers.sampling import factor_of_nothing
 from monai_diffens.networks.predictions import EmptySpace
 from monai_diffens.schedulers.prediction import to_clean
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
@@ -102,8 +103,8 @@ def build(method: str, side: int, num_steps: int, device: torch.device):
     """
     scan = (template() if side == BRAIN else brain((side, side, side))).to(device)
     if method in OPTIONS:
-        ours = DiffEnsemblerInferer(
-            TrailingDDIMScheduler(), num_steps, restart=None, progress=False, **OPTIONS[method]
+        ours = DiffEnsemblerInferer.of(
+            TrailingDDIMScheduler(), num_steps=num_steps, restart=None, progress=False, **OPTIONS[method]
         )
         model = network().to(device)
         return lambda: (ours(scan, model) - scan) / RESIDUAL_SCALE
@@ -143,8 +144,8 @@ def differences(scan: Tensor) -> dict[str, float]:
     """
     model, stock = network().to(scan.device), Stock(scan.device)
     noise = torch.randn(scan.shape, generator=torch.Generator().manual_seed(0)).to(scan.device)
-    inferer = DiffEnsemblerInferer(TrailingDDIMScheduler(), **OPTIONS["whole slices"])
-    region = foreground_box(scan, inferer.margin)
+    inferer = DiffEnsemblerInferer.of(TrailingDDIMScheduler(), **OPTIONS["whole slices"])
+    region = foreground_box(scan, inferer.run_time.margin)
     x_t, condition = noise[(..., *region)], scan[(..., *region)]
     last = inferer.scheduler.num_train_timesteps - 1
     timesteps = torch.full((1,), last, device=scan.device)
@@ -157,7 +158,7 @@ def differences(scan: Tensor) -> dict[str, float]:
         with torch.autocast(scan.device.type, torch.bfloat16, enabled=bf16):
             return clean(model.predict(x_t, condition, timesteps, empty=empty).prediction)
 
-    cropped = EmptySpace(shown_boxes(condition, model.planes), inferer.factor_of_nothing(last))
+    cropped = EmptySpace(shown_boxes(condition, model.planes), factor_of_nothing(inferer.scheduler, last))
     reference = clean(stock(torch.cat([x_t, condition], dim=1), timesteps))
     whole = stock(torch.cat([noise, scan], dim=1), timesteps)[(..., *region)]
     others = {

@@ -52,8 +52,9 @@ def main() -> None:
             for passes in map(int, options.passes.split(",")):
                 if restart is not None and passes == 1:
                     continue  # there is nothing to start again
-                inferer.scheduler, inferer.num_steps, inferer.restart = scheduler(), passes, restart
-                result = torch.as_tensor(inferer(scan, model)[0]).clamp(min=0)
+                sampling = inferer.changed(num_steps=passes, restart=restart)
+                sampling.scheduler = scheduler()
+                result = torch.as_tensor(sampling(scan, model)[0]).clamp(min=0)
                 plain = truth.as_tensor()[0]
                 figures = volume_metrics(result[0], plain, plain > 0, data_range=1.0)
                 rows.append({"case": item["case"], "sampler": sampler, "passes": passes} | figures)

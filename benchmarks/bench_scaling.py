@@ -40,7 +40,7 @@ def part(side: int) -> dict[str, float]:
     """Figures of the default dial on a cube, in this process."""
     device = fastest_device()
     model = network().to(device)
-    inferer = DiffEnsemblerInferer(TrailingDDIMScheduler(), progress=False)
+    inferer = DiffEnsemblerInferer.of(TrailingDDIMScheduler(), progress=False)
     small = brain((16, 16, 16)).to(device)
     inferer(small, model)  # libraries are loaded, kernels chosen
     scan = brain((side, side, side)).to(device)

@@ -8,6 +8,8 @@ on its brain's median, and all experts share it whatever their condition.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -16,40 +18,51 @@ from torch import Tensor
 RESIDUAL_SCALE = 0.07
 
 
-def target_base(conditions: Tensor, base: str) -> Tensor:
-    """What is subtracted from the target.
+@dataclass(frozen=True)
+class ResidualTarget:
+    """What is diffused: (truth - base) / scale. One object says it to training and to sampling.
 
     Args:
-        conditions: (B, M, ...), scaled; absent ones and what lies outside of the brain are 0.
-        base: "condition" for the first condition; "brain" for 1, the median of a volume scaled by its
-            median, where any condition is above 0.
-
-    Returns:
-        (B, 1, ...).
+        base: what is subtracted from the truth: "condition" for the first condition; "brain" for 1, the
+            median of a volume scaled by its median, where any condition is above 0.
+        scale: divisor that brings residuals near unit variance.
+        measured: channel of the condition whose thick-slice sampling is known, for data consistency; None
+            where there is no such condition.
 
     Raises:
-        ValueError: for another base.
+        ValueError: for another base, or a scale that is not above 0.
+
+    Example:
+        >>> ResidualTarget("brain", scale=0.35).to_residual(torch.tensor([1.35]), torch.tensor([1.0]))
+        tensor([1.0000])
     """
-    if base == "condition":
-        return conditions[:, :1]
-    if base == "brain":
+
+    base: str = "condition"
+    scale: float = RESIDUAL_SCALE
+    measured: int | None = 0
+
+    def __post_init__(self) -> None:
+        if self.base not in ("condition", "brain"):
+            raise ValueError(f"unknown base '{self.base}': use one of condition, brain")
+        if self.scale <= 0:
+            raise ValueError(f"the scale of the target must be above 0, got {self.scale}")
+
+    def base_of(self, conditions: Tensor) -> Tensor:
+        """The base (B, 1, ...) of conditions (B, M, ...), scaled; 0 where absent and outside of the brain."""
+        if self.base == "condition":
+            return conditions[:, :1]
         return (conditions > 0).any(dim=1, keepdim=True).to(conditions.dtype)
-    raise ValueError(f"unknown base '{base}': use one of condition, brain")
 
+    def to_residual(self, truth: Tensor, base: Tensor) -> Tensor:
+        """Residual of about unit variance, of the shape of both volumes."""
+        return (truth - base) / self.scale
 
-def to_residual(target: Tensor, base: Tensor, scale: float = RESIDUAL_SCALE) -> Tensor:
-    """Residual of about unit variance, of the shape of both volumes."""
-    return (target - base) / scale
+    def from_residual(self, residual: Tensor, base: Tensor, gain: float = 1.0) -> Tensor:
+        """The inverse of :meth:`to_residual`, the residual times ``gain``.
 
-
-def from_residual(residual: Tensor, base: Tensor, scale: float = RESIDUAL_SCALE) -> Tensor:
-    """The inverse of :func:`to_residual`."""
-    return torch.add(base, residual, alpha=scale)
-
-
-def check_gain(gain: float, base: str) -> None:
-    """Raise ValueError where a gain of the residual is no choice: not above 0, or not 1 with another base."""
-    if gain <= 0:
-        raise ValueError(f"residual_gain must be above 0, got {gain}")
-    if gain != 1 and base != "condition":
-        raise ValueError(f"residual_gain must be 1 with base '{base}', got {gain}")
+        Raises:
+            ValueError: for a gain other than 1 where the base is no condition.
+        """
+        if gain != 1 and self.base != "condition":
+            raise ValueError(f"residual_gain must be 1 with base '{self.base}', got {gain}")
+        return torch.add(base, residual, alpha=self.scale * gain)

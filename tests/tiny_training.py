@@ -23,7 +23,6 @@ EXPERT = {"channels": [8, 16], "norm_num_groups": 4, "num_head_channels": 8}
 NETWORKS = {  # of other configs: the whole model
     "train_planes": EXPERT,
     "train_regression": {"channels": [8] * 6},
-    "train_volume_diffusion": EXPERT | {"window": 32, "overlap": 0.5},
     "train_segmentation": {"channels": [4] * 6},
 }
 MODEL = EXPERT | {"calibrator_channels": [8, 16]}

@@ -19,7 +19,7 @@ from monai_diffens.inferers.precision import computes_in_bf16
 from monai_diffens.inferers.sampling import SamplingScheduler
 from monai_diffens.networks.expert_bank import ExpertBank
 from monai_diffens.schedulers.strata import stratum_timesteps
-from monai_diffens.target import RESIDUAL_SCALE, target_base, to_residual
+from monai_diffens.target import ResidualTarget
 from monai_diffens.transforms.joint_conditions import HAS_KEY, TARGET_KEY, random_subset
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
@@ -36,11 +36,9 @@ class ExpertDraws:
         bank: ExpertBank,
         scheduler: Scheduler,
         draws: int = 120,
-        residual_scale: float = RESIDUAL_SCALE,
+        target: ResidualTarget | None = None,
         seed: int = 0,
-        base: str = "condition",
         noise_emphasis: float = 1.0,
-        measured_channel: int | None = None,
         amp: bool | str = "auto",
         keep: float = 0.65,
         keep_low: float = 0.3,
@@ -50,11 +48,9 @@ class ExpertDraws:
         self.bank = bank.eval().requires_grad_(False)
         self.scheduler = scheduler
         self.draws = draws
-        self.residual_scale = residual_scale
+        self.target = target or ResidualTarget(measured=None)
         self.seed = seed
-        self.base = base
         self.noise_emphasis = noise_emphasis
-        self.measured_channel = measured_channel
         self.amp = amp
 
     @torch.no_grad()
@@ -67,7 +63,7 @@ class ExpertDraws:
         device = next(self.bank.parameters()).device
         item = self.source[chance.case]
         conditions, label = (_batch(item[key]).to(device) for key in ("image", "label"))
-        measured_channel = self.measured_channel
+        measured_channel = self.target.measured
         if self.bank.joint:
             measured_channel = self.bank.target = int(item[TARGET_KEY])
             random = np.random.RandomState(chance.subset_seed)
@@ -75,7 +71,7 @@ class ExpertDraws:
             kept = random_subset(has, measured_channel, random, self.keep, self.keep_low)
             conditions *= kept.to(conditions)[:, None, None, None]
         measurement = self.measurement(item["image"], conditions, measured_channel, chance.leave_out)
-        residual = to_residual(label, target_base(conditions, self.base), self.residual_scale)
+        residual = self.target.to_residual(label, self.target.base_of(conditions))
         noise = torch.randn(residual.shape, generator=generator).to(device)
         timesteps = stratum_timesteps(
             torch.tensor([fraction]), self.scheduler.num_train_timesteps, self.noise_emphasis
@@ -97,8 +93,8 @@ class ExpertDraws:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             predictions = self.run_experts(x_t, conditions, timesteps, None if len(present) == 1 else experts)
         if measurement is not None:
-            scan, base = conditions[:, [measured_channel]], target_base(conditions, self.base)
-            agreement = ScanAgreement(measurement, scan, base, self.residual_scale)
+            scan, base = conditions[:, [measured_channel]], self.target.base_of(conditions)
+            agreement = ScanAgreement(measurement, scan, base, self.target)
             walks = cast(SamplingScheduler, self.scheduler)  # MONAI's base class lacks what all have
             predictions = agreement.of_prediction(predictions, x_t, timestep, walks)
             predictions *= experts.to(predictions)[None, :, None, None, None]

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from monai_diffens.data.expert_draws import ExpertDraws
 from monai_diffens.networks.expert_bank import ExpertBank
 from monai_diffens.networks.weights import save_atomically
-from monai_diffens.target import RESIDUAL_SCALE
+from monai_diffens.target import ResidualTarget
 
 logger = logging.getLogger(__name__)
 
@@ -43,13 +43,11 @@ class ExpertReplay(ExpertDraws, Randomizable, Dataset):
         length: crops an epoch.
         crop_size: side of a crop in voxels.
         refresh: draws that each process replaces in :meth:`renew`.
-        residual_scale: of the training.
-        base: of the training, see :func:`target_base`.
+        target: what is diffused. Half the draws of cases that have its measured condition beside others go
+            without it; in the rest every expert's prediction is made to agree with it, as in sampling with
+            ``Consistency.of_experts``. By default nothing is measured.
         seed: of cases, timesteps and noise; crops are drawn from the dataset's random state.
         noise_emphasis: see :func:`~monai_diffens.schedulers.strata.stratum_timesteps`.
-        measured_channel: the condition whose thick-slice sampling the meta of ``image`` records. Half the
-            draws of cases with other conditions go without it; in the rest every expert's prediction is made
-            to agree with it, as in sampling with ``project_experts``. No such condition when None.
         folder: keeps the draws in files that are mapped into memory, so that the buffer may be larger than
             memory and a resumed run need not run the experts again. In memory when None.
         amp: bf16 of the experts, see :func:`~monai_diffens.inferers.precision.computes_in_bf16`.
@@ -69,11 +67,9 @@ class ExpertReplay(ExpertDraws, Randomizable, Dataset):
         length: int = 400,
         crop_size: int = 48,
         refresh: int = 0,
-        residual_scale: float = RESIDUAL_SCALE,
+        target: ResidualTarget | None = None,
         seed: int = 0,
-        base: str = "condition",
         noise_emphasis: float = 1.0,
-        measured_channel: int | None = None,
         folder: str | Path | None = None,
         amp: bool | str = "auto",
         flip_prob: float = 0.0,
@@ -89,11 +85,9 @@ class ExpertReplay(ExpertDraws, Randomizable, Dataset):
             bank,
             scheduler,
             draws,
-            residual_scale,
+            target,
             seed,
-            base,
             noise_emphasis,
-            measured_channel,
             amp,
             keep,
             keep_low,

@@ -11,12 +11,12 @@ from monai.networks.schedulers import Scheduler
 from torch import Tensor
 
 from monai_diffens.schedulers.strata import stratum_timesteps
-from monai_diffens.target import RESIDUAL_SCALE, target_base, to_residual
+from monai_diffens.target import ResidualTarget
 from monai_diffens.transforms.plane_slices import GROUP_KEY
 
 
 class ResidualVelocityPrepareBatch(PrepareBatch):
-    """Prepare v-prediction of the residual (label - image) / residual_scale for MONAI's DiffusionInferer.
+    """Prepare v-prediction of the residual (label - base) / scale for MONAI's DiffusionInferer.
 
     MONAI's ``VPredictionPrepareBatch`` diffuses the image itself and leaves the inferer in cross-attention
     mode; here the residual to the condition is diffused, the condition is concatenated, and timesteps are
@@ -24,11 +24,10 @@ class ResidualVelocityPrepareBatch(PrepareBatch):
 
     Args:
         scheduler: noise schedule, shared with the inferer.
-        residual_scale: divisor that brings residuals near unit variance.
+        target: what is diffused.
         noise_emphasis: see :func:`~monai_diffens.schedulers.strata.stratum_timesteps`.
         centre_channel: channel of ``image`` that the base is taken from (2.5D: the middle slice); of several
             conditions that of each.
-        base: what the residual is taken to, see :func:`target_base`.
         prior_stds: those of :class:`~monai_diffens.networks.plane_denoiser.PlaneDenoiser`. The target then
             comes with the variance its prior leaves, (N,), for a loss relative to it: without, the group
             whose condition says most would be learned least.
@@ -37,19 +36,17 @@ class ResidualVelocityPrepareBatch(PrepareBatch):
     def __init__(
         self,
         scheduler: Scheduler,
-        residual_scale: float = RESIDUAL_SCALE,
+        target: ResidualTarget | None = None,
         noise_emphasis: float = 3.0,
         centre_channel: int | Sequence[int] = 2,
-        base: str = "condition",
         prior_stds: Sequence[float] | None = None,
     ) -> None:
         self.prior_stds = prior_stds
         self.noise_emphasis = noise_emphasis
         self.scheduler = scheduler
-        self.residual_scale = residual_scale
+        self.target = target or ResidualTarget()
 
         self.centre_channels = [centre_channel] if isinstance(centre_channel, int) else list(centre_channel)
-        self.base = base
 
     def __call__(
         self,
@@ -62,7 +59,7 @@ class ResidualVelocityPrepareBatch(PrepareBatch):
         image = batchdata["image"].to(device, non_blocking=non_blocking)
         label = batchdata["label"].to(device, non_blocking=non_blocking)
         centre = image[:, self.centre_channels]
-        residual = to_residual(label, target_base(centre, self.base), self.residual_scale)
+        residual = self.target.to_residual(label, self.target.base_of(centre))
         noise = torch.randn_like(residual)
         timesteps = self.stratified_timesteps(residual.shape[0]).to(residual.device)
         target = self.scheduler.get_velocity(residual, noise, timesteps)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from monai_diffens.acquisition.measurement import Measurement
 from monai_diffens.inferers.sampling import SamplingScheduler, project_prediction
-from monai_diffens.target import RESIDUAL_SCALE, to_residual
+from monai_diffens.target import ResidualTarget
 
 
 class ScanAgreement:
@@ -18,8 +18,8 @@ class ScanAgreement:
     Args:
         measurement: how the scan was sliced.
         scan: (B, 1, X, Y, Z), restored so that it agrees with the slices; the part inside ``region``.
-        base: of that shape, see :func:`~monai_diffens.target.target_base`.
-        residual_scale: of the training.
+        base: of that shape.
+        target: what is diffused.
         region: box outside which the residual is zero; the whole grid when None.
     """
 
@@ -28,11 +28,11 @@ class ScanAgreement:
         measurement: Measurement,
         scan: Tensor,
         base: Tensor,
-        residual_scale: float = RESIDUAL_SCALE,
+        target: ResidualTarget,
         region: Sequence[slice] | None = None,
     ) -> None:
         self.unseen = measurement.null_space(region)
-        self.known = to_residual(scan, base, residual_scale)
+        self.known = target.to_residual(scan, base)
 
     def __call__(self, clean: Tensor) -> Tensor:
         """Clean residuals (B, n, X, Y, Z) -> the same shape."""

@@ -2,130 +2,107 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from monai.data import MetaTensor
+from monai.inferers import Inferer
 from torch import Tensor
 from tqdm import tqdm
 
+from monai_diffens.acquisition.measurement import Measurement
 from monai_diffens.console import Console, is_command
 from monai_diffens.files import case_of
-from monai_diffens.inferers.agreement import cut_off
+from monai_diffens.inferers.agreement import ScanAgreement, cut_off
+from monai_diffens.inferers.case_denoiser import CaseDenoiser
 from monai_diffens.inferers.finite import check_finite
-from monai_diffens.inferers.maps import RunningMoments, check_spread
-from monai_diffens.inferers.memory import CPU_WORK, check_limit, plan_case
+from monai_diffens.inferers.maps import RunningMoments
+from monai_diffens.inferers.memory import CPU_WORK, plan_case
 from monai_diffens.inferers.out_of_memory import in_step
 from monai_diffens.inferers.precision import computes_in_bf16
 from monai_diffens.inferers.region import foreground_box
-from monai_diffens.inferers.residual_sampler import ResidualSampler
-from monai_diffens.inferers.sampling import SamplingScheduler
+from monai_diffens.inferers.sampling import SamplingScheduler, sample_with_prior
+from monai_diffens.inferers.settings import (
+    GROUPS,
+    Consistency,
+    Outputs,
+    RunTime,
+    Sampling,
+    changed,
+    grouped,
+)
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.reuse import keep_for_next_pass
-from monai_diffens.target import RESIDUAL_SCALE, check_gain, from_residual, target_base
+from monai_diffens.target import ResidualTarget
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
 logger = logging.getLogger(__name__)
 
 
-class DiffEnsemblerInferer(ResidualSampler):
+class DiffEnsemblerInferer(Inferer):
     """Sample the target volume given its conditions.
 
     Args:
         scheduler: noise schedule and solver; ``prediction_type`` must be the one trained for.
-        num_steps: network passes a sample, the dial from regression (1) to realism (10 and more).
-        num_samples: samples a case; their voxel-wise mean is returned.
-        seed: with the case's name it seeds the noise, so that the same case gives the same volume
-            whatever ran before it.
-        fusion: "calibrated", "mean", "alternate", a plane, a condition or one expert's name.
-        restart: see :func:`sample_with_prior`; None for a plain walk.
-        consistency: make the result, thick-sliced again, equal the input where ``inputs.meta`` says how
-            it was sliced.
-        amp: bf16 autocast: True, False, or "auto" (where the processor computes in bf16).
-        progress: show a progress bar.
-        residual_scale: of the training.
-        residual_gain: factor on the predicted residual, with base "condition" alone: 1 is the network's
-            estimate, more is sharper and further from the truth. The scan saw nothing of the residual, so
-            the result agrees with it whatever the gain.
-        margin: voxels kept around the foreground; what lies outside is left as the base has it.
-        base: of the training, see :func:`target_base`; with "brain" the result is 0 outside of the brain.
-        measured_channel: the condition whose thick-slice sampling ``inputs.meta`` records.
-        condition_weights: factor of each condition in the fusion, see :meth:`DiffEnsembler.emphasis`.
-        plane_weights: factor of each plane.
-        project_experts: make every expert agree with the scan before the fusion, as well as the result, where
-            the fusion was trained on such experts.
-        non_negative: cut the result off at 0, and give what is lost back where the scan saw it, see
-            :func:`~monai_diffens.acquisition.measurement.fit_inside`.
-        spread: add a channel: the standard deviation over the samples, 0 outside of the foreground.
-        spread_scale: factor on that channel.
-        max_memory: limit in GiB beside the model; what the device has left when None.
-        crop_slices: run the experts on what slices show alone, a fifth fewer products. Their norms then see
-            less background; on whole slices the result is to rounding that of MONAI's own pieces.
-        weights: add a channel for each expert: its weight, averaged over all passes of all samples. They
-            sum to 1, are 0 outside of the foreground, and with fusion "calibrated" may leave [0, 1].
+        target: what is diffused, as in the training.
+        sampling: number of steps, fusion, seed and the like.
+        consistency: how the result keeps to the scan.
+        outputs: what is put out behind the volume.
+        run_time: precision, memory, progress bar.
+
+    Raises:
+        ValueError: where these do not go together.
+
+    Example:
+        >>> from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+        >>> inferer = DiffEnsemblerInferer.of(TrailingDDIMScheduler(), num_steps=4, seed=7)
+        >>> inferer.sampling.num_steps
+        4
     """
 
     def __init__(
         self,
         scheduler: SamplingScheduler,
-        num_steps: int = 1,
-        num_samples: int = 1,
-        seed: int = 0,
-        fusion: str = "calibrated",
-        restart: float | None = 0.5,
-        consistency: bool = True,
-        amp: bool | str = "auto",
-        progress: bool = True,
-        residual_scale: float = RESIDUAL_SCALE,
-        residual_gain: float = 1.0,
-        margin: int = 4,
-        spread: bool = False,
-        spread_scale: float = 1.0,
-        weights: bool = False,
-        base: str = "condition",
-        measured_channel: int = 0,
-        condition_weights: Mapping[str, float] | None = None,
-        plane_weights: Mapping[str, float] | None = None,
-        max_memory: float | None = None,
-        project_experts: bool = False,
-        non_negative: bool = False,
-        crop_slices: bool = True,
+        target: ResidualTarget | None = None,
+        sampling: Sampling | None = None,
+        consistency: Consistency | None = None,
+        outputs: Outputs | None = None,
+        run_time: RunTime | None = None,
     ) -> None:
-        super().__init__(
-            scheduler,
-            num_steps,
-            seed,
-            fusion,
-            restart,
-            amp,
-            residual_scale,
-            base,
-            measured_channel,
-            condition_weights,
-            plane_weights,
-            project_experts,
-            crop_slices,
-        )
-        if min(num_steps, num_samples) < 1:
-            counts = f"{num_steps} and {num_samples}"
-            raise ValueError(f"num_steps and num_samples must be 1 or more, got {counts}")
-        check_spread(spread, spread_scale, num_samples)
-        check_gain(residual_gain, base)
-        check_limit(max_memory)
-        self.num_samples = num_samples
-        self.consistency = consistency
-        self.progress = progress
-        self.residual_gain = residual_gain
-        self.margin = margin
-        self.spread = spread
-        self.spread_scale = spread_scale
-        self.weights = weights
-        self.max_memory = max_memory
-        self.non_negative = non_negative
+        super().__init__()
+        self.scheduler = scheduler
+        self.target = target or ResidualTarget()
+        self.sampling = sampling or Sampling()
+        self.consistency = consistency or Consistency()
+        self.outputs = outputs or Outputs()
+        self.run_time = run_time or RunTime()
+        if self.outputs.spread and self.sampling.num_samples < 2:
+            raise ValueError("a spread needs num_samples of 2 or more, got 1")
+        nothing = torch.zeros(1)
+        self.target.from_residual(nothing, nothing, self.sampling.residual_gain)  # refuses a gain of no use
         self.drawn: dict[int, Tensor] | None = None  # residuals by seed, for who needs several gains of them
+
+    @classmethod
+    def of(
+        cls, scheduler: SamplingScheduler, *, target: ResidualTarget | None = None, **options: Any
+    ) -> DiffEnsemblerInferer:
+        """An inferer of options by their names, whichever object holds them.
+
+        Args:
+            scheduler: as in the class.
+            target: likewise.
+            **options: of :class:`Sampling`, :class:`Consistency`, :class:`Outputs` and :class:`RunTime`.
+        """
+        return cls(scheduler, target, **grouped(options))
+
+    def changed(self, **options: Any) -> DiffEnsemblerInferer:
+        """This inferer with other options, by name as in :meth:`of`; the scheduler and target are shared."""
+        groups = changed({name: getattr(self, name) for name in GROUPS}, options)
+        return type(self)(self.scheduler, self.target, **groups)
 
     def __call__(  # type: ignore[override]
         self, inputs: Tensor, network: DiffEnsembler, *args: Any, **kwargs: Any
@@ -139,10 +116,10 @@ class DiffEnsemblerInferer(ResidualSampler):
             **kwargs: unused, likewise.
 
         Returns:
-            (B, 1, X, Y, Z) on the conditions' scale and grid; behind it the channels of ``spread``
-            and ``weights``, named by :func:`~monai_diffens.inferers.maps.map_names`.
+            (B, 1, X, Y, Z) on the conditions' scale and grid; behind it the channels of ``outputs``, named by
+            :func:`~monai_diffens.inferers.maps.map_names`.
         """
-        network.check_fusion(self.fusion)
+        network.check_fusion(self.sampling.fusion)
         with in_step(network):
             volumes = [self.restore_case(inputs[i : i + 1], network) for i in range(inputs.shape[0])]
         result = volumes[0] if len(volumes) == 1 else torch.cat(volumes)
@@ -154,58 +131,103 @@ class DiffEnsemblerInferer(ResidualSampler):
     def restore_case(self, inputs: Tensor, network: DiffEnsembler) -> Tensor:
         """Sample one case (1, M, X, Y, Z) -> (1, 1 and the maps, X, Y, Z)."""
         meta = inputs.meta if isinstance(inputs, MetaTensor) else {}
-        conditions = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        conditions = conditions.float()
-        measurement = measurement_from_meta(conditions.shape[2:], meta) if self.consistency else None
-        region = foreground_box(conditions, self.margin)
-        cropped = conditions[(..., *region)]
-        base = target_base(conditions, self.base)
         case = case_of(meta)
-        if isinstance(network, DiffEnsembler):  # another network sees to its memory itself
-            maps = 2 * self.spread + (network.num_experts + 1) * self.weights
-            bf16 = computes_in_bf16(self.amp, conditions.device.type)
-            plan = plan_case(network, cropped, conditions, maps, self.max_memory, case, bf16)
-            plan.apply(network, self.weights)
-            if is_command():  # a setting of the whole process, for good
-                keep_for_next_pass(CPU_WORK)
-            logger.info("%s: %s", case, plan)
-            if cost := plan.cost(case):
-                logger.warning(cost)
+        conditions = (inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs).float()
+        measurement = None
+        if self.consistency.with_scan:
+            measurement = measurement_from_meta(conditions.shape[2:], meta)
+        region = foreground_box(conditions, self.run_time.margin)
+        cropped = conditions[(..., *region)]
+        self._fit_memory(network, cropped, conditions, case)
+        model = CaseDenoiser(
+            network,
+            cropped,
+            self.scheduler,
+            self.sampling,
+            self.run_time,
+            self._agreement(cropped, measurement, region),
+            self.consistency.of_experts,
+        )
+        if self.outputs.weights:
+            model.weights = cropped.new_zeros(1, network.num_experts, *cropped.shape[2:])
         samples = RunningMoments()
-        weights = cropped.new_zeros(1, network.num_experts, *cropped.shape[2:]) if self.weights else None
-        with tqdm(
-            total=self.num_steps * self.num_samples,
-            file=Console(sys.stderr),
-            disable=not self.progress or sys.stderr is None,
-            desc="denoising",
-            unit="pass",
-        ) as bar:
-            for number in range(self.num_samples):
-                seed = self.seed_of(case, number)
-                drawn = {} if self.drawn is None else self.drawn
-                if seed not in drawn:
-                    drawn[seed] = self.sample_residual(
-                        seed, cropped, network, measurement, region, bar, weights
-                    )
-                samples.add(check_finite(drawn[seed], case))
+        with self._bar() as model.bar:
+            for number in range(self.sampling.num_samples):
+                samples.add(check_finite(self.sample_residual(self.seed_of(case, number), model), case))
 
         def whole(part: Tensor) -> Tensor:
             volume = conditions.new_zeros(1, part.shape[1], *conditions.shape[2:])
             volume[(..., *region)] = part
             return volume
 
-        scale = self.residual_scale * self.residual_gain
-        restored = check_finite(from_residual(whole(samples.mean), base, scale), case)
-        if self.non_negative:
-            support = base > 0 if self.base == "brain" else torch.ones_like(base, dtype=torch.bool)
-            restored = cut_off(restored, support, measurement, region)
-        elif self.base == "brain":
-            restored = restored * (base > 0)
-        result = [restored]
-        if self.spread:
-            result.append(whole(samples.std() * (scale * self.spread_scale)))
-        if weights is not None:
-            result.append(whole(weights / weights.sum(dim=1, keepdim=True)))  # the sum counts the passes
+        base = self.target.base_of(conditions)
+        restored = self.target.from_residual(whole(samples.mean), base, self.sampling.residual_gain)
+        result = [self._cut(check_finite(restored, case), base, measurement, region)]
+        if self.outputs.spread:
+            factor = self.target.scale * self.sampling.residual_gain * self.outputs.spread_scale
+            result.append(whole(samples.std() * factor))
+        if model.weights is not None:  # the sum counts the passes
+            result.append(whole(model.weights / model.weights.sum(dim=1, keepdim=True)))
         for each in result[1:]:
             check_finite(each, case)
-        return torch.cat(result, dim=1) if len(result) > 1 else restored
+        return torch.cat(result, dim=1) if len(result) > 1 else result[0]
+
+    def sample_residual(self, seed: int, model: CaseDenoiser) -> Tensor:
+        """One sample of the residual (1, 1, X, Y, Z) inside the foreground region, before its gain."""
+        drawn = {} if self.drawn is None else self.drawn
+        if seed not in drawn:
+            shape, device = model.conditions[:, :1].shape, model.conditions.device
+            # drawn on the CPU, so that it is the same on every device
+            noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
+            ancestral = torch.Generator(device).manual_seed(seed + 1)
+            steps, restart = self.sampling.num_steps, self.sampling.restart
+            clean = sample_with_prior(model, noise, self.scheduler, steps, restart, ancestral)
+            # a scheduler that clips, or mixes several predictions, leaves what agrees with the scan
+            drawn[seed] = clean if model.agreement is None else model.agreement(clean)
+        return drawn[seed]
+
+    def seed_of(self, case: str, number: int) -> int:
+        """Seed that depends on the inferer's seed, the case's name and the sample's number alone."""
+        digest = hashlib.sha256(f"{self.sampling.seed}/{case}/{number}".encode()).digest()
+        return int.from_bytes(digest[:7], "big")
+
+    def _agreement(
+        self, cropped: Tensor, measurement: Measurement | None, region: Sequence[slice]
+    ) -> ScanAgreement | None:
+        if measurement is None or self.target.measured is None:
+            return None
+        scan = cropped[:, self.target.measured : self.target.measured + 1]
+        return ScanAgreement(measurement, scan, self.target.base_of(cropped), self.target, region)
+
+    def _cut(
+        self, restored: Tensor, base: Tensor, measurement: Measurement | None, region: Sequence[slice]
+    ) -> Tensor:
+        """The result without what lies outside of the brain or below zero, where that is wanted."""
+        inside = self.target.base == "brain"
+        if self.consistency.non_negative:
+            support = base > 0 if inside else torch.ones_like(base, dtype=torch.bool)
+            return cut_off(restored, support, measurement, region)
+        return restored * (base > 0) if inside else restored
+
+    def _fit_memory(self, network: DiffEnsembler, cropped: Tensor, conditions: Tensor, case: str) -> None:
+        """Make the network run in passes that fit into memory, and say what that takes."""
+        if not isinstance(network, DiffEnsembler):  # another network sees to its memory itself
+            return
+        maps = 2 * self.outputs.spread + (network.num_experts + 1) * self.outputs.weights
+        bf16 = computes_in_bf16(self.run_time.amp, conditions.device.type)
+        plan = plan_case(network, cropped, conditions, maps, self.run_time.max_memory, case, bf16)
+        plan.apply(network, self.outputs.weights)
+        if is_command():  # a setting of the whole process, for good
+            keep_for_next_pass(CPU_WORK)
+        logger.info("%s: %s", case, plan)
+        if cost := plan.cost(case):
+            logger.warning(cost)
+
+    def _bar(self) -> tqdm:
+        return tqdm(
+            total=self.sampling.num_steps * self.sampling.num_samples,
+            file=Console(sys.stderr),
+            disable=not self.run_time.progress or sys.stderr is None,
+            desc="denoising",
+            unit="pass",
+        )

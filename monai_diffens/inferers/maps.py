@@ -23,14 +23,6 @@ def map_names(spread: bool, experts: Sequence[str] = ()) -> list[str]:
     return [SPREAD] * bool(spread) + [WEIGHT + name.replace("/", "-") for name in experts]
 
 
-def check_spread(spread: bool, scale: float, num_samples: int) -> None:
-    """Raise ValueError where a spread cannot be had of so few samples, or its scale is not above 0."""
-    if spread and num_samples < 2:
-        raise ValueError("a spread needs num_samples of 2 or more, got 1")
-    if scale <= 0:
-        raise ValueError(f"spread_scale must be above 0, got {scale}")
-
-
 class RunningMoments:
     """Mean and standard deviation of a stream of tensors, in two tensors however many come.
 

@@ -72,12 +72,6 @@ class MemoryPlan:
         )
 
 
-def check_limit(max_memory: float | None) -> None:
-    """Raise ValueError where a limit in GiB is not above 0."""
-    if max_memory is not None and max_memory <= 0:
-        raise ValueError(f"max_memory must be above 0 GiB, got {max_memory}")
-
-
 def slice_bytes(network: DiffEnsembler, shape: Sequence[int]) -> int:
     """Bytes that one slice of the largest plane holds in an expert; an upper bound, measured."""
     denoiser = network.bank.experts[0]

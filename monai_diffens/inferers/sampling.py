@@ -1,4 +1,4 @@
-"""The denoising loop: a pure function of network, noise, scheduler and generator."""
+"""The denoising loop: what happens at every step, as four calls."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from torch import Tensor
 
 from monai_diffens.schedulers.prediction import from_clean, to_clean
 
-Denoise = Callable[[Tensor, int, int], Tensor]
-
 
 class SamplingScheduler(Protocol):
-    """What the loops need of a scheduler: MONAI's DDPM, DDIM and PNDM have it, their base class lacks it."""
+    """What the loop needs of a scheduler: MONAI's DDPM, DDIM and PNDM have it, their base class lacks it."""
 
     num_train_timesteps: int
     prediction_type: str
@@ -33,24 +31,39 @@ class SamplingScheduler(Protocol):
         """x_t of clean samples."""
 
 
+class Denoiser(Protocol):
+    """What the loop asks at every step; predictions are of the scheduler's prediction type."""
+
+    def experts(self, x_t: Tensor, t: int, step: int) -> Any:
+        """What every 2D expert predicts of x_t (B, 1, X, Y, Z) at timestep t, step number ``step``."""
+
+    def fuse(self, predictions: Any, x_t: Tensor, t: int) -> Tensor:
+        """The one prediction (B, 1, X, Y, Z) that the fusion makes of the experts'."""
+
+    def agree(self, prediction: Tensor, x_t: Tensor, t: int) -> Tensor:
+        """The prediction whose clean sample agrees with the scan (data consistency)."""
+
+
 def sample(
-    denoise: Denoise,
+    model: Denoiser,
     x: Tensor,
     scheduler: SamplingScheduler,
     generator: torch.Generator | None = None,
     timesteps: Iterable[int] | None = None,
+    first_step: int = 0,
 ) -> Tensor:
-    """Walk from x at the first timestep to a clean sample.
+    """Walk from x at the first timestep to a clean sample. Source: arXiv 2501.07430.
 
     Steps are the scheduler's own: MONAI's DDIM strides over the timesteps it was set to, MONAI's DDPM goes
     back by one timestep a step and so ends clean only after all ``num_train_timesteps``.
 
     Args:
-        denoise: ``denoise(x_t, t, step)``, the prediction in the scheduler's prediction type.
+        model: experts, fusion and data consistency.
         x: (B, 1, X, Y, Z) at the noise level of the first timestep.
         scheduler: a MONAI scheduler whose timesteps are set.
         generator: source of the noise of ancestral schedulers.
         timesteps: the part of ``scheduler.timesteps`` to walk; all when None.
+        first_step: number of the first step.
 
     Returns:
         The clean sample, of the shape of x.
@@ -58,13 +71,16 @@ def sample(
     accepted = inspect.signature(scheduler.step).parameters
     extra = {"generator": generator} if "generator" in accepted else {}
     walk = scheduler.timesteps if timesteps is None else timesteps
-    for step, t in enumerate(int(value) for value in walk):
-        x = scheduler.step(denoise(x, t, step), t, x, **extra)[0]
+    for step, t in enumerate((int(value) for value in walk), start=first_step):
+        predictions = model.experts(x, t, step)
+        prediction = model.fuse(predictions, x, t)
+        prediction = model.agree(prediction, x, t)
+        x = scheduler.step(prediction, t, x, **extra)[0]
     return x
 
 
 def sample_with_prior(
-    denoise: Denoise,
+    model: Denoiser,
     x: Tensor,
     scheduler: SamplingScheduler,
     num_steps: int,
@@ -78,7 +94,7 @@ def sample_with_prior(
     schedule, and the other passes walk from there.
 
     Args:
-        denoise: see :func:`sample`.
+        model: see :func:`sample`.
         x: (B, 1, X, Y, Z), pure noise.
         scheduler: a MONAI scheduler; its timesteps are set here.
         num_steps: network passes.
@@ -90,28 +106,16 @@ def sample_with_prior(
     """
     if restart is None or num_steps == 1:
         scheduler.set_timesteps(num_steps)
-        return sample(denoise, x, scheduler, generator)
+        return sample(model, x, scheduler, generator)
     if not 0 < restart < 1:
         raise ValueError(f"restart must lie between 0 and 1, got {restart}")
     start = scheduler.num_train_timesteps - 1
-    prior = to_clean(
-        denoise(x, start, 0), x, float(scheduler.alphas_cumprod[start]), scheduler.prediction_type
-    )
+    prediction = model.agree(model.fuse(model.experts(x, start, 0), x, start), x, start)
+    prior = to_clean(prediction, x, float(scheduler.alphas_cumprod[start]), scheduler.prediction_type)
     scheduler.set_timesteps(round((num_steps - 1) / restart))
     remaining = scheduler.timesteps[-(num_steps - 1) :]
     noised = scheduler.add_noise(prior, x, remaining[:1])
-    return sample(lambda x_t, t, step: denoise(x_t, t, step + 1), noised, scheduler, generator, remaining)
-
-
-def constrained(
-    denoise: Denoise, project: Callable[[Tensor], Tensor], scheduler: SamplingScheduler
-) -> Denoise:
-    """Denoise with the predicted clean sample passed through ``project``, for every scheduler alike."""
-
-    def projected(x_t: Tensor, t: int, step: int) -> Tensor:
-        return project_prediction(denoise(x_t, t, step), x_t, t, project, scheduler)
-
-    return projected
+    return sample(model, noised, scheduler, generator, remaining, first_step=1)
 
 
 def project_prediction(
@@ -125,3 +129,9 @@ def project_prediction(
     alpha_cumprod = float(scheduler.alphas_cumprod[t])
     kind = scheduler.prediction_type
     return from_clean(project(to_clean(prediction, x_t, alpha_cumprod, kind)), x_t, alpha_cumprod, kind)
+
+
+def factor_of_nothing(scheduler: SamplingScheduler, t: int) -> float:
+    """What a prediction of a clean sample of 0 is, over x_t."""
+    level, kind = float(scheduler.alphas_cumprod[t]), scheduler.prediction_type
+    return float(from_clean(torch.zeros(()), torch.ones(()), level, kind))

@@ -11,7 +11,7 @@ from monai.utils import convert_to_tensor
 from torch import Tensor
 
 from monai_diffens.engines.fusion import FusionPrepareBatch
-from monai_diffens.target import target_base, to_residual
+from monai_diffens.target import ResidualTarget
 
 
 class RegressionPrepareBatch(PrepareBatch):
@@ -22,7 +22,7 @@ class RegressionPrepareBatch(PrepareBatch):
             The target comes with the smallest variance of those present, (B,), for a loss relative to it.
         held_out: subsets never trained on, see :class:`~monai_diffens.engines.fusion.FusionPrepareBatch`.
         residual_scale: divisor that brings residuals near unit variance.
-        base: what the residual is taken to, see :func:`target_base`.
+        base: what the residual is taken to, see :class:`~monai_diffens.target.ResidualTarget`.
     """
 
     def __init__(
@@ -34,8 +34,7 @@ class RegressionPrepareBatch(PrepareBatch):
     ) -> None:
         self.stds = torch.tensor(prior_stds)
         self.draw = FusionPrepareBatch(len(prior_stds), held_out)
-        self.residual_scale = residual_scale
-        self.base = base
+        self.target = ResidualTarget(base, residual_scale)
 
     def __call__(
         self,
@@ -52,6 +51,6 @@ class RegressionPrepareBatch(PrepareBatch):
         present = image.flatten(2).any(dim=2).cpu()
         kept = self.draw.random_subsets(present | ~present.any(dim=1, keepdim=True))  # a crop may be empty
         conditions = image * kept.to(image.device)[:, :, None, None, None]
-        residual = to_residual(label, target_base(conditions, self.base), self.residual_scale)
+        residual = self.target.to_residual(label, self.target.base_of(conditions))
         variance = torch.where(kept, self.stds, torch.ones_like(self.stds)).amin(dim=1) ** 2
         return conditions, (residual, variance.to(image.device)), (), {}

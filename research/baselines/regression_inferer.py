@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from monai_diffens.inferers.agreement import ScanAgreement, cut_off
 from monai_diffens.inferers.region import foreground_box, on_patch_grid
-from monai_diffens.target import check_gain, from_residual, target_base
+from monai_diffens.target import ResidualTarget
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
 
@@ -24,10 +24,8 @@ class RegressionInferer(Inferer):
         window: side of a window in voxels, that of the training's crops: statistics of instance norm
             depend on it.
         overlap: of neighbouring windows.
-        residual_scale: of the training.
-        measured_channel: the condition whose thick-slice sampling ``inputs.meta`` records.
+        target: what the training's residual was; with base "brain" the result is 0 outside of the brain.
         consistency: make the result, thick-sliced again, equal that scan.
-        base: of the training, see :func:`target_base`; with "brain" the result is 0 outside of the brain.
         residual_gain: factor on the residual, with base "condition" alone.
         margin: voxels kept around the foreground with base "condition".
     """
@@ -36,22 +34,17 @@ class RegressionInferer(Inferer):
         self,
         window: int = 64,
         overlap: float = 0.5,
-        residual_scale: float = 0.3,
-        measured_channel: int = 3,
+        target: ResidualTarget | None = None,
         consistency: bool = True,
-        base: str = "brain",
         residual_gain: float = 1.0,
         margin: int = 4,
     ) -> None:
         super().__init__()
-        check_gain(residual_gain, base)
+        self.target = target or ResidualTarget("brain", 0.3, 3)
         self.windows = SlidingWindowInferer(window, overlap=overlap, mode="gaussian")
         self.window = window
         self.overlap = overlap
-        self.residual_scale = residual_scale
-        self.measured_channel = measured_channel
         self.consistency = consistency
-        self.base = base
         self.residual_gain = residual_gain
         self.margin = margin
         self.drawn: dict[int, Tensor] | None = None  # the residual, for who needs several gains of it
@@ -63,8 +56,8 @@ class RegressionInferer(Inferer):
         """Predict (B, M, X, Y, Z) scaled conditions -> (B, 1, X, Y, Z)."""
         meta = inputs.meta if isinstance(inputs, MetaTensor) else {}
         conditions = (inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs).float()
-        base = target_base(conditions, self.base)
-        on_grid = self.base == "condition"
+        base = self.target.base_of(conditions)
+        on_grid = self.target.base == "condition"
         region = foreground_box(conditions.amax(0, True), self.margin) if on_grid else (slice(None),) * 3
         here: tuple[Any, ...] = (..., *region)
         measurement = measurement_from_meta(conditions.shape[2:], meta) if self.consistency else None
@@ -72,13 +65,13 @@ class RegressionInferer(Inferer):
         if not drawn:
             drawn[0] = self.predict(conditions[here], network)
         residual = drawn[0]
-        if measurement is not None:
-            scan = conditions[:, self.measured_channel : self.measured_channel + 1]
-            agree = ScanAgreement(measurement, scan[here], base[here], self.residual_scale, region)
+        if measurement is not None and self.target.measured is not None:
+            scan = conditions[:, self.target.measured : self.target.measured + 1]
+            agree = ScanAgreement(measurement, scan[here], base[here], self.target, region)
             residual = agree(residual)
         whole = torch.zeros_like(base)
         whole[here] = residual
-        restored = from_residual(whole, base, self.residual_scale * self.residual_gain)
+        restored = self.target.from_residual(whole, base, self.residual_gain)
         support = torch.ones_like(base, dtype=torch.bool) if on_grid else base > 0
         result = cut_off(restored, support, measurement, region)
         if isinstance(inputs, MetaTensor):
@@ -87,6 +80,6 @@ class RegressionInferer(Inferer):
 
     def predict(self, conditions: Tensor, network: nn.Module) -> Tensor:
         """Scaled residual (B, 1, X, Y, Z) of conditions (B, M, X, Y, Z), before it agrees with the scan."""
-        if self.base == "condition":
+        if self.target.base == "condition":
             return on_patch_grid(conditions, network, self.window, self.overlap)
         return torch.as_tensor(self.windows(conditions, network))

@@ -9,7 +9,7 @@ from monai.networks.nets import BasicUNet
 from torch import Tensor, nn
 
 from monai_diffens.acquisition.slicing import from_patches, pad_end, to_patches
-from monai_diffens.target import target_base
+from monai_diffens.target import ResidualTarget
 from research.baselines.detail import detail_patches
 
 
@@ -27,7 +27,8 @@ class RegressionUNet(nn.Module):
         prior_stds: of the experts, see :class:`~monai_diffens.networks.plane_denoiser.PlaneDenoiser`; at most
             one below 1.
         residual_scale: of the training.
-        base: what the residual is taken to, see :func:`target_base`; with "brain" it is 0 outside of it.
+        base: of the target, see :class:`~monai_diffens.target.ResidualTarget`; with "brain" the residual is 0
+            outside of it.
         detail_gain: amplification of the detail of one condition, see :func:`detail_patches`; the conditions
             as they are when None.
     """
@@ -80,7 +81,7 @@ class RegressionUNet(nn.Module):
         left = from_patches(self.unet(patches), self.stem)[..., : shape[0], : shape[1], : shape[2]]
         std = self.expected_std(conditions)[:, None, None, None, None]
         residual = self.expected(conditions) + std * left
-        return residual * target_base(conditions, "brain") if self.base == "brain" else residual
+        return residual * ResidualTarget("brain").base_of(conditions) if self.base == "brain" else residual
 
     def expected(self, conditions: Tensor) -> Tensor:
         """Residual that the priors say, (B, 1, X, Y, Z): the low-resolution scan's, 0 without one."""

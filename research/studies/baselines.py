@@ -60,12 +60,13 @@ def restore_at(
         (1, X, Y, Z), on the CPU, nowhere negative.
     """
     steps, restart, gain = point
-    inferer = copy.copy(inferer)
-    inferer.residual_gain = gain
+    if isinstance(inferer, DiffEnsemblerInferer):
+        inferer = inferer.changed(num_steps=steps, restart=restart, residual_gain=gain)
+    else:
+        inferer = copy.copy(inferer)
+        inferer.residual_gain = gain
     if drawn is not None:
         inferer.drawn = drawn.setdefault((steps, restart), {})
-    if isinstance(inferer, DiffEnsemblerInferer):
-        inferer.num_steps, inferer.restart = steps, restart
     return torch.as_tensor(inferer(inputs, network)[0]).clamp(min=0).cpu()
 
 

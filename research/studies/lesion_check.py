@@ -7,7 +7,6 @@ noise, and the outputs' difference is compared with the truths'.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -114,8 +113,7 @@ class LesionCheck(Study):
         yield entry("restored spline", 0, None, lambda truth: measurement.restore(measurement(truth)))
         for steps, restart in self.dial:
             for fusion in self.fusions:
-                inferer = copy.copy(self.inferer)
-                inferer.fusion, inferer.num_steps, inferer.restart = fusion, steps, restart
+                inferer = self.inferer.changed(fusion=fusion, num_steps=steps, restart=restart)
 
                 def restore(truth: Tensor, inferer: DiffEnsemblerInferer = inferer) -> Tensor:
                     scan = thick_slice(MetaTensor(truth, meta={"case": place["case"]}), factors, profile)

@@ -108,7 +108,7 @@ class SegmentationSweep(SubsetSweep):
     ) -> Tensor:
         """What the sweep restores, or what is kept of it."""
         sample = partial(super().restore, inputs, fusion, point, drawn, scale)
-        return self.kept((fusion, point, self.inferer.seed, scale), inputs, sample)
+        return self.kept((fusion, point, self.inferer.sampling.seed, scale), inputs, sample)
 
     def regress(self, inputs: Tensor, network: torch.nn.Module, scale: float) -> Tensor:
         """What the regression makes, or what is kept of it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -74,8 +73,8 @@ class SpreadCalibration(Study):
         self.splits = {"val": fit_items, "test": items}
         self.preprocessing = preprocessing
         self.network = network.eval()
-        self.inferer = copy.copy(inferer)
-        self.inferer.spread, self.inferer.num_samples = True, int(num_samples)
+        self.num_samples = int(num_samples)
+        self.inferer = inferer.changed(spread=True, num_samples=self.num_samples)
         self.dial = [(int(steps), restart) for steps, restart in dial]
         self.region = region
         self.device = device
@@ -91,7 +90,7 @@ class SpreadCalibration(Study):
     ) -> Iterator[tuple[Names, Measure]]:
         """Every point of the dial."""
         for steps, restart in self.dial:
-            names = {"num_samples": str(self.inferer.num_samples)} | dial_names(steps, restart)
+            names = {"num_samples": str(self.num_samples)} | dial_names(steps, restart)
             yield names, partial(self.figures, place | names, loaded, setting, steps, restart)
 
     def figures(
@@ -114,10 +113,10 @@ class SpreadCalibration(Study):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Error, spread and unseen detail (N,) of the voxels of a truth (1, X, Y, Z) that are above zero."""
         truth: Tensor = loaded
-        self.inferer.num_steps, self.inferer.restart = steps, restart
+        inferer = self.inferer.changed(num_steps=steps, restart=restart)
         named = MetaTensor(truth, meta={"case": case})
         scan = thick_slice(named, setting["factors"], setting.get("profile", "box"))
-        mean, spread = torch.as_tensor(self.inferer(scan[None].to(self.device), self.network)[0]).cpu()
+        mean, spread = torch.as_tensor(inferer(scan[None].to(self.device), self.network)[0]).cpu()
         inside = truth[0] > 0
         error = truth[0][inside] - mean.clamp(min=0)[inside]
         detail = unseen_detail(mean[None], cast(MetaTensor, scan).meta)[0]

@@ -70,8 +70,8 @@ class SubsetSpreadCalibration(SpreadCalibration):
         trial = self.sweep.trial(case, loaded, setting)
         truth = loaded[self.sweep.target]
         scale = trial.scale / foreground_percentile(truth, PEAK_PERCENTILE)
-        self.inferer.num_steps, self.inferer.restart = steps, restart
-        result = torch.as_tensor(self.inferer(trial.inputs.to(self.device), self.network)[0]).cpu() * scale
+        inferer = self.inferer.changed(num_steps=steps, restart=restart)
+        result = torch.as_tensor(inferer(trial.inputs.to(self.device), self.network)[0]).cpu() * scale
         mean, spread = result[:1].clamp(min=0), result[1:]
         error = truth * (scale / trial.scale) - mean
         detail = unseen_detail(mean, cast(MetaTensor, trial.inputs).meta, unmeasured=3)

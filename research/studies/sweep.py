@@ -6,7 +6,6 @@ their curves of distortion against sharpness, never by PSNR alone.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,6 @@ from torch import Tensor
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
-from monai_diffens.target import check_gain
 from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
 from research.metrics.suite import volume_metrics
 from research.realism.realism import PatchRealism
@@ -107,7 +105,7 @@ class DialSweep(Study):
         for fusion in self.fusions:
             network.check_fusion(fusion)
         for _, _, gain in self.dial:
-            check_gain(gain, inferer.base)
+            inferer.changed(residual_gain=gain)  # refuses one of no use
 
     def cases(self) -> Iterator[tuple[Names, Any]]:
         """Every item."""
@@ -185,8 +183,7 @@ class DialSweep(Study):
         scale: float = 1.0,
     ) -> Tensor:
         """One volume (1, X, Y, Z) of scaled conditions (1, M, X, Y, Z), see :func:`restore_at`."""
-        inferer = copy.copy(self.inferer)
-        inferer.fusion = fusion
+        inferer = self.inferer.changed(fusion=fusion)
         return restore_at(inferer, self.network, inputs, point, drawn) * scale
 
 

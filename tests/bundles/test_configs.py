@@ -17,7 +17,6 @@ from bundle_copies import BUNDLE, ROOT, TRANSLATION
 from config_parts import components
 
 import monai_diffens
-from monai_diffens.target import RESIDUAL_SCALE
 
 CONFIGS = {
     path.stem: json.loads(path.read_text(encoding="utf-8"))
@@ -108,7 +107,8 @@ def test_scans_are_prepared_alike_in_training():
     assert all(steps == same[0] for steps in same)
     for key in ("dataset_dir", "bundle_root"):
         assert len({CONFIGS[name][key] for name in prepared}) == 1
-    assert {part.get("residual_scale", RESIDUAL_SCALE) for _, part in ALL_COMPONENTS} == {RESIDUAL_SCALE}
+    targets = [part for _, part in ALL_COMPONENTS if part["_target_"].endswith("ResidualTarget")]
+    assert targets and all(part.keys() == {"_target_"} for part in targets)  # what is diffused by default
     scaled = [CONFIGS["inference"]["preprocessing"]["transforms"], same[0]]
     percentiles = [
         part.get("percentile")

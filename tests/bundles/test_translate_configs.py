@@ -49,14 +49,14 @@ def test_configs_agree_with_each_other():
             == CONFIGS["train_planes"]["contrasts"]
             == list(CONTRASTS)
         )
-    scales = {name: [] for name in NAMES}
-    for name, part in PARTS:
-        if "residual_scale" in part:
-            assert part.get("base", "brain") == "brain"
-            scales[name].append(part["residual_scale"])
-    assert scales == {"inference": [0.3], "train_planes": [0.35] * 2, "train": [0.35] * 2}
-    measured = {part["measured_channel"] for _, part in PARTS if "measured_channel" in part}
-    assert measured == {CONTRASTS.index("FLAIR")}
+    targets = {name: part for name, part in PARTS if part["_target_"].endswith("ResidualTarget")}
+    assert {name: part["scale"] for name, part in targets.items()} == {
+        "inference": 0.3,
+        "train_planes": 0.35,
+        "train": 0.35,
+    }
+    for part in targets.values():
+        assert part["base"] == "brain" and part["measured"] == CONTRASTS.index("FLAIR")
     scaled = [p["percentile"] for _, p in PARTS if p["_target_"].endswith("ScaleForegroundPercentiled")]
     assert scaled == [50.0] * 3
     steps = [CONFIGS[name]["train"]["deterministic_transforms"] for name in ("train", "train_planes")]

@@ -13,7 +13,7 @@ from monai_diffens.data.seeding import derived_seed
 from monai_diffens.engines.fusion import FusionPrepareBatch, FusionStep, RelativeSquaredError
 from monai_diffens.schedulers.prediction import to_clean
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
-from monai_diffens.target import RESIDUAL_SCALE
+from monai_diffens.target import RESIDUAL_SCALE, ResidualTarget
 from monai_diffens.transforms.thick_slices import measurement_for, record_sampling
 
 SIZE = (20, 24, 28)
@@ -200,7 +200,9 @@ def test_predictions_agree_with_the_measured_condition_or_go_without_it(replay):
     for item in source:
         item["image"][1] = measurement.restore(measurement(item["label"].as_tensor()))[0]
         record_sampling(item["image"], measurement)
-    buffer = replay(conditions=2, source=source, draws=24, measured_channel=1, noise_emphasis=2.0)
+    buffer = replay(
+        conditions=2, source=source, draws=24, target=ResidualTarget(measured=1), noise_emphasis=2.0
+    )
     counts = Counter()
     for entry in buffer.entries:
         with_it = bool(entry["present"][1])

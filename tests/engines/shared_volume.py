@@ -29,7 +29,7 @@ def main(folder: Path) -> None:
     def run() -> dict:
         slices.clear()
         voxels.clear()
-        inferer = DiffEnsemblerInferer(
+        inferer = DiffEnsemblerInferer.of(
             DPMSolverPlusPlusScheduler(), 3, num_samples=2, weights=True, progress=False, amp=False
         )
         return {"volume": inferer(scan, network), "slices": dict(slices), "voxels": list(voxels)}

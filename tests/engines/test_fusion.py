@@ -18,7 +18,7 @@ from monai_diffens.engines.fusion import (
 )
 from monai_diffens.schedulers.prediction import from_clean
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
-from monai_diffens.target import to_residual
+from monai_diffens.target import ResidualTarget
 
 SIZE = (20, 24, 28)
 
@@ -119,7 +119,7 @@ def test_training_finds_the_expert_that_is_right(tiny_ensembler):
     scheduler = TrailingDDIMScheduler()
     image = torch.rand(1, *SIZE)
     item = {"image": image, "label": image + 0.07 * torch.randn(1, *SIZE)}
-    bank = OneIsRight(to_residual(item["label"], image)[None], scheduler)
+    bank = OneIsRight(ResidualTarget().to_residual(item["label"], image)[None], scheduler)
     replay = ExpertReplay([item], bank, scheduler, draws=12, length=160, crop_size=12)
     network = tiny_ensembler(untrained=True)
     losses = []

@@ -6,6 +6,7 @@ from monai.inferers import DiffusionInferer
 
 from monai_diffens.engines.prepare_batch import ResidualVelocityPrepareBatch
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.target import ResidualTarget
 
 SCHEDULER = TrailingDDIMScheduler()
 
@@ -31,7 +32,9 @@ def seen_by_network(inputs: torch.Tensor, options: dict) -> dict[str, torch.Tens
 @pytest.mark.parametrize(("scale", "centre"), [(0.07, 2), (1.0, 0), (0.5, 4)])
 def test_network_input_and_target_imply_the_residual(scale, centre):
     data = batch()
-    prepare = ResidualVelocityPrepareBatch(SCHEDULER, residual_scale=scale, centre_channel=centre)
+    prepare = ResidualVelocityPrepareBatch(
+        SCHEDULER, target=ResidualTarget(scale=scale), centre_channel=centre
+    )
     inputs, target, arguments, options = prepare(data)
     seen = seen_by_network(inputs, options)
     assert arguments == ()
@@ -47,7 +50,7 @@ def test_network_input_and_target_imply_the_residual(scale, centre):
 
 def test_label_is_condition_plus_scaled_residual():
     data = batch()
-    inputs, *_ = ResidualVelocityPrepareBatch(SCHEDULER, residual_scale=0.07)(data)
+    inputs, *_ = ResidualVelocityPrepareBatch(SCHEDULER)(data)
     torch.testing.assert_close(data["image"][:, 2:3] + 0.07 * inputs, data["label"], rtol=0, atol=1e-6)
 
 
@@ -98,7 +101,7 @@ def test_emphasis_moves_timesteps_towards_noise(emphasis, mean):
 
 
 def test_each_group_comes_with_the_variance_its_prior_leaves():
-    prepare = ResidualVelocityPrepareBatch(SCHEDULER, base="brain", prior_stds=[1.0, 0.4])
+    prepare = ResidualVelocityPrepareBatch(SCHEDULER, target=ResidualTarget("brain"), prior_stds=[1.0, 0.4])
     _, (target, variance), _, options = prepare(batch(4) | {"group": torch.tensor([0, 1, 1, 0])})
     alpha2 = SCHEDULER.alphas_cumprod[options["timesteps"]]
     narrow = 0.16 / (0.16 * alpha2 + 1 - alpha2)

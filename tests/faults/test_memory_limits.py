@@ -122,7 +122,7 @@ def test_26_the_limit_of_a_shell_is_seen():
 
 
 def infer(**options) -> DiffEnsemblerInferer:
-    return DiffEnsemblerInferer(TrailingDDIMScheduler(), progress=False, amp=False, **options)
+    return DiffEnsemblerInferer.of(TrailingDDIMScheduler(), progress=False, amp=False, **options)
 
 
 def test_27_a_tight_limit_is_told_before_the_first_pass(tiny_ensembler, caplog):

@@ -13,8 +13,10 @@ from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 
 
 def infer(scan, network, **options):
-    options = {"non_negative": True, "consistency": False} | options
-    return DiffEnsemblerInferer(TrailingDDIMScheduler(), progress=False, amp=False, **options)(scan, network)
+    options = {"non_negative": True, "with_scan": False} | options
+    return DiffEnsemblerInferer.of(TrailingDDIMScheduler(), progress=False, amp=False, **options)(
+        scan, network
+    )
 
 
 def scan(value: float = 0.5) -> torch.Tensor:

@@ -6,9 +6,10 @@ from monai.data import MetaTensor, list_data_collate
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
-from monai_diffens.networks.predictions import FusedPrediction
+from monai_diffens.networks.predictions import ExpertOutputs, FusedPrediction
 from monai_diffens.schedulers.prediction import from_clean
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.target import ResidualTarget
 from monai_diffens.transforms.thick_slices import thick_slice
 
 SIZE = (20, 24, 28)
@@ -29,14 +30,15 @@ class Oracle:
     def emphasis(self, condition_weights, plane_weights) -> None:
         assert condition_weights is plane_weights is None
 
-    def predict(
-        self, x_t, conditions, timesteps, fusion, step, emphasis, project=None, empty=None
-    ) -> FusedPrediction:
+    def run_experts(self, x_t, conditions, timesteps, fusion, step, emphasis, empty=None) -> ExpertOutputs:
         self.calls.append((x_t.shape, fusion, step, torch.is_autocast_enabled("cpu")))
         level = float(self.scheduler.alphas_cumprod[int(timesteps[0])])
         clean = self.clean(x_t, conditions)
         prediction = from_clean(clean, x_t, level, self.scheduler.prediction_type)
-        return FusedPrediction(prediction, torch.ones(1), torch.zeros(1))
+        return ExpertOutputs(prediction, torch.ones(1, 1, dtype=torch.bool), [], None)
+
+    def fuse_experts(self, experts, x_t, conditions, timesteps, fusion) -> FusedPrediction:
+        return FusedPrediction(experts.predictions, torch.ones(1), torch.zeros(1))
 
 
 def knows_the_truth(x_t: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
@@ -49,8 +51,13 @@ def repeats_the_noise(x_t: torch.Tensor, conditions: torch.Tensor) -> torch.Tens
 
 
 def infer(scheduler=None, **options) -> DiffEnsemblerInferer:
-    options = {"num_steps": 2, "progress": False, "amp": False, "residual_scale": SCALE} | options
-    return DiffEnsemblerInferer(scheduler or TrailingDDIMScheduler(), **options)
+    options = {
+        "num_steps": 2,
+        "progress": False,
+        "amp": False,
+        "target": ResidualTarget(scale=SCALE),
+    } | options
+    return DiffEnsemblerInferer.of(scheduler or TrailingDDIMScheduler(), **options)
 
 
 def head(case: str, factors=(1, 1, 4), seed: int = 0) -> MetaTensor:

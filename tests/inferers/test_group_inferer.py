@@ -7,7 +7,7 @@ from monai_diffens.engines.prepare_batch import ResidualVelocityPrepareBatch
 from monai_diffens.inferers.group_inferer import GroupDiffusionInferer
 from monai_diffens.networks.plane_denoiser import PlaneDenoiser
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
-from monai_diffens.target import from_residual, to_residual
+from monai_diffens.target import ResidualTarget
 
 
 def batch() -> dict[str, torch.Tensor]:
@@ -18,11 +18,13 @@ def batch() -> dict[str, torch.Tensor]:
 
 def test_target_is_centred_on_the_brain_and_groups_reach_the_network():
     scheduler, data = TrailingDDIMScheduler(), batch()
-    prepare = ResidualVelocityPrepareBatch(scheduler, base="brain", residual_scale=0.3)
+    prepare = ResidualVelocityPrepareBatch(scheduler, target=ResidualTarget("brain", 0.3))
     residual, target, _, keywords = prepare(data)
     brain = data["image"][:, 2:3] > 0
     torch.testing.assert_close(residual, (data["label"] - brain.float()) / 0.3)
-    torch.testing.assert_close(from_residual(residual, brain.float(), 0.3), data["label"])
+    torch.testing.assert_close(
+        ResidualTarget("brain", 0.3).from_residual(residual, brain.float()), data["label"]
+    )
     velocity = scheduler.get_velocity(residual, keywords["noise"], keywords["timesteps"])
     torch.testing.assert_close(target, velocity)
     assert torch.equal(keywords["class_labels"], data["group"])
@@ -63,4 +65,7 @@ def test_groups_are_told_apart_once_trained():
 
 def test_residual_round_trip():
     target, base = torch.rand(2, 1, 3, 4, 5), torch.rand(2, 1, 3, 4, 5)
-    torch.testing.assert_close(from_residual(to_residual(target, base, 0.3), base, 0.3), target)
+    torch.testing.assert_close(
+        ResidualTarget(scale=0.3).from_residual(ResidualTarget(scale=0.3).to_residual(target, base), base),
+        target,
+    )

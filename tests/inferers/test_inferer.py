@@ -60,14 +60,14 @@ def test_the_result_sliced_again_is_the_scan_under_every_scheduler(tiny_ensemble
         result = infer(scheduler, num_steps=num_steps, restart=restart)(inputs, network)[0].as_tensor()
         assert (result - inputs[0].as_tensor()).std() > 1e-3
         torch.testing.assert_close(measurement(result), scan, rtol=0, atol=1e-3)
-    free = infer(scheduler, num_steps=num_steps, consistency=False)(inputs, network)[0].as_tensor()
+    free = infer(scheduler, num_steps=num_steps, with_scan=False)(inputs, network)[0].as_tensor()
     assert (measurement(free) - scan).abs().max() > 1e-2
 
 
 def test_without_a_record_there_is_nothing_to_agree_with(tiny_ensembler):
     network, scan = tiny_ensembler(), head("a")
     del scan.meta["slice_sampling"]
-    results = [infer(consistency=agree)(collate(scan), network) for agree in (True, False)]
+    results = [infer(with_scan=agree)(collate(scan), network) for agree in (True, False)]
     assert torch.equal(results[0].as_tensor(), results[1].as_tensor())
 
 

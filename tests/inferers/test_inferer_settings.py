@@ -9,6 +9,7 @@ from oracle import SIZE, Oracle, collate, head, infer, repeats_the_noise
 
 from monai_diffens.inferers.precision import computes_in_bf16
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.target import ResidualTarget
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
 
@@ -45,7 +46,7 @@ def test_bad_arguments(options, message):
 @pytest.mark.parametrize(("gain", "base"), [(0.0, "condition"), (-1.0, "condition"), (1.5, "brain")])
 def test_a_gain_that_means_nothing_is_refused(gain, base):
     with pytest.raises(ValueError, match="residual_gain must be"):
-        infer(residual_gain=gain, base=base)
+        infer(residual_gain=gain, target=ResidualTarget(base))
 
 
 @pytest.mark.parametrize("restart", [0.0, 1.0, 2.0])

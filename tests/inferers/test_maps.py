@@ -18,7 +18,7 @@ EXPERTS = ("axial", "coronal", "sagittal")
 
 
 def infer(**options) -> DiffEnsemblerInferer:
-    return DiffEnsemblerInferer(TrailingDDIMScheduler(), progress=False, amp=False, **options)
+    return DiffEnsemblerInferer.of(TrailingDDIMScheduler(), progress=False, amp=False, **options)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def scan() -> MetaTensor:
 
 def foreground(scan: MetaTensor) -> torch.Tensor:
     inside = torch.zeros(SHAPE, dtype=torch.bool)
-    inside[foreground_box(scan.as_tensor(), infer().margin)] = True
+    inside[foreground_box(scan.as_tensor(), infer().run_time.margin)] = True
     return inside
 
 
@@ -101,7 +101,7 @@ def test_memory_is_flat_in_the_number_of_samples(tiny_ensembler, scan, monkeypat
         assert all(sample() is None for sample in samples)
         result = sample_residual(self, *args)
         samples.append(weakref.ref(result))
-        weights.add(args[-1].data_ptr())
+        weights.add(args[-1].weights.data_ptr())
         return result
 
     monkeypatch.setattr(DiffEnsemblerInferer, "sample_residual", watched)
@@ -123,14 +123,14 @@ def test_weights_tell_who_decided(tiny_ensembler, scan, fusion, shares):
 
 def test_calibrated_weights_are_the_mean_over_the_passes_and_sum_to_1(tiny_ensembler, scan, monkeypatch):
     network, seen = tiny_ensembler(), []
-    predict = network.predict
+    fuse = network.fuse_experts
 
     def watched(*args):
-        fused = predict(*args)
+        fused = fuse(*args)
         seen.append(fused.weights)
         return fused
 
-    monkeypatch.setattr(network, "predict", watched)
+    monkeypatch.setattr(network, "fuse_experts", watched)
     options = {"num_steps": 2, "num_samples": 2}
     result = infer(spread=True, weights=True, **options)(scan, network).as_tensor()[0]
     assert len(map_names(True, network.expert_names)) + 1 == len(result) and len(seen) == 4

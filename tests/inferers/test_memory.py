@@ -16,7 +16,7 @@ SHAPE = (64, 72, 60)
 
 
 def infer(**options) -> DiffEnsemblerInferer:
-    return DiffEnsemblerInferer(TrailingDDIMScheduler(), progress=False, amp=False, **options)
+    return DiffEnsemblerInferer.of(TrailingDDIMScheduler(), progress=False, amp=False, **options)
 
 
 def head(shape=(24, 28, 20)) -> torch.Tensor:

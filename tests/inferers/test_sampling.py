@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from denoisers import constrained, sample, sample_with_prior
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler, PNDMScheduler, RFlowScheduler
 
-from monai_diffens.inferers.sampling import constrained, sample, sample_with_prior
 from monai_diffens.schedulers.prediction import from_clean, to_clean
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 from monai_diffens.transforms.thick_slices import measurement_for

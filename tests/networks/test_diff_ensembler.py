@@ -4,11 +4,11 @@ import re
 
 import pytest
 import torch
+from denoisers import sample
 from monai.inferers import DiffusionInferer
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
 
 from monai_diffens.acquisition.slicing import PLANES
-from monai_diffens.inferers.sampling import sample
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.expert_selection import FUSIONS
 

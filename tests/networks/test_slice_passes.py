@@ -130,7 +130,7 @@ def test_the_inferer_crops_and_leaves_air_to_the_base(tiny_ensembler, num_steps)
     network.bank.experts[2].predict_runs = counted
     scan = ball()
     options = {"restart": None, "progress": False, "amp": False, "fusion": "sagittal"}
-    result = DiffEnsemblerInferer(TrailingDDIMScheduler(), num_steps, **options)(scan, network)
+    result = DiffEnsemblerInferer.of(TrailingDDIMScheduler(), num_steps=num_steps, **options)(scan, network)
     assert 0 < sum(sizes) < 0.8 * num_steps * scan.numel()
     air = torch.nn.functional.max_pool3d((scan > 0).float(), 9, 1, 4) == 0
     corner = torch.zeros_like(air)
@@ -142,9 +142,9 @@ def test_the_inferer_crops_and_leaves_air_to_the_base(tiny_ensembler, num_steps)
 def test_the_inferer_runs_whole_slices_where_it_is_told_to(tiny_ensembler):
     network, scan, scheduler = tiny_ensembler(), ball(), TrailingDDIMScheduler()
     options = {"restart": None, "progress": False, "amp": False}
-    inferer = DiffEnsemblerInferer(scheduler, 1, **options, crop_slices=False)
+    inferer = DiffEnsemblerInferer.of(scheduler, **options, crop_slices=False)
     noise_of = torch.Generator().manual_seed(inferer.seed_of(case_of({}), 0))
-    box = foreground_box(scan, inferer.margin)
+    box = foreground_box(scan, inferer.run_time.margin)
     condition = scan[(..., *box)]
     x_t, t = torch.randn(condition.shape, generator=noise_of), scheduler.num_train_timesteps - 1
     with torch.no_grad():
@@ -152,5 +152,5 @@ def test_the_inferer_runs_whole_slices_where_it_is_told_to(tiny_ensembler):
     clean = to_clean(prediction, x_t, float(scheduler.alphas_cumprod[t]), "v_prediction")
     expected = condition + RESIDUAL_SCALE * clean
     torch.testing.assert_close(inferer(scan, network)[(..., *box)], expected, rtol=0, atol=1e-5)
-    cropped = DiffEnsemblerInferer(scheduler, 1, **options)(scan, network)[(..., *box)]
+    cropped = DiffEnsemblerInferer.of(scheduler, **options)(scan, network)[(..., *box)]
     assert (cropped - expected).abs().mean() > 1e-4

@@ -43,7 +43,7 @@ def small_sweep(tiny_ensembler, folder: Path, **options) -> tuple[DialSweep, lis
         "items": [{"label": "/data/x.nii.gz", "case": case} for case in ("sub-1", "sub-2")],
         "preprocessing": load,
         "network": network,
-        "inferer": DiffEnsemblerInferer(TrailingDDIMScheduler(), progress=False, amp=False),
+        "inferer": DiffEnsemblerInferer.of(TrailingDDIMScheduler(), progress=False, amp=False),
         "settings": SETTINGS,
         "fusions": FUSIONS,
         "dial": DIAL,

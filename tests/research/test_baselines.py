@@ -8,11 +8,9 @@ import pytest
 import torch
 from small_sweep import keys, small_sweep
 
-from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.target import ResidualTarget
 from research.baselines.regression_inferer import RegressionInferer
 from research.baselines.regression_unet import RegressionUNet
-from research.baselines.volume_denoiser import VolumeDenoiser
 from research.studies.baselines import Baseline
 from research.studies.tables import read_table, weights_mark
 
@@ -27,20 +25,17 @@ def baselines() -> dict[str, Baseline | None]:
     """Small 3D networks that predict something, and one that there are no weights of."""
     torch.manual_seed(0)
     unet = RegressionUNet(1, [8] * 6, [1.0], 0.07, "condition", 10.0)
-    denoiser = VolumeDenoiser((8, 16), norm_num_groups=4, num_head_channels=8, window=32, overlap=0.5)
-    for parameter in (*unet.unet.final_conv.parameters(), *denoiser.unet.out.parameters()):
+    for parameter in unet.unet.final_conv.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    options = {"residual_scale": 0.07, "measured_channel": 0, "base": "condition", "window": 32}
-    inferer = DiffEnsemblerInferer(TrailingDDIMScheduler(), fusion="mean", progress=False, non_negative=True)
+    options = {"target": ResidualTarget(), "window": 32}
     return {
         "3D U-Net regression": Baseline(unet, RegressionInferer(**options)),
-        "3D diffusion": Baseline(denoiser, inferer),
         "no weights": None,
     }
 
 
 def test_baselines_are_methods_with_weights_of_their_own(sweep, baselines, tmp_path):
-    files = {name: tmp_path / f"{name}.pt" for name in ("model", "regression", "volume_diffusion")}
+    files = {name: tmp_path / f"{name}.pt" for name in ("model", "regression")}
     for name, file in files.items():
         file.write_bytes(name.encode())
     passes = []
@@ -58,7 +53,6 @@ def test_baselines_are_methods_with_weights_of_their_own(sweep, baselines, tmp_p
         "baselines": baselines,
         "method_weights": {
             "3D U-Net regression": [files["regression"]],
-            "3D diffusion": [files["volume_diffusion"]],
         },
     }
     small, runs = sweep(**options)
@@ -68,12 +62,9 @@ def test_baselines_are_methods_with_weights_of_their_own(sweep, baselines, tmp_p
     added = {key[2:]: row for row in rows[len(before) :] for key in keys([row])}
     assert list(added) == [
         ("3D U-Net regression", "1", "", "1"),
-        ("3D diffusion", "1", "", "1"),
         ("3D U-Net regression", "1", "", "2"),
-        ("3D diffusion", "1", "", "2"),
-        ("3D diffusion", "2", "0.5", "1"),
     ]
-    assert passes == ["3D U-Net regression"] + ["3D diffusion"] * 3  # a gain needs none
+    assert passes == ["3D U-Net regression"]  # a gain needs none
     assert len({row["psnr_brain"] for row in rows}) == len(rows)
     agreement = {row["method"]: float(row["consistency"]) for row in rows}
     assert all(float(row["consistency"]) < 1e-2 for row in added.values()), agreement
@@ -87,5 +78,5 @@ def test_baselines_are_methods_with_weights_of_their_own(sweep, baselines, tmp_p
     marks = {row["method"]: row["weights"] for row in others}
     assert marks["mean"] == marks["cubic"] == weights_mark(files["model"])
     assert [marks[name] for name in options["method_weights"]] == [
-        weights_mark(files[name]) for name in ("regression", "volume_diffusion")
+        weights_mark(files[name]) for name in ("regression",)
     ]

@@ -7,6 +7,7 @@ from monai.inferers import SlidingWindowInferer
 from torch import nn
 
 from monai_diffens.inferers.agreement import ScanAgreement, cut_off
+from monai_diffens.target import ResidualTarget
 from monai_diffens.transforms.conditions import StackConditionsd
 from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
 from research.baselines.regression_inferer import RegressionInferer
@@ -43,7 +44,9 @@ def test_the_result_agrees_with_the_scan(truth):
     seen = {}
     for consistency in (True, False):
         network = Constant()
-        inferer = RegressionInferer(window=16, measured_channel=1, consistency=consistency)
+        inferer = RegressionInferer(
+            window=16, target=ResidualTarget("brain", 0.3, 1), consistency=consistency
+        )
         result = inferer(inputs, network)
         assert result.shape == (1, 1, *SHAPE) and network.calls > 1
         assert not result[0][truth == 0].any() and float(result.min()) >= 0
@@ -54,7 +57,7 @@ def test_the_result_agrees_with_the_scan(truth):
 
 def test_without_a_scan_it_is_the_networks_own(truth):
     inputs = StackConditionsd(("T1w", "FLAIR"))({"T1w": MetaTensor(truth)})["image"][None]
-    result = RegressionInferer(window=16, measured_channel=1)(inputs, Constant())
+    result = RegressionInferer(window=16, target=ResidualTarget("brain", 0.3, 1))(inputs, Constant())
     assert torch.allclose(torch.as_tensor(result)[0][truth > 0], torch.tensor(1.15), atol=1e-5)
 
 
@@ -67,7 +70,7 @@ class Detail(nn.Module):
 
 def test_with_base_brain_nothing_has_changed(truth):
     inputs = stacked(truth)
-    result = RegressionInferer(window=16, measured_channel=1)(inputs, Detail())
+    result = RegressionInferer(window=16, target=ResidualTarget("brain", 0.3, 1))(inputs, Detail())
     plain, measure = inputs.as_tensor(), measurement_for(SHAPE, FACTORS)
     brain = (plain > 0).any(dim=1, keepdim=True).float()
     residual = SlidingWindowInferer(16, overlap=0.5, mode="gaussian")(plain, Detail())
@@ -78,7 +81,7 @@ def test_with_base_brain_nothing_has_changed(truth):
 
 def test_of_one_scan_a_gain_adds_no_passes(truth):
     low = thick_slice(MetaTensor(truth), FACTORS)[None]
-    options = {"window": 16, "base": "condition", "residual_scale": 0.07, "measured_channel": 0}
+    options = {"window": 16, "target": ResidualTarget()}
     drawn, plain = {}, low.as_tensor()
     for gain in (1.0, 2.0):
         inferer = RegressionInferer(residual_gain=gain, margin=40, consistency=False, **options)

@@ -14,14 +14,13 @@ import torch
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.weights import fusion_of, load_weights
 from research.baselines.regression_unet import RegressionUNet
-from research.baselines.volume_denoiser import VolumeDenoiser
 from research.features.ensembler import FeatureEnsembler
 from research.segmentation.segmentation_unet import SegmentationFolds
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "research" / "weights"
 BUNDLES = {"sr": "diffensembler_sr", "translate": "diffensembler_translate"}
-BASELINES = ("train_regression", "train_volume_diffusion")
+BASELINES = ("train_regression",)
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
@@ -112,15 +111,9 @@ def test_baselines_of_super_resolution_train_alike_and_as_they_are_run(name):
     assert baseline["train"]["random_transforms"] == other["train"]["random_transforms"]
     crop = baseline["train"]["random_transforms"][0]["roi_size"]
     assert crop == [64, 64, 64]
-    if name == "train_regression":
-        assert baseline["network_def"] == evaluate["regression_def"]
-        assert baseline["validate"]["inferer"] == evaluate["regression_inferer"]
-        assert baseline["validate"]["inferer"]["window"] == crop[0]
-    else:
-        assert baseline["network_def"] == evaluate["volume_diffusion_def"]
-        assert baseline["scheduler"] == planes["scheduler"]
-        assert inspect.signature(VolumeDenoiser).parameters["window"].default == crop[0]
-        assert evaluate["volume_diffusion_inferer"] == evaluate["inferer"] | {"fusion": "mean"}
+    assert baseline["network_def"] == evaluate["regression_def"]
+    assert baseline["validate"]["inferer"] == evaluate["regression_inferer"]
+    assert baseline["validate"]["inferer"]["window"] == crop[0]
 
 
 def test_the_regression_of_translation_is_run_as_it_was_trained():
@@ -131,7 +124,7 @@ def test_the_regression_of_translation_is_run_as_it_was_trained():
     measured = [evaluate, regression, BUNDLED["translate"]["inference"]]
     priors = {tuple(part["prior_stds"]) for part in components(measured) if "prior_stds" in part}
     targets = {
-        (p["residual_scale"], p.get("base", "brain")) for p in components(measured) if "residual_scale" in p
+        (p["scale"], p["base"]) for p in components(measured) if p["_target_"].endswith("ResidualTarget")
     }
     assert len(priors) == 1 and targets == {(0.3, "brain")}
 
@@ -152,14 +145,6 @@ def test_the_segmentation_is_evaluated_as_it_was_trained():
     for number in (0, 1):  # loaded and turned alike
         prepared = evaluate["preprocessing"]["transforms"][number]
         assert prepared | same == train["train"]["deterministic_transforms"][number] | same
-
-
-def test_the_3d_diffusion_is_as_large_as_the_model_and_has_its_stem():
-    ours, other = DiffEnsembler(), VolumeDenoiser()
-    sizes = [sum(p.numel() for p in network.parameters()) for network in (ours, other)]
-    assert sizes[1] == pytest.approx(sizes[0], rel=0.02)
-    expert = ours.bank.experts[0]
-    assert (expert.stem, expert.slice_stem.detail_gain) == (other.stem, other.detail_gain)
 
 
 # Weights

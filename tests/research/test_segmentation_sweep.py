@@ -8,6 +8,7 @@ from torch import nn
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.target import ResidualTarget
 from research.studies.segmentation_sweep import SegmentationSweep
 from research.studies.subset_sweep import all_subsets
 from research.studies.tables import read_table
@@ -45,13 +46,11 @@ def sweep(tiny_ensembler, tmp_path):
     (tmp_path / "segmentation.pt.sha256").write_text("fedcba9876543210  segmentation.pt\n")
 
     def build(**options) -> SegmentationSweep:
-        inferer = DiffEnsemblerInferer(
+        inferer = DiffEnsemblerInferer.of(
             TrailingDDIMScheduler(),
             progress=False,
             amp=False,
-            base="brain",
-            residual_scale=0.3,
-            measured_channel=1,
+            target=ResidualTarget("brain", 0.3, 1),
         )
         small = {
             "segmenter": Thresholds(),

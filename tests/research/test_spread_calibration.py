@@ -40,7 +40,7 @@ def parts(tiny_ensembler, tmp_path) -> dict:
     return {
         "preprocessing": load,
         "network": tiny_ensembler(),
-        "inferer": DiffEnsemblerInferer(TrailingDDIMScheduler(), progress=False, amp=False),
+        "inferer": DiffEnsemblerInferer.of(TrailingDDIMScheduler(), progress=False, amp=False),
         "settings": SETTINGS,
         "dial": [[1, None]],
         "weights_file": tmp_path / "model.pt",

@@ -5,6 +5,7 @@ import torch
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.target import ResidualTarget
 from monai_diffens.transforms.thick_slices import measurement_for
 from research.baselines.regression_inferer import RegressionInferer
 from research.baselines.regression_unet import RegressionUNet
@@ -40,13 +41,11 @@ def sweep(tiny_ensembler, tmp_path):
             "items": [{"case": "sub-1"}, {"case": "sub-2"}],
             "preprocessing": load,
             "network": tiny_ensembler(conditions=CONTRASTS),
-            "inferer": DiffEnsemblerInferer(
+            "inferer": DiffEnsemblerInferer.of(
                 TrailingDDIMScheduler(),
                 progress=False,
                 amp=False,
-                base="brain",
-                residual_scale=0.3,
-                measured_channel=1,
+                target=ResidualTarget("brain", 0.3, 1),
             ),
             "settings": all_subsets(CONTRASTS),
             "fusions": ("calibrated", "mean"),
@@ -110,7 +109,7 @@ def test_rows_and_report(sweep):
 
 def test_the_regression_is_one_more_method(sweep):
     network = RegressionUNet(2, (8, 8, 8, 8, 8, 8), (1.0, 0.4))
-    inferer = RegressionInferer(window=16, measured_channel=1)
+    inferer = RegressionInferer(window=16, target=ResidualTarget("brain", 0.3, 1))
     without = read_table(sweep(fusions=("mean",)).run())
     small = sweep(fusions=("mean",), regression=network, regression_inferer=inferer)
     rows = read_table(small.run())
@@ -140,7 +139,7 @@ def test_a_low_resolution_scan_is_agreed_with(sweep):
     truth = load({"case": "sub-1"})["FLAIR"]
     seen = {row["method"]: float(row["consistency"]) for row in read_table(small.run())}
     loose = sweep(items=small.items, settings=small.settings, output_dir=small.table.parent / "loose")
-    loose.inferer.consistency = False
+    loose.inferer = loose.inferer.changed(with_scan=False)
     apart = {row["method"]: float(row["consistency"]) for row in read_table(loose.run())}
     measured = measurement_for(SIZE, (2, 2, 2))(truth)
     for method in ("calibrated", "mean"):

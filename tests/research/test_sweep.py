@@ -53,7 +53,7 @@ def test_rows_are_what_a_hand_computes(sweep):
         profile = options.get("profile", "box")
         measurement = measurement_for(SIZE, options["factors"], profile)
         condition = thick_slice(MetaTensor(truth, meta={"case": "sub-1"}), options["factors"], profile)
-        inferer = DiffEnsemblerInferer(
+        inferer = DiffEnsemblerInferer.of(
             TrailingDDIMScheduler(), num_steps=2, restart=0.5, fusion="mean", progress=False, amp=False
         )
         sharper = copy.copy(inferer)
@@ -110,7 +110,7 @@ def test_region_is_the_central_box(sweep):
 
 
 def test_the_swept_inferer_is_left_as_it_was(sweep):
-    inferer = DiffEnsemblerInferer(TrailingDDIMScheduler(), num_steps=7, progress=False, amp=False)
+    inferer = DiffEnsemblerInferer.of(TrailingDDIMScheduler(), num_steps=7, progress=False, amp=False)
     small, _ = sweep(inferer=inferer, items=[{"label": "x", "case": "sub-1"}])
     small.run()
     assert (inferer.num_steps, inferer.fusion, inferer.restart) == (7, "calibrated", 0.5)

@@ -16,6 +16,7 @@ from torch import nn
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.target import ResidualTarget
 from research.studies.lesion_check import LesionCheck
 from research.studies.segmentation_sweep import SegmentationSweep
 from research.studies.spread_calibration import SpreadCalibration
@@ -58,18 +59,18 @@ def studies(tiny_ensembler, tmp_path) -> dict:
     for name, digits in (("model.pt", "0123456789ab"), ("segmentation.pt", "fedcba987654")):
         (tmp_path / f"{name}.sha256").write_text(f"{digits}ff  {name}\n")
     model, plain = tmp_path / "model.pt", {"progress": False, "amp": False}
-    brain = {"base": "brain", "residual_scale": 0.3, "measured_channel": 1}
+    brain = {"target": ResidualTarget("brain", 0.3, 1)}
     one = {
         "preprocessing": load,
         "network": tiny_ensembler(),
-        "inferer": DiffEnsemblerInferer(TrailingDDIMScheduler(), **plain),
+        "inferer": DiffEnsemblerInferer.of(TrailingDDIMScheduler(), **plain),
         "settings": {"4 mm axial": {"factors": [1, 1, 4]}, "x2": {"factors": [2, 2, 2]}},
         "weights_file": model,
     }
     several = {
         "preprocessing": load,
         "network": tiny_ensembler(conditions=CONTRASTS),
-        "inferer": DiffEnsemblerInferer(TrailingDDIMScheduler(), **plain, **brain),
+        "inferer": DiffEnsemblerInferer.of(TrailingDDIMScheduler(), **plain, **brain),
         "settings": {"T1w": {"contrasts": ["T1w"]}, "both": {"contrasts": list(CONTRASTS)}},
         "contrasts": CONTRASTS,
         "factors": (2, 2, 2),

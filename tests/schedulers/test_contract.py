@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from denoisers import sample, sample_with_prior
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler, PNDMScheduler, RFlowScheduler, Scheduler
-from tqdm import tqdm
 
+from monai_diffens.inferers.agreement import ScanAgreement
+from monai_diffens.inferers.case_denoiser import CaseDenoiser
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.inferers.region import foreground_box
-from monai_diffens.inferers.sampling import sample, sample_with_prior
 from monai_diffens.schedulers.dpm_solver import DPMSolverPlusPlusScheduler
 from monai_diffens.schedulers.prediction import from_clean
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
@@ -135,9 +136,16 @@ def test_the_inferer_s_result_shows_the_scan_nothing_new(tiny_ensembler, name, r
     build, _ = SCHEDULERS[name]
     measurement = measurement_for((12, 12, 12), (1, 1, 4))
     condition = torch.rand(1, 1, 12, 12, 12) + 0.1
-    inferer = DiffEnsemblerInferer(build(), num_steps, restart=restart, progress=False, amp=False)
-    region = foreground_box(condition, inferer.margin)
-    with torch.no_grad(), tqdm(disable=True) as bar:
-        residual = inferer.sample_residual(3, condition, tiny_ensembler(), measurement, region, bar)
+    inferer = DiffEnsemblerInferer.of(
+        build(), num_steps=num_steps, restart=restart, progress=False, amp=False
+    )
+    region = foreground_box(condition, inferer.run_time.margin)
+    target = inferer.target
+    agreement = ScanAgreement(measurement, condition, target.base_of(condition), target, region)
+    model = CaseDenoiser(
+        tiny_ensembler(), condition, inferer.scheduler, inferer.sampling, inferer.run_time, agreement
+    )
+    with torch.no_grad():
+        residual = inferer.sample_residual(3, model)
     assert residual.std() > 0.05
     torch.testing.assert_close(measurement(residual), torch.zeros(1, 1, 12, 12, 3), rtol=0, atol=1e-4)

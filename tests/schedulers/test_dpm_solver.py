@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from denoisers import sample, sample_with_prior
 from monai.networks.schedulers import NoiseSchedules
 
-from monai_diffens.inferers.sampling import sample, sample_with_prior
 from monai_diffens.schedulers.dpm_solver import DPMSolverPlusPlusScheduler
 from monai_diffens.schedulers.prediction import from_clean
 from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler

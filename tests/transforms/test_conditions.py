@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_diffens.target import target_base
+from monai_diffens.target import ResidualTarget
 from monai_diffens.transforms.conditions import (
     LOWEST_IN_BRAIN,
     OUTPUT_MEDIAN,
@@ -55,7 +55,7 @@ def test_a_thick_sliced_scan_is_cut_to_the_brain_and_its_sampling_recorded():
     data = StackConditionsd(KEYS)({"FLAIR": thick, "T1w": volume(1)})
     stack = data["image"]
     assert set(data) == {"image"}
-    assert torch.equal(target_base(stack[None], "brain")[0].bool(), ball())
+    assert torch.equal(ResidualTarget("brain").base_of(stack[None])[0].bool(), ball())
     inside = ball()[0]
     assert stack[2][inside].min() >= LOWEST_IN_BRAIN
     measurement = measurement_from_meta(SIZE, thick.meta)
@@ -83,7 +83,7 @@ def test_a_thick_sliced_scan_alone_tells_the_brain_with_its_dark_ventricles():
     truth = ball(0.85).float()
     truth[:, 5:7, 5:7, 5:7] = 0.1
     thick = thick_slice(MetaTensor(truth), (1, 1, 2))
-    found = target_base(StackConditionsd(KEYS)({"FLAIR": thick})["image"][None], "brain")[0].bool()
+    found = ResidualTarget("brain").base_of(StackConditionsd(KEYS)({"FLAIR": thick})["image"][None])[0].bool()
     assert found[:, 5:7, 5:7, 5:7].all()
     assert (found != (truth > 0)).float().mean() < 0.05
 
@@ -95,7 +95,7 @@ def test_nothing_to_stack():
 
 def test_bases():
     conditions = torch.tensor([[[0.0, 2.0, 0.0]], [[0.5, 0.0, 0.0]]])[None].reshape(1, 2, 3)
-    assert target_base(conditions, "condition").tolist() == [[[0.0, 2.0, 0.0]]]
-    assert target_base(conditions, "brain").tolist() == [[[1.0, 1.0, 0.0]]]
+    assert ResidualTarget().base_of(conditions).tolist() == [[[0.0, 2.0, 0.0]]]
+    assert ResidualTarget("brain").base_of(conditions).tolist() == [[[1.0, 1.0, 0.0]]]
     with pytest.raises(ValueError, match="unknown base 'mean': use one of condition, brain"):
-        target_base(conditions, "mean")
+        ResidualTarget("mean")

@@ -1,0 +1,41 @@
+"""The loop driven by one function ``denoise(x_t, t, step)``: no experts to fuse."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from monai_diffens.inferers import sampling
+from monai_diffens.inferers.sampling import SamplingScheduler, project_prediction
+
+Denoise = Callable[[Tensor, int, int], Tensor]
+
+
+class Alone:
+    """What the loop calls, made of one function."""
+
+    def __init__(self, denoise: Denoise) -> None:
+        self.experts = denoise
+
+    def fuse(self, predictions: Tensor, x_t: Tensor, t: int) -> Tensor:
+        return predictions
+
+    def agree(self, prediction: Tensor, x_t: Tensor, t: int) -> Tensor:
+        return prediction
+
+
+def sample(denoise: Denoise, *arguments: Any, **options: Any) -> Tensor:
+    """:func:`~monai_diffens.inferers.sampling.sample` with it."""
+    return sampling.sample(Alone(denoise), *arguments, **options)
+
+
+def sample_with_prior(denoise: Denoise, *arguments: Any, **options: Any) -> Tensor:
+    """:func:`~monai_diffens.inferers.sampling.sample_with_prior` with it."""
+    return sampling.sample_with_prior(Alone(denoise), *arguments, **options)
+
+
+def constrained(
+    denoise: Denoise, project: Callable[[Tensor], Tensor], scheduler: SamplingScheduler
+) -> Denoise:
+    """``denoise`` with its clean samples passed through ``project``."""
+    return lambda x_t, t, step: project_prediction(denoise(x_t, t, step), x_t, t, project, scheduler)
