@@ -41,6 +41,8 @@ class RegressionInferer(Inferer):
     ) -> None:
         super().__init__()
         self.target = target or ResidualTarget("brain", 0.3, 3)
+        nothing = torch.zeros(1)
+        self.target.from_residual(nothing, nothing, residual_gain)  # refuses a gain of no use
         self.windows = SlidingWindowInferer(window, overlap=overlap, mode="gaussian")
         self.window = window
         self.overlap = overlap

@@ -74,7 +74,7 @@ def test_with_base_brain_nothing_has_changed(truth):
     plain, measure = inputs.as_tensor(), measurement_for(SHAPE, FACTORS)
     brain = (plain > 0).any(dim=1, keepdim=True).float()
     residual = SlidingWindowInferer(16, overlap=0.5, mode="gaussian")(plain, Detail())
-    residual = ScanAgreement(measure, plain[:, 1:], brain, 0.3)(residual)
+    residual = ScanAgreement(measure, plain[:, 1:], brain, ResidualTarget("brain", 0.3))(residual)
     expected = cut_off(brain + 0.3 * residual, brain > 0, measure, [slice(None)] * 3)
     torch.testing.assert_close(result.as_tensor(), expected)
 

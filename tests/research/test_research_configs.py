@@ -102,7 +102,7 @@ def test_what_is_measured_is_what_ships(kind):
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_baselines_of_super_resolution_train_alike_and_as_they_are_run(name):
-    baseline, evaluate, planes = CONFIGS["sr"][name], CONFIGS["sr"]["evaluate"], BUNDLED["sr"]["train_planes"]
+    baseline, evaluate = CONFIGS["sr"][name], CONFIGS["sr"]["evaluate"]
     other = CONFIGS["sr"]["train_regression"]
     for part in ("train", "validate"):
         assert baseline[part]["items"] == other[part]["items"]

@@ -1,6 +1,5 @@
 """The sweep over the dial: what it degrades, restores and measures, and that it goes on where it stopped."""
 
-import copy
 import csv
 from functools import partial
 from hashlib import sha256
@@ -56,8 +55,7 @@ def test_rows_are_what_a_hand_computes(sweep):
         inferer = DiffEnsemblerInferer.of(
             TrailingDDIMScheduler(), num_steps=2, restart=0.5, fusion="mean", progress=False, amp=False
         )
-        sharper = copy.copy(inferer)
-        sharper.residual_gain = 1.5
+        sharper = inferer.changed(residual_gain=1.5)
         by_hand = {
             ("cubic", "0", "", "1"): measurement.interpolate(measurement(truth)),
             ("restored spline", "0", "", "1"): condition.as_tensor(),
@@ -113,7 +111,11 @@ def test_the_swept_inferer_is_left_as_it_was(sweep):
     inferer = DiffEnsemblerInferer.of(TrailingDDIMScheduler(), num_steps=7, progress=False, amp=False)
     small, _ = sweep(inferer=inferer, items=[{"label": "x", "case": "sub-1"}])
     small.run()
-    assert (inferer.num_steps, inferer.fusion, inferer.restart) == (7, "calibrated", 0.5)
+    assert (inferer.sampling.num_steps, inferer.sampling.fusion, inferer.sampling.restart) == (
+        7,
+        "calibrated",
+        0.5,
+    )
 
 
 def test_unknown_fusion_is_named_before_anything_runs(sweep):
