@@ -64,7 +64,7 @@ def run_inference(
             that cannot be worked on. What is wrong was printed on stderr, or is the exception's text.
     """
     workflow.parser["handlers"] = [CaseProgress(on_end, bar)]
-    workflow.parser["inferer::progress"] = bar
+    workflow.parser["inferer::run_time::progress"] = bar
     path, status = sys.path[:], 0
     try:
         with redirect_stdout(io.StringIO()):  # the summary, which the caller tells in its own way
@@ -91,7 +91,7 @@ def restore_cases(workflow: ConfigWorkflow) -> Path:
         InputRejected: in one line, why there is none.
     """
     workflow.parser["handlers"] = []
-    workflow.parser["inferer::progress"] = False
+    workflow.parser["inferer::run_time::progress"] = False
     with heard():
         workflow.initialize()
         cases = cases_of(workflow)
