@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.weights import fusion_of, load_weights
 from research.baselines.regression_unet import RegressionUNet
 from research.features.ensembler import FeatureEnsembler
