@@ -34,6 +34,7 @@ VOLUME = (900.0, 2200.0)  # cm3, of a whole brain
 ZEROS = 0.15  # share of voxels that are exactly 0 in a stripped volume; a box around a brain has half
 WIDEST = (168.0, 206.0)  # mm from right to left and front to back, of a brain; heads are wider
 CUT_SHARE = 0.01  # of the mask's voxels on the border of the volume, from which on the brain is cut off
+SHORT_FIELD = 160.0  # mm, of a volume that may cut a brain off
 BRAIN_KEY = "brain"
 FACTS_KEY = "brain_facts"
 HEAD_KEY = "head_shown"  # True where a head is kept whose brain is not known
@@ -120,7 +121,7 @@ def find_brain(scan: Scan) -> Found:
         mask = np.asarray(BrainExtraction(no_gpu=True).run(image)[1].dataobj) > 0
     except (AssertionError, ValueError) as error:  # "not enough foreground"; argmax of nothing
         raise BrainNotFound(0.0) from error
-    volume, cut = cubic_centimetres(mask, scan), is_cut(mask)
+    volume, cut = cubic_centimetres(mask, scan), is_cut(mask, scan.spacing)
     if volume > VOLUME[1] or (volume < VOLUME[0] and not cut) or not mask.any():
         raise BrainNotFound(volume)
     return Found(mask, volume, cut)
@@ -131,11 +132,18 @@ def cubic_centimetres(mask: NDArray[np.bool_], scan: Scan) -> float:
     return float(mask.sum() * abs(np.linalg.det(scan.affine[:3, :3])) / 1000)
 
 
-def is_cut(mask: NDArray[np.bool_]) -> bool:
-    """Whether a mask reaches the border of its volume."""
-    at_border = mask.copy()
-    at_border[1:-1, 1:-1, 1:-1] = False
-    return bool(at_border.sum() > CUT_SHARE * max(int(mask.sum()), 1))
+def is_cut(mask: NDArray[np.bool_], spacing: NDArray[np.floating]) -> bool:
+    """Whether a mask reaches the end of its volume along an axis that is too short for a head.
+
+    Args:
+        mask: bool, (X, Y, Z).
+        spacing: (3,) in mm.
+    """
+    for axis, size in enumerate(mask.shape):
+        ends = int(np.take(mask, [0, size - 1], axis=axis).sum())
+        if size * spacing[axis] < SHORT_FIELD and ends > CUT_SHARE * max(int(mask.sum()), 1):
+            return True
+    return False
 
 
 class BrainMaskd(MapTransform):

@@ -157,8 +157,10 @@ def test_less_than_a_brains_field_of_view_is_no_head(finder):
 
 
 def test_a_brain_at_the_border_is_cut_off():
-    assert not is_cut(BRAIN)
-    assert is_cut(BRAIN[:, :, :30])
+    spacing = np.full(3, STEP)
+    assert not is_cut(BRAIN, spacing)
+    assert is_cut(BRAIN[:, :, :30], spacing)
+    assert not is_cut(BRAIN[:, :, :30], 2 * spacing)  # room for a head: what reaches its end is no brain
 
 
 @pytest.mark.slow
