@@ -71,17 +71,12 @@ def test_imports_and_expressions_are_python(name):
     walk(CONFIGS[name])
 
 
-SHIPPED_STEM = 4
-
-
 @pytest.mark.parametrize("key", ["network_def", "scheduler", "device"])
 def test_configs_agree_on(key):
     alone = {name: config for name, config in CONFIGS.items() if not name.startswith("multi_gpu_")}
     used = {name: config[key] for name, config in alone.items() if key in config}
     used = {name: value for name, value in used.items() if key != "network_def" or name not in OWN_NETWORK}
     assert "inference" in used and "train" in used
-    if key == "network_def":  # the shipped weights have the stem of the recipe before
-        used = {name: {**value, "stem": SHIPPED_STEM} for name, value in used.items()}
     assert all(value == used["train"] for value in used.values()), used
 
 

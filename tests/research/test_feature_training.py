@@ -15,7 +15,7 @@ pytestmark = [
 
 
 def test_a_fusion_that_reads_feature_maps_is_trained_on_the_experts_of_a_model(run_tiny, arguments, tmp_path):
-    options = {"channels": [8, 16], "stem": 2, "norm_num_groups": 4, "num_head_channels": 8}
+    options = {"channels": [8, 16], "norm_num_groups": 4, "num_head_channels": 8}
     model = DiffEnsembler(**options, calibrator_channels=[8, 16])
     save_weights(model.state_dict(), tmp_path / "model.pt")
     given = {"overlays": ("with_features",), "init_weights": str(tmp_path / "model.pt"), "val_interval": 3}
