@@ -109,7 +109,7 @@ def train(bundle: Path, dataset: Path, output: Path) -> None:
         if not last < first:
             raise SystemExit(f"{bundle.name}, {stage}: the loss did not fall")
     parser = ConfigParser()
-    parser.read_config(str(bundle / "configs" / "inference.json"))
+    parser.read_config(str(bundle / "configs" / "train.json"))
     load_weights(parser.get_parsed_content("network_def"), output / "fusion" / "model.pt")
 
 
