@@ -218,12 +218,12 @@ def aligned_subjects(
         split: value of column ``split``.
         target: contrast to synthesise; a subject without it is left out. Any contrast where None.
         max_shift_mm: largest shift, in mm.
-        min_sharpness: contrasts below it were acquired in thick axial slices.
+        min_sharpness: contrasts below it were acquired in thick slices.
 
     Returns:
         Items with a path for each contrast, the target among them, ``case`` (the subject), ``thick``, the
-        names of the contrasts acquired in thick slices, with blanks between, and ``lesions``, the path of its
-        labels, where ``derivatives/labels`` has some.
+        names of the contrasts acquired in thick slices with their planes, "T2w=axial T1w=sagittal", and
+        ``lesions``, the path of its labels, where ``derivatives/labels`` has some.
 
     Raises:
         ValueError: when nothing is left.
@@ -240,7 +240,12 @@ def aligned_subjects(
         item = {contrast: str(path) for contrast, path in paths.items() if path.is_file()}
         labels = sorted(Path(dataset_dir).glob(f"derivatives/labels/{subject}/anat/*_dseg.nii.gz"))
         sharpness = dict(re.findall(r"(\S+)=(\S+)", row.get("throughplane_sharpness", "")))
-        thick = " ".join(name for name in item if float(sharpness.get(name, 0)) < min_sharpness)
+        planes = {name: SLICED.get(f"{subject}_{name}", "axial") for name in item}
+        thick = " ".join(
+            f"{name}={plane}"
+            for name, plane in planes.items()
+            if float(sharpness.get(name, 0)) < min_sharpness
+        )
         if row["split"] == split and (target is None or target in item) and len(item) > 1:
             item |= {"lesions": str(labels[0])} if labels else {}
             items.append(item | {"case": subject, THICK_KEY: thick})

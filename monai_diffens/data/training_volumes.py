@@ -168,7 +168,7 @@ def training_cases(
         split: train, val or test.
         data_list: JSON of lists "training", "validation" and "test" of items of contrast to path (relative to
             the JSON's folder or absolute), the target among them; optionally ``case``, ``lesions`` and
-            ``thick``, the names of contrasts acquired in thick axial slices, with blanks between.
+            ``thick``, contrasts acquired in thick slices and their planes, "T2w=axial T1w=sagittal".
         target: contrast to synthesise; any of a case's contrasts where None.
 
     Returns:

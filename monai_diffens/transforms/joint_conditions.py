@@ -18,7 +18,7 @@ from monai_diffens.transforms.thick_slices import SAMPLING_KEY
 
 TARGET_KEY = "target"  # number of the contrast to synthesise
 HAS_KEY = "has"  # (M,) bool: the contrasts of a case
-THICK_KEY = "thick"  # names of the contrasts acquired in thick axial slices, with blanks between
+THICK_KEY = "thick"  # contrasts acquired in thick slices, see thick_planes
 LOW_KEY = "low"  # the target as a thick-sliced scan of it shows it
 
 
@@ -43,7 +43,7 @@ class RandTargetd(Randomizable, MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Choose; a target acquired in thick slices names the plane it is sharp in."""
         d = dict(data)
-        thick = str(d.get(THICK_KEY, "")).split()
+        thick = thick_planes(d.get(THICK_KEY, ""))
         odds = [
             0.0 if key not in d else odd * (1.0 if key in thick else self.thin_odds)
             for key, odd in zip(self.keys, self.odds, strict=True)
@@ -52,7 +52,7 @@ class RandTargetd(Randomizable, MapTransform):
         target = d.pop(self.keys[number])
         d["label"], d[LOW_KEY], d[TARGET_KEY] = target, target, number
         if self.keys[number] in thick:
-            d[SHARP_PLANE_KEY] = "axial"
+            d[SHARP_PLANE_KEY] = thick[str(self.keys[number])]
         return d
 
 
@@ -121,6 +121,16 @@ class RandPresenced(Randomizable, MapTransform):
         sharp = d.pop(SHARP_PLANE_KEY, None)
         d[GROUP_KEY] = target + (len(has) if sharp not in (None, d.pop(PLANE_KEY)) else 0)
         return {key: d[key] for key in (*self.keys, "label", GROUP_KEY)}
+
+
+def thick_planes(text: str) -> dict[str, str]:
+    """Contrasts that were acquired in thick slices, with the plane these lie in.
+
+    Args:
+        text: names with blanks between, "T2w FLAIR=sagittal": axial where no plane is named.
+    """
+    parts = (part.partition("=") for part in text.split())
+    return {name: plane or "axial" for name, _, plane in parts}
 
 
 def random_subset(

@@ -210,7 +210,7 @@ def test_aligned_subjects_leave_out_what_is_shifted_or_has_no_target(subjects):
     (item,) = aligned_subjects(subjects, "train")
     assert item == {
         "case": "sub-a",
-        "thick": "T1w FLAIR",  # nothing is known of their sharpness
+        "thick": "T1w=axial FLAIR=axial",  # nothing is known of their sharpness
         "T1w": str(contrast_path(subjects, "sub-a", "T1w")),
         "FLAIR": str(contrast_path(subjects, "sub-a", "FLAIR")),
     }

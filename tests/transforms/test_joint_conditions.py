@@ -10,6 +10,7 @@ from monai_diffens.transforms.joint_conditions import (
     RandTargetd,
     StackContrastsd,
     random_subset,
+    thick_planes,
     with_presence,
 )
 from monai_diffens.transforms.thick_slices import SAMPLING_KEY, ThickSlicesd
@@ -32,6 +33,14 @@ def test_every_contrast_is_a_target_thin_ones_more_often():
     for d in drawn[:20]:
         assert NAMES[d["target"]] not in d and torch.equal(d["label"], d["low"])
         assert ("sharp_plane" in d) == (d["target"] == 3)
+
+
+def test_thick_contrasts_name_the_plane_of_their_slices():
+    assert (
+        thick_planes("T2w FLAIR=sagittal") == {"T2w": "axial", "FLAIR": "sagittal"} and thick_planes("") == {}
+    )
+    choose = RandTargetd(NAMES, odds=(0, 0, 0, 1)).set_random_state(0)
+    assert choose(case("T1w", "FLAIR", thick="T1w FLAIR=coronal"))["sharp_plane"] == "coronal"
 
 
 def test_contrasts_are_stacked_with_the_targets_scan_in_its_place():
