@@ -16,9 +16,9 @@ TRANSLATION = ROOT / "bundles" / "diffensembler_translate"
 TINY = {"channels": [8, 8, 16], "norm_num_groups": 4, "num_head_channels": 8}
 
 
-def network_of(bundle: Path) -> DiffEnsembler:
-    """The untrained network of a bundle's inference."""
-    options = json.loads((bundle / "configs" / "inference.json").read_text())["network_def"]
+def network_of(bundle: Path, config: str = "inference") -> DiffEnsembler:
+    """The untrained network of one of a bundle's configs."""
+    options = json.loads((bundle / "configs" / f"{config}.json").read_text())["network_def"]
     return DiffEnsembler(**{name: value for name, value in options.items() if name != "_target_"})
 
 

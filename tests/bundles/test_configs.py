@@ -148,15 +148,17 @@ def test_metadata_follows_the_schema(tmp_path):
     )
 
 
-def test_every_training_subject_is_in_the_data_licence(data_dir):
+def test_the_subjects_of_the_data_licence_are_the_packs_and_none_of_its_test_split(data_dir):
     told = (BUNDLE / "docs" / "data_license.txt").read_text(encoding="utf-8")
     with (data_dir / "participants.tsv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             listed = re.search(rf"^{row['participant_id']} +(\w+) +(.+?)  ", told, re.M)
             if row["split"] == "test":
                 assert listed is None
-            else:
-                assert listed is not None and listed.groups() == (row["split"], row["source_id"])
+            elif listed is not None:  # the pack has grown since the shipped weights were trained
+                assert listed.groups() == (row["split"], row["source_id"])
+                told = told.replace(listed.group(0), "")
+    assert re.search(r"^sub-\w+ +(train|val) ", told, re.M) is None
 
 
 def test_documents_are_there():

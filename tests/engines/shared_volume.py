@@ -30,7 +30,7 @@ def main(folder: Path) -> None:
         slices.clear()
         voxels.clear()
         inferer = DiffEnsemblerInferer.of(
-            DPMSolverPlusPlusScheduler(), 3, num_samples=2, weights=True, progress=False, amp=False
+            DPMSolverPlusPlusScheduler(), num_steps=3, num_samples=2, weights=True, progress=False, amp=False
         )
         return {"volume": inferer(scan, network), "slices": dict(slices), "voxels": list(voxels)}
 
