@@ -62,9 +62,12 @@ def write_table(cases: CaseList) -> Path | None:
         cases: of the run, after its last case.
 
     Returns:
-        Path of the table; None where it could not be written.
+        Path of the table; None where it could not be written, or there is no result: a run that makes none
+        leaves no file.
     """
     rows = [row for sidecar, facts in _records(cases) if (row := _row(cases, sidecar, facts))]
+    if not rows:
+        return None
     failed = [{"case": case, "status": "failed", "reason": line} for case, line in cases.failures.items()]
     for entry in cases.rejected:
         failed.append({"case": entry.path.name, "status": "rejected", "reason": entry.reason})

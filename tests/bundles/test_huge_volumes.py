@@ -36,7 +36,14 @@ def told_to(translation, scans, run_inference, tmp_path_factory) -> Run:
     """A run with --max_memory."""
     out = tmp_path_factory.mktemp("told") / "out"
     done = run_inference(
-        translation, out.parent, input=scans, output_dir=out, report=False, skull="keep", max_memory=LIMIT_GIB
+        translation,
+        out.parent,
+        input=scans,
+        output_dir=out,
+        report=False,
+        skull="keep",
+        force=True,
+        max_memory=LIMIT_GIB,
     )
     return Run.of(done, scans, out, SUFFIX)
 
@@ -50,7 +57,7 @@ def running_out(translation, scans, run_inference, tmp_path_factory) -> Run:
         resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
 
     done = run_inference(
-        translation, out.parent, limit, input=scans, output_dir=out, report=False, skull="keep"
+        translation, out.parent, limit, input=scans, output_dir=out, report=False, skull="keep", force=True
     )
     return Run.of(done, scans, out, SUFFIX)
 
