@@ -104,9 +104,19 @@ def cases_of(dataset: Path, out: Path) -> CaseFolder:
     return CaseFolder(dataset, out, target_spacing=1.0)
 
 
-def test_a_foreign_dataset_is_left_alone(dataset, out, tmp_path, caplog):
+def bring_a_result(out: Path, folder: Path) -> None:
     for name in ("sub-1_T1w_sr.json", "sub-1_T1w_sr.nii.gz"):
-        (tmp_path / name).write_bytes((out / name).read_bytes())
+        (folder / name).write_bytes((out / name).read_bytes())
+
+
+def test_a_run_without_a_result_leaves_no_table(dataset, tmp_path):
+    cases = cases_of(dataset, tmp_path)
+    cases.fail("case", "why")
+    assert write_table(cases) is None and list(tmp_path.iterdir()) == []
+
+
+def test_a_foreign_dataset_is_left_alone(dataset, out, tmp_path, caplog):
+    bring_a_result(out, tmp_path)
     foreign = json.dumps({"Name": "mine", "GeneratedBy": [{"Name": "fMRIPrep"}]})
     (tmp_path / "dataset_description.json").write_text(foreign)
     assert write_derivatives(cases_of(dataset, tmp_path)) == [] and len(caplog.records) == 1
@@ -120,17 +130,19 @@ def test_records_of_others_and_no_room_do_no_harm(dataset, out, tmp_path, monkey
         (tmp_path / f"x{number}_sr.nii.gz").write_bytes(b"")
         (tmp_path / f"x{number}_sr.json").write_text(content)
     assert write_derivatives(cases) == []
+    bring_a_result(out, tmp_path)
     table = write_table(cases)
-    assert [row["status"] for row in rows_of(table)] == ["rejected"]
+    assert [row["status"] for row in rows_of(table)] == ["done", "rejected"]
     table.unlink()
     table.mkdir()
     assert write_table(cases) is None and caplog.records[-1].levelname == "WARNING"
 
 
-def test_a_name_that_a_spreadsheet_would_run(dataset, tmp_path):
+def test_a_name_that_a_spreadsheet_would_run(dataset, out, tmp_path):
+    bring_a_result(out, tmp_path)
     cases = cases_of(dataset, tmp_path)
     cases.fail("=cmd", "=HYPERLINK(1)")
-    row = rows_of(write_table(cases))[0]
+    row = next(row for row in rows_of(write_table(cases)) if row["status"] == "failed")
     assert row["case"] == "'=cmd" and row["reason"] == "'=HYPERLINK(1)"
 
 
