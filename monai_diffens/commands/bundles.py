@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from monai_diffens.bundle.location import BUNDLES, bundle_path, read_config
+from monai_diffens.bundle.location import BUNDLES, bundle_path
 from monai_diffens.commands.one_line import OneLine
-from monai_diffens.commands.parameters import checked
 from monai_diffens.console import tell
 from monai_diffens.messages import InputRejected, say
 
@@ -97,34 +96,3 @@ def seal(bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="folder o
     check_configs(root)
     path = write_manifest(root, release_files(root))
     tell(f"{path}: written; it vouches for what is there now")
-
-
-@bundle_app.command()
-def export(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="folder of a bundle")],
-    output: Annotated[Path, typer.Option("--output", help="file to write")] = Path("model.ts"),
-    num_steps: Annotated[str | None, typer.Option("--num_steps", help="[default: the bundle's]")] = None,
-    num_samples: Annotated[str | None, typer.Option("--num_samples", help="[default: the bundle's]")] = None,
-    seed: Annotated[str | None, typer.Option("--seed", help="[default: the bundle's]")] = None,
-    fusion: Annotated[str | None, typer.Option("--fusion", help="[default: the bundle's]")] = None,
-    factors: Annotated[
-        tuple[float, float, float] | None,
-        typer.Option(
-            "--factors",
-            metavar="RIGHT FRONT HEAD",
-            help="slice spacing of the scans in voxels of the result, 1 for a fine axis: results then agree "
-            "with such scans",
-        ),
-    ] = None,
-    slice_profile: Annotated[str, typer.Option("--slice_profile", help="box or gaussian")] = "box",
-) -> None:
-    """Write the whole sampler as one TorchScript file."""
-    given = {"num_steps": num_steps, "num_samples": num_samples, "seed": seed, "fusion": fusion}
-    given = {name: value for name, value in given.items() if value is not None}
-    config = read_config(bundle)
-    settings = checked(config, given)
-    checked({"slice_profile": "box"}, {"slice_profile": slice_profile})
-    from monai_diffens.inferers.export import export_sampler  # compiles parts of MONAI
-
-    difference = export_sampler(bundle.resolve(), output, settings, factors, slice_profile)
-    tell(f"{output}: written; differs from the bundle by {difference:.2g} at most on a test volume")

@@ -45,7 +45,7 @@ def prepare_volumes(
         data_list: looked at instead of the folder, see
             :func:`~monai_diffens.data.training_volumes.training_volumes`.
         spacing: voxel size of ground truth in mm.
-        min_sharpness: see :func:`throughplane_sharpness`.
+        min_sharpness: see :func:`sharpness_across_slices`.
 
     Returns:
         Path of the data list, to be given as ``--data_list``.
@@ -143,7 +143,7 @@ def hold_out(
     return held, []
 
 
-def throughplane_sharpness(volume: NDArray[Any]) -> float:
+def sharpness_across_slices(volume: NDArray[Any]) -> float:
     """Detail along the blurriest axis over the mean of the two others, see :func:`axis_detail`.
 
     About 1 for isotropic detail, below 0.3 for thick slices interpolated to cubic voxels.
@@ -222,5 +222,5 @@ def _look_at(path: Path, spacing: float) -> tuple[dict[str, Any], str]:
     return {
         "shape": "x".join(map(str, checked.shape)),
         "spacing_mm": "x".join(f"{zoom:.3g}" for zoom in checked.zooms),
-        "sharpness": round(throughplane_sharpness(volume), 3),
+        "sharpness": round(sharpness_across_slices(volume), 3),
     }, next(plane for plane in PLANES if plane_axis(plane) == blurriest)

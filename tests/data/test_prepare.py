@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import zoom
 
-from monai_diffens.data.prepare import prepare_volumes, throughplane_sharpness
+from monai_diffens.data.prepare import prepare_volumes, sharpness_across_slices
 from monai_diffens.data.training_volumes import draw_weights, training_volumes
 
 SHAPE = (24, 28, 20)
@@ -25,10 +25,10 @@ def save(folder, subject, values=None, spacing=1.0, seed=0):
 
 def test_sharpness_tells_thick_slices_from_isotropic_detail():
     fine = np.random.default_rng(0).uniform(10, 300, SHAPE)
-    assert throughplane_sharpness(fine) > 0.9
+    assert sharpness_across_slices(fine) > 0.9
     thick = zoom(fine[:, :, ::5], (1, 1, 5), order=1)
-    assert throughplane_sharpness(thick) < 0.3
-    assert throughplane_sharpness(np.full(SHAPE, 7.0)) == 0
+    assert sharpness_across_slices(thick) < 0.3
+    assert sharpness_across_slices(np.full(SHAPE, 7.0)) == 0
 
 
 def test_good_data_are_listed_and_split_by_subject(tmp_path):
