@@ -118,13 +118,27 @@ def test_another_contrast_does_not_keep_the_source_s_times(tmp_path):
     [(900, 1, 1), (900, 0.5, 0.5), (1.5, 0.001, 0.001), (1.5, 1, 1.5 / 32767), (9e4, 1, 9e4 / 32767)],
 )
 def test_integers_are_neither_clipped_nor_coarse(greatest, slope, unit):
-    volume = np.linspace(-greatest / 100, greatest, 1000).reshape(10, 10, 10)
+    volume = np.linspace(0, greatest, 1000).reshape(10, 10, 10)
     stored, step = to_stored(volume, slope)
     assert step == pytest.approx(unit) and stored.dtype == np.uint16
-    np.testing.assert_allclose(stored * step, volume.clip(0), atol=step / 2 * 1.001)
+    np.testing.assert_allclose(stored * step, volume, atol=step / 2 * 1.001)
+
+
+def test_values_below_zero_are_kept(tmp_path):
+    files, volume = source(tmp_path / "in"), result()
+    volume[0, 0, 0] = -300.0
+    folder = save_series(volume, TILTED, files, tmp_path / "x", model="m")
+    first = min((pydicom.dcmread(path) for path in folder.iterdir()), key=lambda one: one.InstanceNumber)
+    assert first.PixelRepresentation == 1
+    assert first.pixel_array[0, 0] * float(first.get("RescaleSlope") or 1) == pytest.approx(-300, abs=1)
 
 
 def test_nothing_but_zeros_can_be_written():
+    below = np.array([[[-400.0, 0.0, 900.0]]])
+    signed, step = to_stored(below, 1.0)
+    assert signed.dtype == np.int16 and step == 1.0 and signed.tolist() == [[[-400, 0, 900]]]
+    signed, step = to_stored(100 * below, 1.0)
+    assert signed.max() == 32767 and np.abs(signed * step - 100 * below).max() <= step / 2
     stored, step = to_stored(np.zeros((2, 2, 2)), 1.0)
     assert step == 1 and not stored.any()
 

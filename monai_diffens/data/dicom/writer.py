@@ -28,22 +28,24 @@ WINDOW_PERCENTILES = (1.0, 99.5)
 
 
 def to_stored(volume: np.ndarray, unit: float) -> tuple[np.ndarray, float]:
-    """Round a volume to unsigned 16-bit integers, so that no rescale slope is needed to show it.
+    """Round a volume to 16-bit integers, so that no rescale slope is needed to show it.
 
     MR images have no rescale slope in DICOM, and many viewers do not apply one.
 
     Args:
-        volume: (X, Y, Z), any unit; values below 0 become 0.
+        volume: (X, Y, Z), any unit.
         unit: the preferred step: the source's rescale slope, so that equal brightness is stored alike.
 
     Returns:
-        (X, Y, Z) uint16 and the step taken: ``unit``, unless values would be clipped or hardly differ; then
-        the greatest value becomes 32767.
+        (X, Y, Z) uint16, int16 where a value is below 0, and the step taken: ``unit``, unless values would be
+        clipped or hardly differ; then the value furthest from 0 becomes 32767.
     """
-    greatest = float(volume.max())
-    if not COARSEST <= greatest / unit <= LARGEST:
-        unit = greatest / FULL if greatest > 0 else 1.0
-    return np.rint(np.clip(volume, 0, None) / unit).astype(np.uint16), unit
+    signed = bool((np.rint(volume / unit) < 0).any())
+    furthest = float(np.abs(volume).max()) if signed else float(volume.max())
+    if not COARSEST <= furthest / unit <= (FULL if signed else LARGEST):
+        unit = furthest / FULL if furthest > 0 else 1.0
+    stored = np.rint(volume / unit)
+    return stored.astype(np.int16) if signed else stored.clip(min=0).astype(np.uint16), unit
 
 
 def save_series(
@@ -88,7 +90,10 @@ def save_series(
         )
         for number, header in enumerate(derived, 1):
             # Fortran's order puts columns (X) next to each other and then rows (Y), as DICOM does
-            header.PixelData = stored[..., number - 1].astype("<u2").tobytes(order="F")
+            header.PixelRepresentation = int(stored.dtype == np.int16)
+            header.PixelData = (
+                stored[..., number - 1].astype(stored.dtype.newbyteorder("<")).tobytes(order="F")
+            )
             header.save_as(part / f"{number:05d}.dcm", enforce_file_format=True)
     return folder
 
