@@ -2,7 +2,7 @@
 
     python benchmarks/bench_training.py [--repeats 5] [--compile]
 
-Networks, crops and batches are those of the bundles' train_planes.json. A row is one way to run the step: in
+Networks, crops and batches are those of the bundles' train_planes.json, with a patch stem of 2. A row is one way to run the step: in
 float32, in bf16, in bf16 with weights and slices in channels_last, and with --compile through torch.compile
 (minutes the first time). The ways take turns, so that a shared machine slows all alike. Then the data: what a
 crop costs, and what it costs to vary a volume, as the share that both leave for the step.
@@ -32,6 +32,7 @@ def training_config(bundle: str) -> ConfigParser:
     parser = ConfigParser()
     parser.read_config(BUNDLES / bundle / "configs" / "train_planes.json")
     parser["dataset_dir"], parser["val_interval"], parser["slots"] = str(DATA), 0, parser["refresh"]
+    parser["network_def::stem"] = 2  # of the weights in training
     return parser
 
 
