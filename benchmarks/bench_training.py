@@ -4,8 +4,8 @@
 
 Networks, crops and batches are those of the bundles' train_planes.json, with a patch stem of 2. A row is one
 way to run the step: in float32, in bf16, in bf16 with weights and slices in channels_last, and with --compile
-through torch.compile (minutes the first time). The ways take turns, so that a shared machine slows all alike.
-Then the data: what a crop costs, and what it costs to vary a volume, as the share that both leave for the step.
+through torch.compile (minutes the first time). The ways take turns: a shared machine slows all alike. Then
+the data: what a crop costs, and what it costs to vary a volume, as the share that both leave for the step.
 """
 
 from __future__ import annotations
