@@ -17,9 +17,10 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from monai_diffens.data.bids import CONTRASTS, THICK_KEY, participants
+from monai_diffens.data.bids import CONTRASTS, participants
 from monai_diffens.data.training_volumes import SECTIONS, TEXT_KEYS, serving, training_cases, training_volumes
 from monai_diffens.files import whole_or_absent
+from monai_diffens.transforms.joint_conditions import THICK_KEY
 from monai_diffens.transforms.plane_slices import SHARP_PLANE_KEY
 
 # acquired in other slices than axial ones

@@ -6,7 +6,6 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-THICK_KEY = "thick"  # of a case: the contrasts that were acquired in thick axial slices
 CONTRASTS = ("T1w", "ce-gadolinium_T1w", "T2w", "FLAIR")
 VALIDATION_SHARE = 5  # every fifth subject, where no splits are given
 

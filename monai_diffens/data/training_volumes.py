@@ -11,11 +11,12 @@ from typing import Any
 from monai.data import partition_dataset, select_cross_validation_folds
 
 from monai_diffens.acquisition.slicing import PLANES
-from monai_diffens.data.bids import CONTRASTS, THICK_KEY, subject_splits
+from monai_diffens.data.bids import CONTRASTS, subject_splits
 from monai_diffens.data.contrasts import find_contrasts
 from monai_diffens.data.inputs import is_anatomical
 from monai_diffens.files import case_name
 from monai_diffens.messages import say
+from monai_diffens.transforms.joint_conditions import THICK_KEY
 from monai_diffens.transforms.plane_slices import SHARP_PLANE_KEY
 
 HEAD_LABELS = "head_labels"  # key of a label map that a head is made of

@@ -24,7 +24,7 @@ class FusionPrepareBatch(PrepareBatch):
         held_out: subsets, each a list of the numbers of its conditions, that are never trained on.
         joint: the experts see all conditions of a draw together: it keeps those that it was made with.
         measured: number of the condition that every subset keeps where a case has it: its experts'
-            predictions agree with it (``measured_channel`` of :class:`ExpertReplay`).
+            predictions agree with it (``measured`` of the target of :class:`ExpertReplay`).
     """
 
     def __init__(
