@@ -3,6 +3,7 @@ VENV ?= .venv
 LABEL_VENV ?= .venv-label
 DEPLOY_VENV ?= .venv-deploy
 PYTEST_ARGS ?=
+PYTEST_WORKERS ?= -n auto --maxprocesses 4 --dist loadfile  # PYTEST_WORKERS= for one process, where --pdb works
 TORTURE_ARGS ?= --kills 20 --seed 0
 LABEL_ARGS ?=
 BIN := $(VENV)/bin
@@ -21,7 +22,7 @@ demo: $(VENV)/.demo  ## thick-slice a template brain, restore it, write NIfTI, P
 	$(BIN)/diffens demo -o demo_output
 
 test: $(VENV)/.installed  ## run the tests; PYTEST_ARGS="-m 'not slow'" for the quick ones
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_WORKERS) $(PYTEST_ARGS)
 
 torture: $(VENV)/.installed  ## kill a folder run 20 times, finish it, compare with an undisturbed run
 	$(BIN)/python tests/bundles/torture.py $(TORTURE_ARGS)
