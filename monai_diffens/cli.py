@@ -18,9 +18,8 @@ from monai_diffens.commands.bundles import bundle_app
 from monai_diffens.commands.inference import PAGE, plan_cases, run_cases
 from monai_diffens.commands.one_line import STATUSES, OneLine
 from monai_diffens.commands.parameters import checked, steps_of, with_options
-from monai_diffens.console import tell
 from monai_diffens.files import sha256_of
-from monai_diffens.messages import InputRejected, say
+from monai_diffens.messages import InputRejected, say, tell
 from monai_diffens.options import QUALITIES, OptionError, target_of
 
 __all__ = ["app", "main"]

@@ -24,8 +24,7 @@ from monai.bundle.scripts import create_workflow
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS, ID_SEP_KEY, MERGE_KEY
 from monai.utils import ensure_tuple
 
-from monai_diffens.console import tell
-from monai_diffens.messages import say
+from monai_diffens.messages import say, tell
 from monai_diffens.options import OptionError, checked_option, nearest, options_of
 
 GROUPS = ("train", "validate")  # plain groups of ids; in a component, Python checks the arguments

@@ -9,8 +9,7 @@ import typer
 
 from monai_diffens.bundle.location import BUNDLES, bundle_path
 from monai_diffens.commands.one_line import OneLine
-from monai_diffens.console import tell
-from monai_diffens.messages import InputRejected, say
+from monai_diffens.messages import InputRejected, say, tell
 
 __all__ = ["bundle_app"]
 

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from monai_diffens.commands.one_line import SOME_FAILED
 from monai_diffens.commands.parameters import plain
 from monai_diffens.commands.study import study_lines
-from monai_diffens.console import Console, tell
-from monai_diffens.messages import InputRejected, say
+from monai_diffens.messages import Console, InputRejected, say, tell
 
 if TYPE_CHECKING:
     from monai_diffens.data.case_list import CaseList

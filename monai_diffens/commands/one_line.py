@@ -9,8 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from monai_diffens.bundle.manifest import BundleRejected
-from monai_diffens.console import tell
-from monai_diffens.messages import InputRejected, say
+from monai_diffens.messages import InputRejected, say, tell
 from monai_diffens.options import OptionError, nearest
 
 __all__ = ["NOT_USABLE", "SOME_FAILED", "STATUSES", "WRONG_USE", "OneLine"]

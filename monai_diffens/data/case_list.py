@@ -17,7 +17,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NoReturn
 
-from monai_diffens.console import tell
 from monai_diffens.data.dicom.gate import check_series
 from monai_diffens.data.dicom.series import DicomSeries
 from monai_diffens.data.earlier_result import Earlier, Recipe, Verdict, earlier_result, sha256_of_scan
@@ -25,7 +24,7 @@ from monai_diffens.data.output_folder import check_output_folder, check_room, re
 from monai_diffens.data.random_state import put_back_random_state
 from monai_diffens.data.run_outcome import Rejected, RunOutcome
 from monai_diffens.data.writer import output_path
-from monai_diffens.messages import say
+from monai_diffens.messages import say, tell
 from monai_diffens.transforms.input_gate import CheckedVolume, InputRejected, check_volume
 from monai_diffens.transforms.target_grid import as_spacing
 

@@ -10,9 +10,8 @@ import threading
 from types import FrameType
 from typing import Any
 
-from monai_diffens.console import is_command, survive_consoles, tell
 from monai_diffens.data.random_state import keep_random_state
-from monai_diffens.messages import say
+from monai_diffens.messages import is_command, say, survive_consoles, tell
 
 __all__ = ["end_on_signals"]
 
@@ -30,7 +29,7 @@ class _Interrupted(SystemExit):
 def end_on_signals(always: bool = False) -> None:
     """From now on SIGINT and SIGTERM raise SystemExit with 128 + the signal's number (130, 143).
 
-    In a command alone, see :func:`~monai_diffens.console.is_command`: in a program of the user's the signals
+    In a command alone, see :func:`~monai_diffens.messages.is_command`: in a program of the user's the signals
     are the user's, Ctrl-C raises KeyboardInterrupt as ever, and nothing is changed here. The states of random
     numbers are noted, and put back at the end of the run.
 

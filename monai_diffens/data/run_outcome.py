@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from monai_diffens.console import tell
 from monai_diffens.data.output_folder import stamp
-from monai_diffens.messages import say
+from monai_diffens.messages import say, tell
 
 __all__ = ["Rejected", "RunOutcome"]
 

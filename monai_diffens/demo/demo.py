@@ -22,11 +22,10 @@ from torch import Tensor
 
 from monai_diffens.bundle.location import WEIGHTS, read_config
 from monai_diffens.bundle.manifest import BundleRejected
-from monai_diffens.console import tell
 from monai_diffens.demo.template_brain import FACTOR, load_truth, save, slice_affine
 from monai_diffens.files import package_version, sha256_of
 from monai_diffens.in_process import open_inference, run_inference
-from monai_diffens.messages import InputRejected, say
+from monai_diffens.messages import InputRejected, say, tell
 from monai_diffens.metrics.masked import SSIM_RADIUS, psnr, ssim_map
 from monai_diffens.metrics.volume_metric import checked_volumes
 from monai_diffens.report.picture import three_plane_picture

@@ -15,7 +15,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from monai_diffens.acquisition.measurement import Measurement
-from monai_diffens.console import Console, is_command
 from monai_diffens.files import case_of
 from monai_diffens.inferers.agreement import ScanAgreement, cut_off
 from monai_diffens.inferers.case_denoiser import CaseDenoiser
@@ -35,6 +34,7 @@ from monai_diffens.inferers.settings import (
     changed,
     grouped,
 )
+from monai_diffens.messages import Console, is_command
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.reuse import keep_for_next_pass
 from monai_diffens.target import ResidualTarget

@@ -9,10 +9,10 @@ import sys
 import pytest
 from tqdm import tqdm
 
-from monai_diffens import console
-from monai_diffens.console import Console, is_command, tell
+from monai_diffens import messages
 from monai_diffens.data.interruption import end_on_signals
 from monai_diffens.data.run_outcome import Rejected, RunOutcome
+from monai_diffens.messages import Console, is_command, tell
 
 
 def test_08_signals_of_a_program_of_the_user_s_are_left_alone():
@@ -110,11 +110,11 @@ def test_11_the_exit_status_of_a_process_tells_of_its_work(tmp_path, closed):
 def test_11_the_log_of_a_command_passes_over_what_cannot_be_shown(monkeypatch):
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="latin-1")
-    monkeypatch.setattr(console, "is_command", lambda: True)
+    monkeypatch.setattr(messages, "is_command", lambda: True)
     monkeypatch.setattr(logging, "raiseExceptions", True)
     monkeypatch.setattr(sys, "stdout", stream)
     monkeypatch.setattr(sys, "stderr", None)
-    console.survive_consoles()
+    messages.survive_consoles()
     handler = logging.StreamHandler(stream)
     handler.emit(logging.LogRecord("a", 30, "", 0, "漢字: warned", None, None))
     assert raw.getvalue() == b"??: warned\n" and not logging.raiseExceptions
