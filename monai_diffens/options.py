@@ -32,16 +32,7 @@ __all__ = [
 PLANES = ("axial", "coronal", "sagittal")
 FUSIONS = ("calibrated", "mean", "alternate")
 QUALITIES = {"fast": 1, "balanced": 4, "detail": 20}  # name -> num_steps
-SWITCH = {
-    "true": True,
-    "yes": True,
-    "on": True,
-    "1": True,
-    "false": False,
-    "no": False,
-    "off": False,
-    "0": False,
-}
+SWITCH = {"true": True, "false": False}
 NOTHING = ("none", "null", "")
 LONGEST_TOLD = 60  # characters of a wrong value that are shown
 
@@ -133,7 +124,7 @@ def checked_option(option: Option, value: Any, config: Mapping[str, Any]) -> Any
 
     Args:
         option: of :data:`OPTIONS`.
-        value: typed, or text as it was typed. Text never counts as true: ``no`` is False, ``maybe`` is wrong.
+        value: typed, or text as it was typed. A switch is ``true`` or ``false``: ``yes`` and 1 are wrong.
         config: the bundle's ``inference.json``; its contrasts are choices of some options.
 
     Raises:
@@ -199,12 +190,9 @@ def _read_integer(value: Any, option: Option, config: Mapping[str, Any]) -> int:
 def _read_switch(value: Any, option: Option, config: Mapping[str, Any]) -> bool:
     if isinstance(value, bool):
         return value
-    if isinstance(value, float):
-        raise TypeError("not a switch")
-    text = str(value).strip().lower()
-    if text not in SWITCH:
+    if not isinstance(value, str) or value.strip().lower() not in SWITCH:
         raise ValueError("not a switch")
-    return SWITCH[text]
+    return SWITCH[value.strip().lower()]
 
 
 def _read_choice(value: Any, option: Option, config: Mapping[str, Any]) -> str:
@@ -281,7 +269,7 @@ KINDS = {
     "path": Kind("a path, as text", _read_path, "PATH"),
     "integer": Kind("a whole number", _read_integer, "INTEGER"),
     "number": Kind("a number", _read_number, "NUMBER"),
-    "switch": Kind("True or False", _read_switch, "BOOLEAN"),
+    "switch": Kind("true or false", _read_switch, "BOOLEAN"),
     "choice": Kind("", _read_choice, "WORD"),
     "spacing": Kind("one number, or three as 1,1,2, each", _read_spacing, "NUMBER"),
     "weights": Kind("known names, not all 0, as NAME=1,NAME=0.5, each", _read_weights, "NAME=NUMBER,..."),

@@ -68,14 +68,11 @@ def test_help_is_one_line_and_numbers_have_ranges():
 
 
 RIGHT = [
-    ("force", "no", False),
     ("force", "FALSE", False),
-    ("force", "off", False),
-    ("force", 0, False),
     ("force", "True", True),
-    ("report", " yes ", True),
+    ("report", " true ", True),
     ("amp", "auto", "auto"),
-    ("amp", "no", False),
+    ("amp", "false", False),
     ("num_steps", "8", 8),
     ("num_steps", 8.0, 8),
     ("seed", 2**32 - 1, 2**32 - 1),
@@ -109,8 +106,12 @@ def test_right_values(name, value, typed):
 TEXTS = ["$x", "abc", "NaN", "inf", "-1", "1e999", "９９x"]
 WRONG_FOR_ALL = ["", " ", "\0", *TEXTS, [], {}, object(), b"1", -1, 1j]
 WRONG = [
-    ("force", 0.0),
-    ("force", 7),
+    ("force", 0),
+    ("force", 1),
+    ("force", "no"),
+    ("force", "yes"),
+    ("report", "on"),
+    ("amp", "yes"),
     ("force", None),
     ("num_steps", 0),
     ("num_steps", 2.5),
@@ -207,8 +208,7 @@ def test_any_value_is_typed_and_in_range_or_refused_in_one_line(option, value):
     if typed is None:
         assert option.optional
     elif isinstance(typed, bool):
-        words = ("true", "yes", "on", "1") if typed else ("false", "no", "off", "0")
-        assert option.kind == "switch" and (value is typed or str(value).strip().lower() in words)
+        assert option.kind == "switch" and (value is typed or value.strip().lower() == str(typed).lower())
     elif isinstance(typed, int | float):
         assert option.kind in ("integer", "number", "spacing") and math.isfinite(typed)
         assert type(typed) is int or option.kind != "integer"

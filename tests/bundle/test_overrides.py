@@ -221,7 +221,7 @@ def run(configs: Path, *arguments: str, files: str = "inference.json") -> subpro
 def test_command_line(inference):
     root = ("--bundle_root", str(inference.parent))
     (inference / "split.json").write_text(json.dumps({"split": "test"}))
-    typed = [*root, "--run_id", "inference", "--split", "val", "--input", "Smith,John", "--force", "no"]
+    typed = [*root, "--run_id", "inference", "--split", "val", "--input", "Smith,John", "--force", "false"]
     typed += ["--output_dir=20180217_064501", "--restart", "None", "--num_steps", "3"]
     good = run(inference, *typed, files="inference.json split.json")
     assert good.returncode == 0, good.stderr
