@@ -15,8 +15,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import CenterSpatialCrop
 
-from monai_diffens.schedulers.dpm_solver import DPMSolverPlusPlusScheduler
-from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.schedulers.few_steps import DPMSolverPlusPlusScheduler, TrailingDDIMScheduler
 from monai_diffens.transforms.thick_slices import thick_slice
 from research.data_pack import sharp_volumes
 from research.metrics.suite import volume_metrics

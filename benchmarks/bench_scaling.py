@@ -31,7 +31,7 @@ from monai_diffens.acquisition.slicing import plane_axis
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.inferers.memory import plan_memory
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
-from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 
 REFERENCE_PASSES = 26_800  # slice passes a volume: 536 slices, 50 steps
 

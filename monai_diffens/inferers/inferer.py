@@ -58,7 +58,7 @@ class DiffEnsemblerInferer(Inferer):
         ValueError: where these do not go together.
 
     Example:
-        >>> from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+        >>> from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
         >>> inferer = DiffEnsemblerInferer.of(TrailingDDIMScheduler(), num_steps=4, seed=7)
         >>> inferer.sampling.num_steps
         4

@@ -9,7 +9,7 @@ import torch
 from monai_diffens.engines import processes
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
-from monai_diffens.schedulers.dpm_solver import DPMSolverPlusPlusScheduler
+from monai_diffens.schedulers.few_steps import DPMSolverPlusPlusScheduler
 
 
 def main(folder: Path) -> None:

@@ -7,7 +7,7 @@ from torch import nn
 from monai_diffens.data.expert_replay import ExpertReplay
 from monai_diffens.engines.fusion import FusionPrepareBatch, FusionStep, RelativeSquaredError
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
-from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 
 SIDE = 16
 

@@ -5,7 +5,7 @@ import torch
 from monai.inferers import DiffusionInferer
 
 from monai_diffens.engines.prepare_batch import ResidualVelocityPrepareBatch
-from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 from monai_diffens.target import ResidualTarget
 
 SCHEDULER = TrailingDDIMScheduler()

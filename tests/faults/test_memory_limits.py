@@ -11,7 +11,7 @@ import torch
 from monai_diffens.inferers.available_memory import available_memory
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.inferers.memory import GIB, plan_memory
-from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 
 MEMINFO = "MemTotal:       64000000 kB\nMemAvailable:   32000000 kB\n"
 ALL = 32_000_000 * 1024

@@ -9,7 +9,7 @@ from monai_diffens.data.writer import SaveVolumed
 from monai_diffens.engines.case_evaluator import failure_line
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.messages import InputRejected
-from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 
 
 def infer(scan, network, **options):

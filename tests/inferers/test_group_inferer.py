@@ -6,7 +6,7 @@ import torch
 from monai_diffens.engines.prepare_batch import ResidualVelocityPrepareBatch
 from monai_diffens.inferers.group_inferer import GroupDiffusionInferer
 from monai_diffens.networks.plane_denoiser import PlaneDenoiser
-from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 from monai_diffens.target import ResidualTarget
 
 

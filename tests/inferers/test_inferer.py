@@ -7,7 +7,7 @@ from monai.networks.schedulers import DDIMScheduler, DDPMScheduler, PNDMSchedule
 from oracle import SCALE, SIZE, Oracle, collate, head, infer, knows_the_truth, repeats_the_noise
 
 from monai_diffens.inferers.region import PATCH_GRID
-from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 from monai_diffens.transforms.thick_slices import measurement_from_meta, thick_slice
 
 FACTORS = [(1, 1, 4), (2.5, 1, 1), (4, 4, 4)]

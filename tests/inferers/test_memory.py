@@ -9,7 +9,7 @@ import torch
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.inferers.memory import CPU_WORK, GIB, available_on, plan_memory
 from monai_diffens.inferers.out_of_memory import is_out_of_memory
-from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 from monai_diffens.transforms.input_gate import InputRejected
 
 SHAPE = (64, 72, 60)

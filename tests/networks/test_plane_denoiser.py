@@ -7,7 +7,7 @@ from monai.inferers import DiffusionInferer
 from monai.networks.nets import DiffusionModelUNet
 from small_denoiser import SMALL, batch, denoiser, read
 
-from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 
 
 @pytest.mark.parametrize("stem", [2, 4])

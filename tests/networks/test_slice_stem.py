@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from small_denoiser import CONDITIONS, batch, denoiser, read
 
 from monai_diffens.networks.plane_denoiser import PlaneDenoiser
-from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 
 PRIOR = {"num_class_embeds": 2, "prior_scale": 0.3}
 

@@ -8,7 +8,7 @@ import torch
 from monai.data import MetaTensor
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 from research.studies.sweep import KEYS, DialSweep
 
 SIZE = (18, 20, 22)

@@ -5,7 +5,7 @@ import torch
 from monai.data import DataLoader, MetaTensor
 
 from monai_diffens.engines.fusion import FusionStep
-from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 from research.features.feature_fusion import FeatureFusionStep, FeaturePrepareBatch
 from research.features.study_replay import StudyReplay
 

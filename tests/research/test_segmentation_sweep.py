@@ -7,7 +7,7 @@ from monai.inferers import SlidingWindowInferer
 from torch import nn
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 from monai_diffens.target import ResidualTarget
 from research.studies.segmentation_sweep import SegmentationSweep
 from research.studies.subset_sweep import all_subsets

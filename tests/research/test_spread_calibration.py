@@ -9,7 +9,7 @@ import torch
 from monai.data import MetaTensor
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 from research.data_pack import label_path, labelled_volumes
 from research.studies.lesion_check import LesionCheck, recovered
 from research.studies.spread_calibration import SpreadCalibration, mean_floor

@@ -5,7 +5,7 @@ import torch
 from monai.data import MetaTensor
 
 from monai_diffens.acquisition.slicing import PLANES, plane_axis, to_slices
-from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 from research.features.study_replay import FirstSubjects, StudyReplay, cut_maps
 
 SIZE = (16, 20, 24)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 from monai_diffens.target import ResidualTarget
 from monai_diffens.transforms.thick_slices import measurement_for
 from research.baselines.regression_inferer import RegressionInferer

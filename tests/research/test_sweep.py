@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from small_sweep import DIAL, FUSIONS, INTERPOLATIONS, SETTINGS, SIZE, keys, load, small_sweep
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
 from research.metrics.suite import volume_metrics
 from research.realism.realism import patch_realism

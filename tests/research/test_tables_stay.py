@@ -15,7 +15,7 @@ from small_sweep import small_sweep
 from torch import nn
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 from monai_diffens.target import ResidualTarget
 from research.studies.lesion_check import LesionCheck
 from research.studies.segmentation_sweep import SegmentationSweep

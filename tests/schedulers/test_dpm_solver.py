@@ -5,9 +5,8 @@ import torch
 from denoisers import sample, sample_with_prior
 from monai.networks.schedulers import NoiseSchedules
 
-from monai_diffens.schedulers.dpm_solver import DPMSolverPlusPlusScheduler
+from monai_diffens.schedulers.few_steps import DPMSolverPlusPlusScheduler, TrailingDDIMScheduler
 from monai_diffens.schedulers.prediction import from_clean
-from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 
 KINDS = ("v_prediction", "epsilon", "sample")
 MEAN, STD = 0.3, 0.6

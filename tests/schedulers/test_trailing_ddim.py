@@ -7,7 +7,7 @@ import torch
 from monai.inferers import DiffusionInferer
 from monai.networks.schedulers import DDIMScheduler
 
-from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
+from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 
 STEPS = range(1, 51)
 PREDICTIONS = ("v_prediction", "epsilon", "sample")
