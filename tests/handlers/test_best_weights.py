@@ -6,7 +6,7 @@ import torch
 from ignite.engine import Engine
 from torch import nn
 
-from monai_diffens.handlers.best_weights import BestWeights
+from monai_diffens.handlers.validation import BestWeights
 
 
 def test_the_best_is_kept_and_all_scores_are_logged(tmp_path, caplog):
