@@ -21,7 +21,7 @@ class TrainingCheckpoint:
     """Write the training state after every epoch; take it up again where a run is resumed.
 
     The file is replaced in one step, so a run killed at any moment leaves a whole one. With
-    :class:`~monai_diffens.handlers.epoch_seed.EpochSeed` a killed and resumed run ends with the weights of
+    :class:`~monai_diffens.handlers.training.EpochSeed` a killed and resumed run ends with the weights of
     an uninterrupted one. Put it after the handlers whose work belongs to the epoch.
 
     Args:

@@ -6,7 +6,7 @@ from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.inferers import SimpleInferer
 
-from monai_diffens.handlers.optimizer_steps import GradientClipping, StepLrSchedule
+from monai_diffens.handlers.training import GradientClipping, StepLrSchedule
 
 
 def train(handlers, accumulation_steps=1, batches=5):

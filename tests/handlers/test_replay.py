@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 from ignite.engine import Engine
 
-from monai_diffens.handlers.replay import ReplayRenewal
+from monai_diffens.handlers.training import ReplayRenewal
 
 
 def test_buffer_is_renewed_once_an_epoch():
