@@ -17,7 +17,7 @@ from monai.bundle import ConfigWorkflow
 from monai_diffens.bundle.location import CONFIG
 from monai_diffens.data.case_list import CaseList
 from monai_diffens.data.writer import output_path
-from monai_diffens.handlers.case_progress import CaseEnd, CaseProgress
+from monai_diffens.engines.case_evaluator import CaseEnd, CaseProgress
 from monai_diffens.messages import InputRejected, say
 
 __all__ = ["find_cases", "heard", "open_inference", "restore_cases", "run_inference"]

@@ -20,7 +20,7 @@ from monai_diffens.messages import Console, InputRejected, say, tell
 
 if TYPE_CHECKING:
     from monai_diffens.data.case_list import CaseList
-    from monai_diffens.handlers.case_progress import CaseEnd
+    from monai_diffens.engines.case_evaluator import CaseEnd
 
 __all__ = ["PAGE", "plan_cases", "run_cases"]
 
