@@ -37,8 +37,8 @@ from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.inferers.region import foreground_box, shown_boxes
 from monai_diffens.inferers.sampling import factor_of_nothing
 from monai_diffens.networks.predictions import EmptySpace
+from monai_diffens.schedulers.arithmetic import to_clean
 from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
-from monai_diffens.schedulers.prediction import to_clean
 from monai_diffens.target import RESIDUAL_SCALE
 
 BRAIN = 0  # the template, in place of a cube's side

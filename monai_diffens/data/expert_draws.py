@@ -18,7 +18,7 @@ from monai_diffens.inferers.agreement import ScanAgreement
 from monai_diffens.inferers.precision import computes_in_bf16
 from monai_diffens.inferers.sampling import SamplingScheduler
 from monai_diffens.networks.expert_bank import ExpertBank
-from monai_diffens.schedulers.strata import stratum_timesteps
+from monai_diffens.schedulers.arithmetic import stratum_timesteps
 from monai_diffens.target import ResidualTarget
 from monai_diffens.transforms.joint_conditions import HAS_KEY, TARGET_KEY, random_subset
 from monai_diffens.transforms.thick_slices import measurement_from_meta

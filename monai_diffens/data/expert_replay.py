@@ -47,7 +47,7 @@ class ExpertReplay(ExpertDraws, Randomizable, Dataset):
             without it; in the rest every expert's prediction is made to agree with it, as in sampling with
             ``Consistency.of_experts``. By default nothing is measured.
         seed: of cases, timesteps and noise; crops are drawn from the dataset's random state.
-        noise_emphasis: see :func:`~monai_diffens.schedulers.strata.stratum_timesteps`.
+        noise_emphasis: see :func:`~monai_diffens.schedulers.arithmetic.stratum_timesteps`.
         folder: keeps the draws in files that are mapped into memory, so that the buffer may be larger than
             memory and a resumed run need not run the experts again. In memory when None.
         amp: bf16 of the experts, see :func:`~monai_diffens.inferers.precision.computes_in_bf16`.

@@ -10,7 +10,7 @@ from monai.engines.utils import PrepareBatch
 from monai.networks.schedulers import Scheduler
 from torch import Tensor
 
-from monai_diffens.schedulers.strata import stratum_timesteps
+from monai_diffens.schedulers.arithmetic import stratum_timesteps
 from monai_diffens.target import ResidualTarget
 from monai_diffens.transforms.plane_slices import GROUP_KEY
 
@@ -25,7 +25,7 @@ class ResidualVelocityPrepareBatch(PrepareBatch):
     Args:
         scheduler: noise schedule, shared with the inferer.
         target: what is diffused.
-        noise_emphasis: see :func:`~monai_diffens.schedulers.strata.stratum_timesteps`.
+        noise_emphasis: see :func:`~monai_diffens.schedulers.arithmetic.stratum_timesteps`.
         centre_channel: channel of ``image`` that the base is taken from (2.5D: the middle slice); of several
             conditions that of each.
         prior_stds: those of :class:`~monai_diffens.networks.plane_denoiser.PlaneDenoiser`. The target then

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from monai_diffens.schedulers.prediction import from_clean, to_clean
+from monai_diffens.schedulers.arithmetic import from_clean, to_clean
 
 
 class SamplingScheduler(Protocol):

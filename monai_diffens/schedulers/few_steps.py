@@ -8,7 +8,7 @@ import torch
 from monai.networks.schedulers import DDIMScheduler, Scheduler
 from torch import Tensor
 
-from monai_diffens.schedulers.prediction import to_clean
+from monai_diffens.schedulers.arithmetic import to_clean
 
 
 class TrailingDDIMScheduler(DDIMScheduler):

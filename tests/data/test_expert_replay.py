@@ -11,8 +11,8 @@ from monai.networks.schedulers import DDPMScheduler
 from monai_diffens.data.expert_replay import ExpertReplay
 from monai_diffens.data.seeding import derived_seed
 from monai_diffens.engines.fusion import FusionPrepareBatch, FusionStep, RelativeSquaredError
+from monai_diffens.schedulers.arithmetic import to_clean
 from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
-from monai_diffens.schedulers.prediction import to_clean
 from monai_diffens.target import RESIDUAL_SCALE, ResidualTarget
 from monai_diffens.transforms.thick_slices import measurement_for, record_sampling
 

@@ -16,8 +16,8 @@ from monai_diffens.engines.fusion import (
     RelativeSquaredError,
     average_error,
 )
+from monai_diffens.schedulers.arithmetic import from_clean
 from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
-from monai_diffens.schedulers.prediction import from_clean
 from monai_diffens.target import ResidualTarget
 
 SIZE = (20, 24, 28)

@@ -7,8 +7,8 @@ from monai.data import MetaTensor, list_data_collate
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.predictions import ExpertOutputs, FusedPrediction
+from monai_diffens.schedulers.arithmetic import from_clean
 from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
-from monai_diffens.schedulers.prediction import from_clean
 from monai_diffens.target import ResidualTarget
 from monai_diffens.transforms.thick_slices import thick_slice
 

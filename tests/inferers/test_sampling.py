@@ -7,8 +7,8 @@ import torch
 from denoisers import constrained, sample, sample_with_prior
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler, PNDMScheduler, RFlowScheduler
 
+from monai_diffens.schedulers.arithmetic import from_clean, to_clean
 from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
-from monai_diffens.schedulers.prediction import from_clean, to_clean
 from monai_diffens.transforms.thick_slices import measurement_for
 
 MEAN, STD = 0.3, 0.6

@@ -12,8 +12,8 @@ from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.inferers.region import foreground_box
 from monai_diffens.networks.predictions import EmptySpace
 from monai_diffens.networks.slice_passes import BLOCK, MARGIN, crop_slices, slice_boxes, slice_passes
+from monai_diffens.schedulers.arithmetic import to_clean
 from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
-from monai_diffens.schedulers.prediction import to_clean
 from monai_diffens.target import RESIDUAL_SCALE
 
 SHAPE = (70, 90, 51)

@@ -11,8 +11,8 @@ from monai_diffens.inferers.agreement import ScanAgreement
 from monai_diffens.inferers.case_denoiser import CaseDenoiser
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.inferers.region import foreground_box
+from monai_diffens.schedulers.arithmetic import from_clean
 from monai_diffens.schedulers.few_steps import DPMSolverPlusPlusScheduler, TrailingDDIMScheduler
-from monai_diffens.schedulers.prediction import from_clean
 from monai_diffens.transforms.thick_slices import measurement_for
 
 COSINE = {"num_train_timesteps": 1000, "schedule": "cosine", "prediction_type": "v_prediction"}

@@ -5,8 +5,8 @@ import torch
 from denoisers import sample, sample_with_prior
 from monai.networks.schedulers import NoiseSchedules
 
+from monai_diffens.schedulers.arithmetic import from_clean
 from monai_diffens.schedulers.few_steps import DPMSolverPlusPlusScheduler, TrailingDDIMScheduler
-from monai_diffens.schedulers.prediction import from_clean
 
 KINDS = ("v_prediction", "epsilon", "sample")
 MEAN, STD = 0.3, 0.6

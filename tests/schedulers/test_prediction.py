@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.networks.schedulers import DDIMScheduler
 
-from monai_diffens.schedulers.prediction import from_clean, to_clean
+from monai_diffens.schedulers.arithmetic import from_clean, to_clean
 
 KINDS = ("v_prediction", "epsilon", "sample")
 LEVELS = (0.999, 0.7, 0.5, 0.05, 1e-3)

@@ -1,4 +1,4 @@
-"""Conversion between what a network predicts and the clean sample it implies: the only place for it.
+"""The arithmetic of diffusion: what a prediction implies at a noise level, and which levels to train on.
 
 Notation: x_t = alpha x_0 + sigma eps, v = alpha eps - sigma x_0, alpha^2 + sigma^2 = 1.
 """
@@ -34,3 +34,21 @@ def from_clean(clean: Tensor, x_t: Tensor, alpha_cumprod: Tensor | float, predic
     if prediction_type == "sample":
         return clean
     raise ValueError(f"unknown prediction type '{prediction_type}'")
+
+
+def stratum_timesteps(strata: Tensor, num_train_timesteps: int, noise_emphasis: float = 1.0) -> Tensor:
+    """Timesteps of places in the unit interval.
+
+    Few-step samplers work where noise dominates; at small t the sample shows the answer, and v-prediction
+    only learns to copy the noise.
+
+    Args:
+        strata: (N,) in [0, 1).
+        num_train_timesteps: length of the schedule.
+        noise_emphasis: 1 spreads the timesteps evenly, above 1 more of them are noisy.
+
+    Returns:
+        (N,) whole timesteps.
+    """
+    steps = ((1 - (1 - strata) ** noise_emphasis) * num_train_timesteps).long()
+    return steps.clamp(max=num_train_timesteps - 1)
