@@ -15,8 +15,8 @@ from torch import Tensor
 from monai_diffens.acquisition.measurement import Measurement
 from monai_diffens.data.seeding import Chance, chance_of
 from monai_diffens.inferers.agreement import ScanAgreement
-from monai_diffens.inferers.precision import computes_in_bf16
 from monai_diffens.inferers.sampling import SamplingScheduler
+from monai_diffens.networks.computation import computes_in_bf16
 from monai_diffens.networks.expert_bank import ExpertBank
 from monai_diffens.schedulers.arithmetic import stratum_timesteps
 from monai_diffens.target import ResidualTarget

@@ -50,7 +50,7 @@ class ExpertReplay(ExpertDraws, Randomizable, Dataset):
         noise_emphasis: see :func:`~monai_diffens.schedulers.arithmetic.stratum_timesteps`.
         folder: keeps the draws in files that are mapped into memory, so that the buffer may be larger than
             memory and a resumed run need not run the experts again. In memory when None.
-        amp: bf16 of the experts, see :func:`~monai_diffens.inferers.precision.computes_in_bf16`.
+        amp: bf16 of the experts, see :func:`~monai_diffens.networks.computation.computes_in_bf16`.
         flip_prob: probability that a crop is flipped along each axis: a fusion sees what is near a voxel, and
             left and right of a head are nothing to it.
         keep: of joint experts: probability that a draw is given each condition.

@@ -11,10 +11,10 @@ from tqdm import tqdm
 
 from monai_diffens.inferers.agreement import ScanAgreement
 from monai_diffens.inferers.out_of_memory import run_within_memory
-from monai_diffens.inferers.precision import computes_in_bf16
 from monai_diffens.inferers.region import shown_boxes
 from monai_diffens.inferers.sampling import SamplingScheduler, factor_of_nothing
 from monai_diffens.inferers.settings import RunTime, Sampling
+from monai_diffens.networks.computation import computes_in_bf16
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.predictions import EmptySpace, ExpertOutputs
 

@@ -22,7 +22,6 @@ from monai_diffens.inferers.finite import check_finite
 from monai_diffens.inferers.maps import RunningMoments
 from monai_diffens.inferers.memory import CPU_WORK, plan_case
 from monai_diffens.inferers.out_of_memory import in_step
-from monai_diffens.inferers.precision import computes_in_bf16
 from monai_diffens.inferers.region import foreground_box
 from monai_diffens.inferers.sampling import SamplingScheduler, sample_with_prior
 from monai_diffens.inferers.settings import (
@@ -35,6 +34,7 @@ from monai_diffens.inferers.settings import (
     grouped,
 )
 from monai_diffens.messages import Console, is_command
+from monai_diffens.networks.computation import computes_in_bf16
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.reuse import keep_for_next_pass
 from monai_diffens.target import ResidualTarget

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from monai_diffens.inferers.precision import check_amp
+from monai_diffens.networks.computation import check_amp
 
 
 @dataclass

@@ -43,3 +43,23 @@ def channels_last_is_fast(x: Tensor) -> bool:
     A processor's in bf16. Gradients are slower in it.
     """
     return not x.is_cuda and x.dtype == torch.bfloat16 and not torch.is_grad_enabled()
+
+
+def check_amp(amp: bool | str) -> None:
+    """Raise ValueError where a choice of precision is none."""
+    if amp not in (True, False, "auto"):
+        raise ValueError(f"amp must be true, false or 'auto', got '{amp}'")
+
+
+def computes_in_bf16(amp: bool | str, device_type: str) -> bool:
+    """Whether to autocast: on processors without bf16 arithmetic it is several times slower.
+
+    Args:
+        amp: True, False, or "auto" (where the processor computes in bf16).
+        device_type: "cpu" or "cuda".
+    """
+    if amp != "auto":
+        return bool(amp)
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from monai_diffens.inferers.precision import computes_in_bf16
+from monai_diffens.networks.computation import computes_in_bf16
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.scriptable_unet import ScriptableUNet
 

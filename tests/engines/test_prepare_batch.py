@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.inferers import DiffusionInferer
 
-from monai_diffens.engines.prepare_batch import ResidualVelocityPrepareBatch
+from monai_diffens.engines.plane_training import ResidualVelocityPrepareBatch
 from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 from monai_diffens.target import ResidualTarget
 

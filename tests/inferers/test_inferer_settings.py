@@ -7,7 +7,7 @@ from monai.engines import SupervisedEvaluator
 from monai.transforms import Lambdad
 from oracle import SIZE, Oracle, collate, head, infer, repeats_the_noise
 
-from monai_diffens.inferers.precision import computes_in_bf16
+from monai_diffens.networks.computation import computes_in_bf16
 from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 from monai_diffens.target import ResidualTarget
 from monai_diffens.transforms.thick_slices import measurement_from_meta

@@ -6,8 +6,8 @@ import pytest
 import torch
 from monai.inferers import SimpleInferer
 
+from monai_diffens.engines.plane_training import AutocastInferer
 from monai_diffens.inferers import precision
-from monai_diffens.inferers.precision import AutocastInferer
 
 CONFIGS = sorted((Path(__file__).parents[2] / "bundles").glob("*/configs/train*.json"))
 
