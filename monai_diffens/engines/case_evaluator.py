@@ -19,7 +19,7 @@ from monai.inferers import Inferer
 from tqdm import tqdm
 
 from monai_diffens.data.case_list import CaseList
-from monai_diffens.inferers.out_of_memory import is_out_of_memory
+from monai_diffens.inferers.memory import is_out_of_memory
 from monai_diffens.messages import say
 from monai_diffens.transforms.input_gate import InputRejected
 

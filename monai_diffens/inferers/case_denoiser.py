@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from monai_diffens.inferers.agreement import ScanAgreement
-from monai_diffens.inferers.out_of_memory import run_within_memory
+from monai_diffens.inferers.memory import run_within_memory
 from monai_diffens.inferers.region import shown_boxes
 from monai_diffens.inferers.sampling import SamplingScheduler, factor_of_nothing
 from monai_diffens.inferers.settings import RunTime, Sampling

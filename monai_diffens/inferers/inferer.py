@@ -20,8 +20,7 @@ from monai_diffens.inferers.agreement import ScanAgreement, cut_off
 from monai_diffens.inferers.case_denoiser import CaseDenoiser
 from monai_diffens.inferers.finite import check_finite
 from monai_diffens.inferers.maps import RunningMoments
-from monai_diffens.inferers.memory import CPU_WORK, plan_case
-from monai_diffens.inferers.out_of_memory import in_step
+from monai_diffens.inferers.memory import CPU_WORK, in_step, plan_case
 from monai_diffens.inferers.region import foreground_box
 from monai_diffens.inferers.sampling import SamplingScheduler, sample_with_prior
 from monai_diffens.inferers.settings import (

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.inferers.memory import CPU_WORK, GIB, available_on, plan_memory
-from monai_diffens.inferers.out_of_memory import is_out_of_memory
+from monai_diffens.inferers.memory import CPU_WORK, GIB, available_on, is_out_of_memory, plan_memory
 from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 from monai_diffens.transforms.input_gate import InputRejected
 
