@@ -33,8 +33,8 @@ from monai.networks.schedulers import DDIMScheduler
 from torch import Tensor
 
 from monai_diffens.acquisition.slicing import neighbour_slices, plane_axis, to_volume
+from monai_diffens.inferers.case_denoiser import foreground_box, shown_boxes
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.inferers.region import foreground_box, shown_boxes
 from monai_diffens.inferers.sampling import factor_of_nothing
 from monai_diffens.networks.predictions import EmptySpace
 from monai_diffens.schedulers.arithmetic import to_clean

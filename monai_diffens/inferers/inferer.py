@@ -17,11 +17,8 @@ from tqdm import tqdm
 from monai_diffens.acquisition.measurement import Measurement
 from monai_diffens.files import case_of
 from monai_diffens.inferers.agreement import ScanAgreement, cut_off
-from monai_diffens.inferers.case_denoiser import CaseDenoiser
-from monai_diffens.inferers.finite import check_finite
-from monai_diffens.inferers.maps import RunningMoments
+from monai_diffens.inferers.case_denoiser import CaseDenoiser, foreground_box
 from monai_diffens.inferers.memory import CPU_WORK, in_step, plan_case
-from monai_diffens.inferers.region import foreground_box
 from monai_diffens.inferers.sampling import SamplingScheduler, sample_with_prior
 from monai_diffens.inferers.settings import (
     GROUPS,
@@ -33,6 +30,7 @@ from monai_diffens.inferers.settings import (
     grouped,
 )
 from monai_diffens.messages import Console, is_command
+from monai_diffens.messages import InputRejected, say
 from monai_diffens.networks.computation import computes_in_bf16
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.reuse import keep_for_next_pass
@@ -116,7 +114,7 @@ class DiffEnsemblerInferer(Inferer):
 
         Returns:
             (B, 1, X, Y, Z) on the conditions' scale and grid; behind it the channels of ``outputs``, named by
-            :func:`~monai_diffens.inferers.maps.map_names`.
+            :func:`~monai_diffens.inferers.settings.map_names`.
         """
         network.check_fusion(self.sampling.fusion)
         with in_step(network):
@@ -230,3 +228,54 @@ class DiffEnsemblerInferer(Inferer):
             desc="denoising",
             unit="pass",
         )
+
+
+class RunningMoments:
+    """Mean and standard deviation of a stream of tensors, in two tensors however many come.
+
+    Source: Welford, Technometrics 4(3), 1962.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.zeros(())
+        self.squares = torch.zeros(())
+
+    def add(self, value: Tensor) -> None:
+        """Take in one tensor; all have one shape."""
+        self.count += 1
+        if self.count == 1:
+            self.mean = value.clone()
+            return
+        before = value - self.mean
+        self.mean += before / self.count
+        self.squares = self.squares + before * (value - self.mean)
+
+    def std(self) -> Tensor:
+        """Standard deviation of a sample (divisor: count - 1).
+
+        Raises:
+            ValueError: fewer than two tensors came.
+        """
+        if self.count < 2:
+            raise ValueError(f"a spread needs two samples or more, got {self.count}")
+        return (self.squares / (self.count - 1)).sqrt()
+
+
+def check_finite(volume: Tensor, name: str) -> Tensor:
+    """The volume, of any shape, where all its values are finite.
+
+    A clamp turns infinity into a bound, and a threshold turns NaN into 0: what comes later cannot tell.
+
+    Args:
+        volume: of a result or its maps.
+        name: of the case.
+
+    Raises:
+        InputRejected: with how many are not.
+    """
+    finite = torch.isfinite(volume)
+    if not bool(finite.all()):
+        bad = int(finite.numel() - finite.sum())
+        raise InputRejected(say("not_finite_result", name=name, percent=100 * bad / finite.numel()))
+    return volume

@@ -1,4 +1,4 @@
-"""Memory of a case: what its run needs, chunks and windows that stay within a limit, smaller ones if it runs out."""
+"""Memory of a case: what its run needs, how it stays within a limit, and what is done where it runs out."""
 
 from __future__ import annotations
 

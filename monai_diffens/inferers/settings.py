@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from monai_diffens.networks.computation import check_amp
+from monai_diffens.transforms.split_maps import SPREAD, WEIGHT
 
 
 @dataclass
@@ -87,6 +88,19 @@ class Outputs:
     def __post_init__(self) -> None:
         if self.spread_scale <= 0:
             raise ValueError(f"spread_scale must be above 0, got {self.spread_scale}")
+
+
+def map_names(spread: bool, experts: Sequence[str] = ()) -> list[str]:
+    """Names of the maps of a run, in the order of the inferer's channels; they serve as file name suffixes.
+
+    Args:
+        spread: whether there is a map of the standard deviation.
+        experts: names of the experts whose weights are wanted, "axial" or "axial/T1w".
+
+    Returns:
+        For example ``["std", "weight-axial", "weight-axial-T1w"]``.
+    """
+    return [SPREAD] * bool(spread) + [WEIGHT + name.replace("/", "-") for name in experts]
 
 
 @dataclass

@@ -21,7 +21,7 @@ class SplitMapsd(MapTransform):
 
     Args:
         keys: predictions (1 + number of maps, X, Y, Z).
-        maps: names of the maps, see :func:`monai_diffens.inferers.maps.map_names`.
+        maps: names of the maps, see :func:`monai_diffens.inferers.settings.map_names`.
         allow_missing_keys: skip absent keys.
     """
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from monai.data import MetaTensor
-from monai.inferers import Inferer, SlidingWindowInferer
+from monai.inferers import Inferer, SlidingWindowInferer, sliding_window_inference
 from torch import Tensor, nn
 
+from monai_diffens.acquisition.slicing import PATCH_GRID, pad_end
 from monai_diffens.inferers.agreement import ScanAgreement, cut_off
-from monai_diffens.inferers.region import foreground_box, on_patch_grid
+from monai_diffens.inferers.case_denoiser import foreground_box
 from monai_diffens.target import ResidualTarget
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
@@ -85,3 +87,31 @@ class RegressionInferer(Inferer):
         if self.target.base == "condition":
             return on_patch_grid(conditions, network, self.window, self.overlap)
         return torch.as_tensor(self.windows(conditions, network))
+
+
+def on_patch_grid(
+    volume: Tensor, network: Callable[[Tensor], Tensor], window: int, overlap: float = 0.5
+) -> Tensor:
+    """Run a 3D network in MONAI's sliding windows, each of which begins on the patch grid.
+
+    MONAI pads a small volume on both sides and moves the last window back by any number of voxels, so the
+    volume is padded at its end beforehand.
+
+    Args:
+        volume: (B, C, X, Y, Z), its first voxel on the grid.
+        network: function of windows (B, C, w, w, w) to (B, n, w, w, w).
+        window: their side in voxels, a multiple of ``PATCH_GRID``.
+        overlap: of neighbouring windows; ``window`` times it is a multiple of ``PATCH_GRID`` too.
+
+    Returns:
+        (B, n, X, Y, Z).
+
+    Raises:
+        ValueError: when windows would leave the grid.
+    """
+    if window % PATCH_GRID or int(window * overlap) % PATCH_GRID:
+        raise ValueError(f"window {window} with overlap {overlap} leaves the grid of {PATCH_GRID} voxels")
+    shape = volume.shape[2:]
+    padded = pad_end(volume, PATCH_GRID, window)
+    result = sliding_window_inference(padded, window, 1, network, overlap, mode="gaussian")
+    return torch.as_tensor(result)[..., : shape[0], : shape[1], : shape[2]]

@@ -15,7 +15,7 @@ from monai_diffens.bundle.manifest import BundleRejected
 
 IMPORTS = [
     "$import torch",
-    "$import monai_diffens.inferers.maps as maps",
+    "$import monai_diffens.inferers.settings as settings",
     "$from monai_diffens.data.training_volumes import training_cases",
 ]
 
@@ -24,7 +24,7 @@ IMPORTS = [
     "expression",
     [
         "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
-        "$maps.map_names(@table > 1, [])",
+        "$settings.map_names(@table > 1, [])",
         "$training_cases(@dataset_dir, 'train', min_sharpness=@limits#sharp)",
         "$[a + b for a, b in zip(@x, @y) if a for c in [a]]",
         "$setattr(torch.backends.cudnn, 'benchmark', False)",
@@ -55,16 +55,16 @@ def test_accepted(expression):
         "$torch.hub.load('a', 'b')",
         "$torch",
         "$maps",
-        "$maps.map_names",  # the function, to be called by another
+        "$settings.map_names",  # the function, to be called by another
         "$training_cases",
         "$len",
-        "$maps.Path('x').unlink()",
-        "$monai_diffens.inferers.maps.map_names(True, [])",  # not under the name it was imported as
-        "$maps.map_names(*@a, **@b)",
+        "$settings.Path('x').unlink()",
+        "$monai_diffens.inferers.settings.map_names(True, [])",  # not under the name it was imported as
+        "$settings.map_names(*@a, **@b)",
         "$torch.compile(@a, options={'cpp.cxx': ['docs/evil.sh']})",
         "$torch.compile(@a, backend='evil')",
         "$torch.compile",
-        "$maps.map_names(True, [])(1)",
+        "$settings.map_names(True, [])(1)",
         "$isinstance(@a, @b)",
         "$setattr(torch.backends.cudnn, 'enabled', False)",
         "$setattr(torch.backends.cudnn, @name, False)",
@@ -256,7 +256,7 @@ def test_an_overlay_uses_the_imports_of_the_file_below(source):
         json.dumps({"device": "$torch.device('cpu')", "a": "$bundle_check.check_before_run(@b)"})
     )
     check_configs(source)
-    overlay.write_text(json.dumps({"+imports": ["$import monai_diffens.inferers.maps as bundle_check"]}))
+    overlay.write_text(json.dumps({"+imports": ["$import monai_diffens.inferers.settings as bundle_check"]}))
     assert "configs/more.json, imports#0: $import" in refusal(source)  # a name has one meaning
 
 

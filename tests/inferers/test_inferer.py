@@ -6,7 +6,7 @@ from monai.data import MetaTensor
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler, PNDMScheduler
 from oracle import SCALE, SIZE, Oracle, collate, head, infer, knows_the_truth, repeats_the_noise
 
-from monai_diffens.inferers.region import PATCH_GRID
+from monai_diffens.acquisition.slicing import PATCH_GRID
 from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 from monai_diffens.transforms.thick_slices import measurement_from_meta, thick_slice
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from monai.data import MetaTensor, list_data_collate
 
-from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.inferers.maps import RunningMoments, map_names
-from monai_diffens.inferers.region import foreground_box
+from monai_diffens.inferers.case_denoiser import foreground_box
+from monai_diffens.inferers.inferer import DiffEnsemblerInferer, RunningMoments
+from monai_diffens.inferers.settings import map_names
 from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 from monai_diffens.transforms.thick_slices import measurement_from_meta, thick_slice
 

@@ -7,7 +7,6 @@ import torch
 from monai.inferers import SimpleInferer
 
 from monai_diffens.engines.plane_training import AutocastInferer
-from monai_diffens.inferers import precision
 
 CONFIGS = sorted((Path(__file__).parents[2] / "bundles").glob("*/configs/train*.json"))
 
@@ -29,8 +28,8 @@ class Notes(torch.nn.Module):
 @pytest.mark.parametrize("has_it", [True, False])
 @pytest.mark.parametrize("amp", [True, False, "auto"])
 def test_a_network_computes_in_bf16_and_answers_in_float32(amp, has_it, monkeypatch):
-    monkeypatch.setattr(precision.torch.cpu, "_is_avx512_bf16_supported", lambda: has_it)
-    monkeypatch.setattr(precision.torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_it)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     network, x = Notes(), torch.rand(1, 1, 8, 8)
     result = AutocastInferer(SimpleInferer(), amp)(x, network, gain=2.0)
     used = has_it if amp == "auto" else amp

@@ -8,8 +8,8 @@ import torch
 
 from monai_diffens.acquisition.slicing import PATCH_GRID, PLANES, in_plane_axes, plane_axis
 from monai_diffens.files import case_of
+from monai_diffens.inferers.case_denoiser import foreground_box
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.inferers.region import foreground_box
 from monai_diffens.networks.predictions import EmptySpace
 from monai_diffens.networks.slice_passes import BLOCK, MARGIN, crop_slices, slice_boxes, slice_passes
 from monai_diffens.schedulers.arithmetic import to_clean

@@ -8,9 +8,8 @@ from denoisers import sample, sample_with_prior
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler, PNDMScheduler, RFlowScheduler, Scheduler
 
 from monai_diffens.inferers.agreement import ScanAgreement
-from monai_diffens.inferers.case_denoiser import CaseDenoiser
+from monai_diffens.inferers.case_denoiser import CaseDenoiser, foreground_box
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.inferers.region import foreground_box
 from monai_diffens.schedulers.arithmetic import from_clean
 from monai_diffens.schedulers.few_steps import DPMSolverPlusPlusScheduler, TrailingDDIMScheduler
 from monai_diffens.transforms.thick_slices import measurement_for

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from monai_diffens.inferers.region import PATCH_GRID, on_patch_grid
+from monai_diffens.acquisition.slicing import PATCH_GRID
+from research.baselines.regression_inferer import on_patch_grid
 
 
 @pytest.mark.parametrize("shape", [(7, 16, 40), (33, 21, 45)])
