@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from monai_diffens.networks.film_block import ChannelNorm, FilmBlock
+from monai_diffens.networks.calibrator import ChannelNorm, FilmBlock
 
 
 @pytest.fixture
