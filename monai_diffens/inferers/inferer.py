@@ -29,8 +29,7 @@ from monai_diffens.inferers.settings import (
     changed,
     grouped,
 )
-from monai_diffens.messages import Console, is_command
-from monai_diffens.messages import InputRejected, say
+from monai_diffens.messages import Console, InputRejected, is_command, say
 from monai_diffens.networks.computation import computes_in_bf16
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.reuse import keep_for_next_pass
