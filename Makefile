@@ -77,10 +77,10 @@ evidence-super-resolution: $(VENV)/.installed  ## the half of the super-resoluti
 		--features_weights False --regression_weights False --settings "{'x4 pooled':{'factors':[4,4,4]}}" \
 		--dial "[[1,None],[1,None,1.3],[1,None,1.4],[1,None,1.5],[1,None,1.6]]"
 	$(RUN) evaluate $(SR) --config_file $(SR_CONFIGS)/evaluate.json --output_dir $(TABLES)/super_resolution_passes \
-		--region "[64,64,64]" --fusions "['calibrated','mean']" --features_weights False --regression_weights False \
+		--region "[64,64,64]" --fusions "['calibrated','mean']" --regression_weights False \
 		--dial "[[1,None],[4,None],[10,None],[20,None],[50,None]]"
 	$(RUN) evaluate $(SR) --config_file $(SR_CONFIGS)/evaluate.json --output_dir $(TABLES)/super_resolution_passes_gain \
-		--region "[64,64,64]" --features_weights False --regression_weights False \
+		--region "[64,64,64]" --regression_weights False \
 		--dial "[[1,None,1.4],[4,None,1.4],[10,None,1.4],[20,None,1.4],[50,None,1.4]]"
 	$(RUN) calibrate $(SR) --config_file "['$(SR_CONFIGS)/evaluate.json','$(SR_CONFIGS)/trust.json']" \
 		--output_dir $(TABLES)/trust --region "[40,40,40]" --num_samples 3

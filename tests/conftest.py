@@ -13,7 +13,6 @@ from metric_volumes import ball, pred, truth  # noqa: F401 (fixtures)
 from tiny_training import arguments, assert_same, run_tiny, start, tiny_bids  # noqa: F401 (fixtures)
 
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
-from research.features.ensembler import FeatureEnsembler
 
 DATA_DIR = Path(os.environ.get("DIFFENS_DATA") or Path(__file__).parents[1].parent / "shared" / "data")
 CROP_SHAPE = (48, 56, 40)
@@ -66,12 +65,11 @@ def tiny_ensembler() -> Callable[..., DiffEnsembler]:
     Layers that start at zero would hide errors; ``untrained=True`` leaves those of the fusion at zero.
     """
 
-    def build(untrained: bool = False, with_features: bool = False, **options: Any) -> DiffEnsembler:
-        kind = FeatureEnsembler if with_features else DiffEnsembler
+    def build(untrained: bool = False, **options: Any) -> DiffEnsembler:
         small = {"channels": (8, 16), "stem": 2, "norm_num_groups": 4, "num_head_channels": 8}
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(1)
-            network = kind(**({"calibrator_channels": (8, 16)} | small | options)).eval()
+            network = DiffEnsembler(**({"calibrator_channels": (8, 16)} | small | options)).eval()
             for name, parameter in network.named_parameters():
                 noise = 0.1 * torch.randn_like(parameter)
                 if name.startswith("bank.") or not untrained:

@@ -71,32 +71,6 @@ def load_planes(network: DiffEnsembler, folders: Mapping[str, str]) -> None:
             expert.load_state_dict(_read(found[-1])["ema"])
 
 
-def load_experts(network: DiffEnsembler, path: str | Path) -> None:
-    """Load the experts of a whole model's file, whatever its fusion is like.
-
-    Args:
-        network: its bank receives the weights.
-        path: a bundle's ``model.pt``.
-
-    Raises:
-        SystemExit: with one line, when the file is missing, damaged or does not fit.
-    """
-    prefix, content = "bank.", _read_recorded(Path(path))
-    state = {key[len(prefix) :]: value for key, value in content.items() if key.startswith(prefix)}
-    try:
-        network.bank.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise SystemExit(f"{path} does not fit these experts: {_first_reason(error)}") from error
-
-
-def fusion_of(network: DiffEnsembler) -> nn.ModuleDict:
-    """What a training of the fusion changes: the calibrator, and the alignment of maps if there is one."""
-    parts: dict[str, nn.Module] = {"calibrator": network.calibrator}
-    if network.alignment is not None:
-        parts["alignment"] = network.alignment
-    return nn.ModuleDict(parts)
-
-
 def shrink_fusion(network: DiffEnsembler, share: float) -> None:
     """Take back a part of what the fusion learned: its last convolution times ``share``.
 

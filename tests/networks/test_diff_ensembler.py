@@ -144,18 +144,15 @@ def test_several_conditions(tiny_ensembler):
 
 
 def test_a_case_is_predicted_alike_alone_and_in_a_batch(tiny_ensembler):
-    network, arguments = tiny_ensembler(with_features=True), batch()
+    network, arguments = tiny_ensembler(), batch()
     together = predict(network, *arguments)
     for i in range(2):
         alone = predict(network, *(value[i : i + 1] for value in arguments))
         torch.testing.assert_close(alone.prediction[0], together.prediction[i], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("with_features", [False, True])
-def test_scripted_network_gives_the_same_output(tiny_ensembler, with_features):
-    network = tiny_ensembler(
-        with_features=with_features, calibrator_channels=(8, 12, 16), channels=(8, 16, 16)
-    )
+def test_scripted_network_gives_the_same_output(tiny_ensembler):
+    network = tiny_ensembler(calibrator_channels=(8, 12, 16), channels=(8, 16, 16))
     scripted = torch.jit.script(network)
     x_t, conditions, timesteps = batch()
     for x in (torch.cat([x_t, conditions], dim=1), torch.rand(1, 2, 8, 5, 16)):

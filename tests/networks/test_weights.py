@@ -11,8 +11,6 @@ import torch
 from monai_diffens.acquisition.slicing import PLANES
 from monai_diffens.networks.plane_denoiser import PlaneDenoiser
 from monai_diffens.networks.weights import (
-    fusion_of,
-    load_experts,
     load_planes,
     load_weights,
     save_weights,
@@ -44,9 +42,8 @@ def saved(tiny_ensembler, tmp_path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("with_features", [False, True])
-def test_round_trip_in_half_precision(tiny_ensembler, tmp_path, with_features):
-    network, other = tiny_ensembler(with_features=with_features), tiny_ensembler(with_features=with_features)
+def test_round_trip_in_half_precision(tiny_ensembler, tmp_path):
+    network, other = tiny_ensembler(), tiny_ensembler()
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.zero_()
@@ -74,11 +71,10 @@ def test_gradients_and_originals_are_left_alone(tiny_ensembler, tmp_path):
     assert all(p.requires_grad and p.dtype == torch.float32 for p in network.parameters())
 
 
-@pytest.mark.parametrize("load", [load_weights, load_experts])
 @pytest.mark.parametrize("missing", ["model.pt", "model.pt.sha256"])
-def test_missing_file(saved, missing, load, tiny_ensembler):
+def test_missing_file(saved, missing, tiny_ensembler):
     saved.with_name(missing).unlink()
-    assert refusal(load, tiny_ensembler(), saved).startswith(f"{saved.with_name(missing)} is missing")
+    assert refusal(load_weights, tiny_ensembler(), saved).startswith(f"{saved.with_name(missing)} is missing")
 
 
 @pytest.mark.parametrize("content", [b"0" * 64 + b"  model.pt\n", b"", b"\n", b"\xff\xfe\x00", b"a" * 10**5])
@@ -223,27 +219,3 @@ def test_start_expert_says_what_does_not_fit(saved):
         start_expert, PlaneDenoiser(channels=(8,), norm_num_groups=4, num_head_channels=8), saved, "axial"
     )
     assert line.startswith(f"{saved} does not fit this expert: ")
-
-
-def test_experts_of_a_whole_model_serve_a_fusion_of_another_kind(saved, tiny_ensembler, tmp_path):
-    network = tiny_ensembler(with_features=True)
-    load_experts(network, saved)
-    wanted = tiny_ensembler().bank.state_dict()
-    for name, value in network.bank.state_dict().items():
-        torch.testing.assert_close(value, wanted[name], rtol=0, atol=1e-3)
-    file = tmp_path / "fusion.pt"
-    save_weights(fusion_of(network).state_dict(), file)
-    assert {name.split(".")[0] for name in torch.load(file)} == {"calibrator", "alignment"}
-    other = tiny_ensembler(with_features=True)
-    with torch.no_grad():
-        for parameter in fusion_of(other).parameters():
-            parameter.zero_()
-    load_weights(fusion_of(other), file)
-    for name, value in fusion_of(other).state_dict().items():
-        torch.testing.assert_close(value, fusion_of(network).state_dict()[name], rtol=1e-2, atol=1e-3)
-    with pytest.raises(SystemExit, match="does not fit this network"):
-        load_weights(fusion_of(tiny_ensembler()), file)
-
-
-def test_load_experts_says_what_does_not_fit(saved, tiny_ensembler):
-    assert "does not fit these experts" in refusal(load_experts, tiny_ensembler(channels=(8, 24)), saved)

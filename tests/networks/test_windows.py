@@ -53,9 +53,8 @@ def test_no_voxel_beyond_the_halo_is_read_and_the_last_one_is(tiny_ensembler, ch
     assert int(touched.min()) < core.start - halo + stride  # no wider than alignment asks for
 
 
-@pytest.mark.parametrize("options", [{}, {"with_features": True, "channels": (8, 8, 16)}], ids=str)
-def test_fusion_in_windows_is_the_fusion_of_the_whole(tiny_ensembler, options, monkeypatch):
-    network = tiny_ensembler(**options)
+def test_fusion_in_windows_is_the_fusion_of_the_whole(tiny_ensembler, monkeypatch):
+    network = tiny_ensembler()
     shape = (70, 24, 22)
     x_t, conditions = torch.randn(1, 1, *shape), torch.rand(1, 1, *shape)
     sizes = []

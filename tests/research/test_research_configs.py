@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from monai_diffens.networks.weights import fusion_of, load_weights
+from monai_diffens.networks.weights import load_weights
 from research.baselines.regression_unet import RegressionUNet
-from research.features.ensembler import FeatureEnsembler
 from research.segmentation.segmentation_unet import SegmentationFolds
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +62,7 @@ def texts(config: Any) -> list[str]:
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in CONFIGS for name in CONFIGS[kind]])
 def test_what_expressions_name_is_there(kind, name):
     config = CONFIGS[kind][name]
-    base = {"with_features": BUNDLED[kind]["train"]}.get(name, CONFIGS[kind]["evaluate"])  # of an overlay
+    base = CONFIGS[kind]["evaluate"]  # of an overlay
     listed = config.get("imports") or [*base["imports"], *config.get("+imports", [])]
     modules = dict(re.search(r"import ([\w.]+)(?: as (\w+))?$", line).groups() for line in listed)
     names = {alias or dotted: importlib.import_module(dotted) for dotted, alias in modules.items()}
@@ -157,15 +156,6 @@ def test_regressions_are_small_and_trained(kind):
     network = RegressionUNet(**{key: value for key, value in definition.items() if key != "_target_"})
     load_weights(network, path)
     assert all(parameter.any() for parameter in network.unet.final_conv.parameters())  # they start at zero
-
-
-def test_the_fusion_with_features_is_small_and_trained():
-    path = WEIGHTS / "sr" / "fusion_features.pt"
-    assert path.stat().st_size < 3e6
-    network = FeatureEnsembler()
-    load_weights(fusion_of(network), path)
-    starts_at_zero = (*network.alignment.parameters(), *network.calibrator.conv_out.parameters())
-    assert all(parameter.any() for parameter in starts_at_zero)
 
 
 def test_the_segmentation_is_small_and_of_three_trained_folds():

@@ -44,8 +44,6 @@ def with_weights(tmp_path):
 def test_two_processes_write_the_table_of_one(bundle, with_weights, arguments, start, tmp_path):
     options = {"split": "train", "region": [16, 16, 16], "dial": [[2, 0.5]]}
     options |= {"bundle": bundle, "bundle_root": str(with_weights(bundle))}
-    if bundle == "diffensembler_sr":  # the shipped fusion with features is of another size
-        options["features_weights"] = False  # None changes nothing in MONAI
     process = start(arguments("evaluate", output_dir=str(tmp_path / "one"), **options))
     two = arguments("evaluate", ("multi_gpu_evaluate",), output_dir=str(tmp_path / "two"), **options)
     run_two(two)

@@ -1,1 +1,0 @@
-"""A fusion that reads the experts' feature maps, a method of the super-resolution study."""
