@@ -74,7 +74,7 @@ evidence-super-resolution: $(VENV)/.installed  ## the half of the super-resoluti
 		--region "[80,80,80]"
 	$(RUN) evaluate $(SR) --config_file $(SR_CONFIGS)/evaluate.json --output_dir $(TABLES)/super_resolution_gain \
 		--split val --min_sharpness 0.5 --sharpness_axes "[0,1]" --fusions "['calibrated']" \
-		--features_weights False --regression_weights False --settings "{'x4 pooled':{'factors':[4,4,4]}}" \
+		--regression_weights False --settings "{'x4 pooled':{'factors':[4,4,4]}}" \
 		--dial "[[1,None],[1,None,1.3],[1,None,1.4],[1,None,1.5],[1,None,1.6]]"
 	$(RUN) evaluate $(SR) --config_file $(SR_CONFIGS)/evaluate.json --output_dir $(TABLES)/super_resolution_passes \
 		--region "[64,64,64]" --fusions "['calibrated','mean']" --regression_weights False \

@@ -1,5 +1,6 @@
 """The replay buffer: what it holds is what the experts say, and training sees nothing else."""
 
+import inspect
 from collections import Counter
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from monai.data import DataLoader, MetaTensor
 from monai.networks.schedulers import DDPMScheduler
 
+from monai_diffens.data.expert_draws import ExpertDraws
 from monai_diffens.data.expert_replay import ExpertReplay
 from monai_diffens.data.seeding import derived_seed
 from monai_diffens.engines.fusion import FusionPrepareBatch, FusionStep, RelativeSquaredError
@@ -17,7 +19,10 @@ from monai_diffens.target import RESIDUAL_SCALE, ResidualTarget
 from monai_diffens.transforms.thick_slices import measurement_for, record_sampling
 
 SIZE = (20, 24, 28)
-SCHEDULERS = [TrailingDDIMScheduler(), DDPMScheduler(400, schedule="scaled_linear_beta")]
+SCHEDULERS = [
+    TrailingDDIMScheduler(),
+    DDPMScheduler(400, schedule="scaled_linear_beta", prediction_type="v_prediction"),
+]
 
 
 def cases(count: int = 3, conditions: int = 1) -> list[dict]:
@@ -32,7 +37,7 @@ def cases(count: int = 3, conditions: int = 1) -> list[dict]:
 
 @pytest.fixture
 def replay(tiny_ensembler):
-    """Function (options of ExpertReplay) to a small one over random cases, filled."""
+    """Function (options of ExpertDraws and ExpertReplay) to a small one over random cases, filled."""
 
     def build(filled: bool = True, conditions: int = 1, **options) -> ExpertReplay:
         names = ("flair", "t1ce")[:conditions] if conditions > 1 else ("image",)
@@ -40,12 +45,15 @@ def replay(tiny_ensembler):
             "source": cases(conditions=conditions),
             "bank": tiny_ensembler(conditions=names).bank,
             "scheduler": SCHEDULERS[0],
-            "draws": 4,
+            "strata": 4,
             "length": 6,
             "crop_size": 12,
             "amp": False,
-        }
-        buffer = ExpertReplay(**(small | options))
+        } | options
+        of_draws = inspect.signature(ExpertDraws).parameters
+        makes = ExpertDraws(**{name: value for name, value in small.items() if name in of_draws})
+        of_buffer = inspect.signature(ExpertReplay).parameters
+        buffer = ExpertReplay(makes, **{name: value for name, value in small.items() if name in of_buffer})
         if filled:
             buffer.fill()
         return buffer
@@ -63,7 +71,7 @@ def test_entries_are_what_the_experts_say(replay, scheduler, conditions):
         timestep = int((number + random.rand()) / 4 * len(levels))
         random.randint(2**31)  # the seed of the source's transforms
         generator = torch.Generator().manual_seed(random.randint(2**31))
-        item = buffer.source[random.randint(3)]
+        item = buffer.draw.source[random.randint(3)]
         image, label = (item[key].as_tensor()[None] for key in ("image", "label"))
         residual = (label - image[:, :1]) / RESIDUAL_SCALE
         noise = torch.randn(residual.shape, generator=generator)
@@ -71,7 +79,7 @@ def test_entries_are_what_the_experts_say(replay, scheduler, conditions):
         x_t = alpha * residual + sigma * noise
         target = alpha * noise - sigma * residual
         with torch.no_grad():
-            predictions = buffer.bank(x_t, image, torch.tensor([timestep]))
+            predictions = buffer.draw.bank(x_t, image, torch.tensor([timestep]))
         expected = torch.cat([x_t, target, image, predictions], dim=1)[0]
         assert entry["timestep"] == timestep
         assert entry["volumes"].dtype == torch.float16 and entry["volumes"].device.type == "cpu"
@@ -83,20 +91,20 @@ def test_entries_are_what_the_experts_say(replay, scheduler, conditions):
 
 def test_experts_are_frozen(replay):
     buffer = replay(filled=False)
-    assert not buffer.bank.training
-    assert not any(parameter.requires_grad for parameter in buffer.bank.parameters())
+    assert not buffer.draw.bank.training
+    assert not any(parameter.requires_grad for parameter in buffer.draw.bank.parameters())
 
 
 @pytest.mark.parametrize("draws", [1, 5, 16])
 def test_timesteps_are_stratified(replay, draws):
-    buffer = replay(filled=False, draws=draws)
+    buffer = replay(filled=False, strata=draws)
     timesteps = [buffer.draw(number)["timestep"] for number in range(2 * draws)]
     assert [timestep * draws // 1000 for timestep in timesteps] == [*range(draws)] * 2
     assert timesteps[:draws] != timesteps[draws:]
 
 
 def test_renewal_replaces_in_order_and_keeps_the_strata(replay):
-    buffer = replay(draws=5, refresh=2, filled=False)
+    buffer = replay(strata=5, refresh=2, filled=False)
     buffer.draw = lambda number: {"number": number}
     buffer.renew()
     assert buffer.entries == []  # nothing to replace yet
@@ -201,7 +209,7 @@ def test_predictions_agree_with_the_measured_condition_or_go_without_it(replay):
         item["image"][1] = measurement.restore(measurement(item["label"].as_tensor()))[0]
         record_sampling(item["image"], measurement)
     buffer = replay(
-        conditions=2, source=source, draws=24, target=ResidualTarget(measured=1), noise_emphasis=2.0
+        conditions=2, source=source, strata=24, target=ResidualTarget(measured=1), noise_emphasis=2.0
     )
     counts = Counter()
     for entry in buffer.entries:
@@ -213,7 +221,7 @@ def test_predictions_agree_with_the_measured_condition_or_go_without_it(replay):
         level = float(SCHEDULERS[0].alphas_cumprod[entry["timestep"]])
         clean = to_clean(predictions, x_t, level, "v_prediction")
         seen = measurement(clean - to_clean(target, x_t, level, "v_prediction")).abs()
-        of_measured = [index for index, name in enumerate(buffer.bank.names) if "t1ce" in name]
+        of_measured = [index for index, name in enumerate(buffer.draw.bank.names) if "t1ce" in name]
         if with_it:
             assert seen.max() < 0.1
         else:
@@ -222,7 +230,7 @@ def test_predictions_agree_with_the_measured_condition_or_go_without_it(replay):
 
 
 def test_more_draws_are_noisy_on_demand(replay):
-    even, noisy = (replay(draws=8, noise_emphasis=emphasis).entries for emphasis in (1.0, 3.0))
+    even, noisy = (replay(strata=8, noise_emphasis=emphasis).entries for emphasis in (1.0, 3.0))
     for plain, emphasised in zip(even, noisy, strict=True):
         fraction = (plain["timestep"] + 0.5) / 1000
         assert emphasised["timestep"] == pytest.approx(1000 * (1 - (1 - fraction) ** 3), abs=3)
@@ -230,7 +238,7 @@ def test_more_draws_are_noisy_on_demand(replay):
 
 @pytest.mark.parametrize("prob", [0.0, 0.5, 1.0])
 def test_crops_are_flipped_as_often_as_asked_all_volumes_alike(replay, prob):
-    buffer = replay(crop_size=20, flip_prob=prob, source=cases(1), draws=1)
+    buffer = replay(crop_size=20, flip_prob=prob, source=cases(1), strata=1)
     (entry,) = buffer.entries
     entry["volumes"] = entry["volumes"][..., :20, :20]
     whole = entry["volumes"].float()

@@ -9,6 +9,7 @@ from monai.data import DataLoader
 from monai.engines import SupervisedTrainer
 from torch import nn
 
+from monai_diffens.data.expert_draws import ExpertDraws
 from monai_diffens.data.expert_replay import ExpertReplay
 from monai_diffens.engines.fusion import (
     FusionPrepareBatch,
@@ -120,7 +121,7 @@ def test_training_finds_the_expert_that_is_right(tiny_ensembler):
     image = torch.rand(1, *SIZE)
     item = {"image": image, "label": image + 0.07 * torch.randn(1, *SIZE)}
     bank = OneIsRight(ResidualTarget().to_residual(item["label"], image)[None], scheduler)
-    replay = ExpertReplay([item], bank, scheduler, draws=12, length=160, crop_size=12)
+    replay = ExpertReplay(ExpertDraws([item], bank, scheduler, strata=12), length=160, crop_size=12)
     network = tiny_ensembler(untrained=True)
     losses = []
     trainer = SupervisedTrainer(

@@ -4,6 +4,7 @@ import torch
 from monai.data import DataLoader
 from torch import nn
 
+from monai_diffens.data.expert_draws import ExpertDraws
 from monai_diffens.data.expert_replay import ExpertReplay
 from monai_diffens.engines.fusion import FusionPrepareBatch, FusionStep, RelativeSquaredError
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
@@ -31,16 +32,15 @@ class KnownBank(nn.Module):
 def replay(draws=4, **options):
     generator = torch.Generator().manual_seed(0)
     item = {key: torch.rand(1, SIDE, SIDE, SIDE, generator=generator) for key in ("image", "label")}
-    return ExpertReplay(
-        [item], KnownBank(), TrailingDDIMScheduler(), draws=draws, length=8, crop_size=SIDE, **options
-    )
+    makes = ExpertDraws([item], KnownBank(), TrailingDDIMScheduler(), strata=draws)
+    return ExpertReplay(makes, length=8, crop_size=SIDE, **options)
 
 
 def test_buffer_runs_the_experts_once_and_covers_all_timesteps():
     buffer = replay(draws=10)
     for index in range(len(buffer)):
         assert buffer[index]["volumes"].shape == (3 + 3, SIDE, SIDE, SIDE)
-    assert buffer.bank.calls == 10
+    assert buffer.draw.bank.calls == 10
     assert [entry["timestep"] // 100 for entry in buffer.entries] == list(range(10))
 
 
