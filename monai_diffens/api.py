@@ -21,13 +21,13 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from monai_diffens.bundle.location import CONFIG, WEIGHTS, bundle_path, read_config
+from monai_diffens.bundle.folder import CONFIG, WEIGHTS, bundle_path, read_config
 from monai_diffens.files import case_of
 from monai_diffens.in_process import heard, open_inference, restore_cases
 from monai_diffens.messages import InputRejected
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.weights import load_weights
-from monai_diffens.options import OptionError, checked_option, nearest, options_of, target_of
+from monai_diffens.options import checked_option, options_of, target_of, unknown_option
 
 __all__ = ["DiffEnsembleRestored", "Model", "load_model", "super_resolve", "translate"]
 
@@ -198,7 +198,7 @@ class Model:
         typed = {}
         for name, value in options.items():
             if name not in self.defaults:
-                raise OptionError(name, value, f"another option ({nearest(name, list(self.defaults))})")
+                raise unknown_option(name, list(self.defaults), prefix="")
             typed[name] = checked_option(known[name], value, self._config)
             if known[name].kind == "path" and typed[name] is not None:
                 typed[name] = str(Path(typed[name]).resolve())  # never a text that MONAI would run

@@ -13,16 +13,14 @@ from typing import Annotated, Any
 
 import typer
 
-from monai_diffens.bundle.location import BUNDLES, WEIGHTS, bundle_path, read_config
-from monai_diffens.commands.bundles import bundle_app
-from monai_diffens.commands.inference import PAGE, plan_cases, run_cases
-from monai_diffens.commands.one_line import STATUSES, OneLine
-from monai_diffens.commands.parameters import checked, steps_of, with_options
+from monai_diffens.bundle.folder import BUNDLES, WEIGHTS, bundle_path, read_config
+from monai_diffens.cli_options import STATUSES, OneLine, checked, steps_of, with_options
+from monai_diffens.cli_runs import PAGE, plan_cases, run_cases
 from monai_diffens.files import sha256_of
 from monai_diffens.messages import InputRejected, say, tell
 from monai_diffens.options import QUALITIES, OptionError, target_of
 
-__all__ = ["app", "main"]
+__all__ = ["app", "bundle_app", "main"]
 
 app = typer.Typer(
     cls=OneLine,
@@ -31,6 +29,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+bundle_app = typer.Typer(
+    cls=OneLine, help="Find, check, pack and fetch bundles.", rich_markup_mode=None, no_args_is_help=True
 )
 app.add_typer(bundle_app, name="bundle")
 
@@ -192,6 +193,85 @@ def info() -> None:
     if not torch.cuda.is_available():
         tell("device: cpu (no GPU that this PyTorch can use)")
     tell(f"threads: {torch.get_num_threads()} (set OMP_NUM_THREADS for another number)")
+
+
+@bundle_app.command("path")
+def path(
+    bundle: Annotated[str, typer.Argument(metavar="|".join(BUNDLES), help="task or name")] = "sr",
+) -> None:
+    """Print the folder of an installed bundle."""
+    tell(str(bundle_path(bundle)))
+
+
+@bundle_app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="zip or folder")],
+    sha256: Annotated[str | None, typer.Option("--sha256", help="digest of the zip, as published")] = None,
+) -> None:
+    """Check a zip or an unpacked bundle; none of it is run."""
+    from monai_diffens.bundle.archive import unpack_and_verify
+    from monai_diffens.bundle.archive import verify as verify_folder
+    from monai_diffens.bundle.folder import PACKAGE_DIR
+
+    if bundle.is_file():
+        count = unpack_and_verify(bundle, sha256)
+    elif sha256 is not None:
+        raise InputRejected(say("digest_of_folder", name=bundle))
+    else:
+        count = verify_folder(bundle)
+        if PACKAGE_DIR.is_relative_to(bundle.resolve()):
+            tell(f"{bundle}: checked with its own copy of monai_diffens, which proves no origin")
+    tell(say("verified", name=bundle, count=count))
+    tell(say("not_verified", name=bundle))
+
+
+@bundle_app.command()
+def pack(
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="folders of bundles")],
+    output_dir: Annotated[Path, typer.Option("-o", "--output_dir", help="where zips go")] = Path("dist"),
+) -> None:
+    """Write a release zip of each bundle."""
+    from monai_diffens.bundle.archive import DIGESTS, unpack_and_verify, write_digests
+    from monai_diffens.bundle.archive import pack as pack_bundle
+
+    paths = []
+    for root in bundles:
+        path = pack_bundle(root, output_dir)
+        count = unpack_and_verify(path)
+        tell(f"{path}: {count} files, {path.stat().st_size / 1e6:.1f} MB, unpacked and verified")
+        paths.append(path)
+    tell(f"{write_digests(paths)}: SHA-256 of {len(paths)} archives, check with: sha256sum -c {DIGESTS}")
+
+
+@bundle_app.command()
+def download(
+    url: Annotated[str, typer.Argument(metavar="URL", help="https://, http:// or file://")],
+    bundle_dir: Annotated[Path, typer.Option("--bundle_dir", help="where the bundle's folder goes")] = Path(
+        "."
+    ),
+    sha256: Annotated[str | None, typer.Option("--sha256", help="digest of the zip, as published")] = None,
+) -> None:
+    """Fetch a release zip, check it and unpack it."""
+    from monai_diffens.bundle.archive import fetch
+    from monai_diffens.bundle.folder import check_versions
+
+    root = fetch(url, bundle_dir, sha256)
+    check_versions(root)
+    told = ", SHA-256 as given" if sha256 else "; no SHA-256 was given to compare"
+    tell(f"{root}: fetched and verified{told}")
+
+
+@bundle_app.command()
+def seal(bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="folder of a bundle")]) -> None:
+    """Write a bundle's manifest again after a change of your own."""
+    from monai_diffens.bundle.allow_list import check_configs
+    from monai_diffens.bundle.archive import release_files
+    from monai_diffens.bundle.folder import write_manifest
+
+    root = bundle.resolve()
+    check_configs(root)
+    path = write_manifest(root, release_files(root))
+    tell(f"{path}: written; it vouches for what is there now")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigWorkflow
 
-from monai_diffens.bundle.location import CONFIG
+from monai_diffens.bundle.folder import CONFIG
 from monai_diffens.data.case_list import CaseList
 from monai_diffens.data.writer import output_path
 from monai_diffens.engines.case_evaluator import CaseEnd, CaseProgress

@@ -15,7 +15,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-__all__ = ["SECTIONS", "Console", "InputRejected", "is_command", "say", "survive_consoles", "tell", "warn"]
+__all__ = [
+    "SECTIONS",
+    "BundleRejected",
+    "Console",
+    "InputRejected",
+    "is_command",
+    "say",
+    "survive_consoles",
+    "tell",
+    "warn",
+]
 
 log = logging.getLogger("monai_diffens")
 
@@ -28,6 +38,10 @@ LINES = {key: line for section in SECTIONS.values() for key, line in section["li
 
 class InputRejected(ValueError):
     """An input that cannot be worked on; the message is one line: what is wrong and what to do."""
+
+
+class BundleRejected(Exception):
+    """A bundle or weights that are not used; the message is one line: what is wrong and what to do."""
 
 
 def say(key: str, **values: object) -> str:

@@ -27,6 +27,7 @@ __all__ = [
     "nearest",
     "options_of",
     "target_of",
+    "unknown_option",
 ]
 
 PLANES = ("axial", "coronal", "sagittal")
@@ -46,12 +47,18 @@ class OptionError(ValueError):
         wanted: what is allowed.
     """
 
-    def __init__(self, name: str, value: Any, wanted: str) -> None:
-        """Make the line of its three parts."""
+    def __init__(self, name: str, value: Any, wanted: str = "", line: str = "") -> None:
+        """Make the line of its three parts, unless another one says it better."""
         text = value if isinstance(value, str) else repr(value)
         self.name, self.wanted = name, wanted
         self.value = text if 0 < len(text) <= LONGEST_TOLD else f"'{text[:LONGEST_TOLD]}'"
-        super().__init__(say("bad_option", name=name, value=self.value, wanted=wanted))
+        super().__init__(line or say("bad_option", name=name, value=self.value, wanted=wanted))
+
+
+def unknown_option(name: str, known: Sequence[str], prefix: str = "--") -> OptionError:
+    """The error for an option that does not exist, with the nearest of those that do."""
+    hint = nearest(name, known, prefix)
+    return OptionError(name, None, line=say("unknown_option", name=name, hint=hint))
 
 
 @dataclass(frozen=True, kw_only=True)

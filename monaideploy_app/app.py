@@ -66,7 +66,7 @@ def open_bundle(root: Path, source: str, output: str) -> ConfigParser:
         raise SystemExit(
             f"{root.name}: it brings no package monai_diffens; unpack a release zip and give its folder"
         )
-    importlib.import_module("monai_diffens.bundle.check").check_before_run(root)
+    importlib.import_module("monai_diffens.bundle.before_run").check_before_run(root)
     parser = ConfigParser()
     parser.read_config(root / "configs" / "inference.json")
     parser.update({"bundle_root": str(root), "input": source, "output_dir": output})

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from monai_diffens.cli import app
-from monai_diffens.commands.one_line import NOT_USABLE, SOME_FAILED, STATUSES, WRONG_USE
+from monai_diffens.cli_options import NOT_USABLE, SOME_FAILED, STATUSES, WRONG_USE
 from monai_diffens.messages import say
 from monai_diffens.options import OPTIONS, QUALITIES
 

@@ -6,37 +6,54 @@ Here a target, and every name that an expression reaches, must be on ``allow_lis
 looked up have a closed list of their own; and what can be read in two ways is refused. The classes of this
 package are on the list one by one: that a class is ours does not make it harmless.
 
+MONAI hands an expression to Python's ``eval``. What is read here is exactly that text (MONAI's own function
+puts the references in), and every node of its syntax tree must be one of a few forms; others are refused.
+
+- A name is bound by the comprehension around it, or begins a dotted name that ``imports`` binds. It never
+  hides a built-in or an import.
+- A call is of a listed function, a listed built-in, or a listed method of a value; never of a value itself.
+- An attribute is listed, or the whole dotted name is a listed constant.
+
 A configuration that passes runs listed code only. It still chooses what that code reads and where it writes,
 and how much time and memory that takes.
 """
 
 from __future__ import annotations
 
+import ast
+import builtins
+import configparser
 import json
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from monai.bundle import ReferenceResolver
 
-from monai_diffens.bundle.expressions import (
-    ALLOWED,
-    GLOBALS,
-    IMPORTS,
-    RELATIVE,
-    SEPARATOR,
-    import_in,
-    is_allowed_expression,
-    is_allowed_reference,
-    tree_of,
-)
-from monai_diffens.bundle.logging_file import findings_in_logging
-from monai_diffens.bundle.manifest import PACKAGE, BundleRejected, bundle_files
-from monai_diffens.messages import say
+from monai_diffens.bundle.folder import PACKAGE, bundle_files
+from monai_diffens.messages import BundleRejected, say
 
 __all__ = ["check_configs", "findings_in_config", "findings_in_logging", "is_allowed_target"]
+
+ALLOWED: dict[str, frozenset[str]] = {
+    kind: frozenset(names)
+    for kind, names in json.loads(
+        Path(__file__).with_name("allow_list.json").read_text(encoding="utf-8")
+    ).items()
+}
+# Pre-imported by MONAI's ConfigParser.
+GLOBALS = {"monai": "monai", "torch": "torch", "np": "numpy", "numpy": "numpy"}
+REFERENCES = "__local_refs"  # what MONAI writes for "@id" before it evaluates
+IMPORTS = "imports"  # the one place for import statements, so that no reference reaches a module
+LONGEST = 2000  # signs; a longer text is no expression that anybody could check by eye
+SEPARATOR = re.compile("#|::")
+RELATIVE = re.compile("[@%](#|::)")
+
+# Arguments that hand on a name of something to run: the compilers of torch.compile, readers and writers.
+_KEYWORDS = ("options", "backend", "reader", "writer", "allow_pickle", "weights_only")
+_BINARY = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod)
 
 ENDINGS = (".json", ".yaml", ".yml", ".conf")
 LARGEST = 4 << 20  # bytes of a file
@@ -56,6 +73,10 @@ GUARDED: dict[str, tuple[Any, ...]] = {
 # Names that MONAI finds by their last part alone; a test shows that it finds these and no others.
 SHORT = frozenset(name.rsplit(".", 1)[1] for name in ALLOWED["targets"] if name.startswith("monai."))
 _SIZE = re.compile(r"\*|\d{1,4}( ?\*\*? ?[np])?( ?\*\*? ?[np])?|[np]( ?\* ?\d{1,4})?")
+
+HARMLESS = ("keys", "level", "handlers", "qualname", "propagate", "formatter", "format", "datefmt")
+# evaluated fields of a handler, and the only texts that they may have
+EVALUATED = {"class": ("StreamHandler",), "args": ("(sys.stdout,)", "(sys.stderr,)", "()")}
 
 
 def check_configs(root: Path, listed: Iterable[str] | None = None) -> None:
@@ -250,3 +271,198 @@ def _one_line(text: str) -> str:
     """Text for a message: unprintable signs told as such, and not without end."""
     plain = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
     return plain if len(plain) <= 300 else plain[:300] + "..."
+
+
+def findings_in_logging(text: str) -> list[str]:
+    """What in a logging configuration may do more than write to the screen, as "[section] key=value".
+
+    Raises:
+        ValueError: the text cannot be read.
+    """
+    parser = configparser.RawConfigParser()
+    try:
+        parser.read_string(text)
+    except configparser.Error as error:
+        raise ValueError(type(error).__name__) from error
+    sections = {"DEFAULT": dict(parser.defaults())} | {
+        name: dict(parser.items(name)) for name in parser.sections()
+    }
+    return [
+        f"[{section}] {key}={value}"
+        for section, fields in sections.items()
+        for key, value in fields.items()
+        if section == "DEFAULT"  # its values would reach every section
+        or not (
+            key in HARMLESS
+            or (section.startswith("handler_") and (value or "").strip() in EVALUATED.get(key, ()))
+        )
+    ]
+
+
+def tree_of(value: str) -> ast.Module | None:
+    """Syntax tree of the text that MONAI evaluates for a ``$`` string; None where Python cannot read it."""
+    if len(value) > LONGEST or RELATIVE.search(value):
+        return None
+    try:
+        references = ReferenceResolver.match_refs_pattern(value)
+        return ast.parse(ReferenceResolver.update_refs_pattern(value, dict.fromkeys(references))[1:].strip())
+    except (SyntaxError, ValueError, KeyError, RecursionError, MemoryError):
+        return None
+
+
+def import_in(tree: ast.Module) -> tuple[str, str | None] | None:
+    """Alias and dotted name of an import statement; None for the name where it is not one allowed import.
+
+    Returns:
+        None when the tree does not begin with an import statement: MONAI looks at the first one only.
+    """
+    if not tree.body or not isinstance(tree.body[0], ast.Import | ast.ImportFrom):
+        return None
+    statement, alias = tree.body[0], tree.body[0].names[0]
+    bound = alias.asname or alias.name
+    dotted = alias.name
+    if isinstance(statement, ast.ImportFrom):
+        dotted = "" if statement.level else f"{statement.module}.{alias.name}"
+    single = len(tree.body) == 1 and len(statement.names) == 1
+    listed = dotted in ALLOWED["imports"]
+    if isinstance(statement, ast.ImportFrom):
+        listed = listed or dotted in ALLOWED["functions"] | ALLOWED["values"]
+    return bound, dotted if single and listed and _is_free(bound.split(".")[0], ()) else None
+
+
+def is_allowed_reference(reference: str) -> bool:
+    """Whether ``@id`` may stand for the value of that id: any but the whole configuration and the imports."""
+    parts = SEPARATOR.split(reference)
+    return all(parts) and parts[0] != IMPORTS
+
+
+def is_allowed_expression(tree: ast.Module, names: Mapping[str, str]) -> bool:
+    """Whether an expression keeps to the grammar.
+
+    Args:
+        tree: from :func:`tree_of`.
+        names: what ``imports`` bind, alias to dotted name.
+    """
+    if len(tree.body) != 1 or not isinstance(tree.body[0], ast.Expr):
+        return False
+    try:
+        return _Grammar(names).value(tree.body[0].value, frozenset())
+    except RecursionError:
+        return False
+
+
+def _is_free(name: str, taken: Collection[str]) -> bool:
+    """Whether a name may be bound: it hides nothing."""
+    return not name.startswith("_") and name not in taken and not hasattr(builtins, name)
+
+
+def _parts(node: ast.AST | None) -> Sequence[ast.AST | None] | None:
+    """What a node computes with, where it does no more than that."""
+    match node:
+        case ast.Subscript(value=base, slice=key):
+            return base, key
+        case ast.Slice(lower=lower, upper=upper, step=step):
+            return [part for part in (lower, upper, step) if part is not None]
+        case ast.Tuple(elts=parts) | ast.List(elts=parts) | ast.Set(elts=parts) | ast.BoolOp(values=parts):
+            return parts
+        case ast.Dict(keys=keys, values=parts):
+            return *keys, *parts  # a key of None is **, and refused
+        case ast.Starred(value=base):
+            return (base,)
+        case ast.UnaryOp(op=ast.Not() | ast.USub() | ast.UAdd(), operand=base):
+            return (base,)
+        case ast.BinOp(left=left, op=operator, right=right) if isinstance(operator, _BINARY):
+            return left, right
+        case ast.Compare(left=left, comparators=others):
+            return left, *others
+        case ast.IfExp(test=test, body=body, orelse=other):
+            return test, body, other
+    return None
+
+
+class _Grammar:
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self.names = names
+
+    def value(self, node: ast.AST | None, bound: frozenset[str]) -> bool:
+        """Whether a node only computes; ``bound`` are the names of the comprehensions around it."""
+        match node:
+            case ast.Constant(value=constant):
+                return constant is None or isinstance(constant, str | int | float)
+            case ast.Name(id=name):
+                return name in bound or self.names.get(name) in ALLOWED["values"]
+            case ast.Attribute(value=base, attr=attribute):
+                dotted = self.dotted(node)
+                if dotted is not None:
+                    return dotted in ALLOWED["values"]
+                return attribute in ALLOWED["attributes"] and self.value(base, bound)
+            case ast.Subscript(value=ast.Name(id=name), slice=key) if name == REFERENCES:
+                return isinstance(key, ast.Constant) and is_allowed_reference(str(key.value))
+            case ast.ListComp() | ast.SetComp() | ast.GeneratorExp() | ast.DictComp():
+                return self.comprehension(node, bound)
+            case ast.Call():
+                return self.call(node, bound)
+        parts = _parts(node)
+        return parts is not None and self.all(parts, bound)
+
+    def all(self, nodes: Iterable[ast.AST | None], bound: frozenset[str]) -> bool:
+        return all(self.value(node, bound) for node in nodes)
+
+    def comprehension(
+        self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp, bound: frozenset[str]
+    ) -> bool:
+        for part in node.generators:
+            if part.is_async or not self.value(part.iter, bound):
+                return False
+            targets = part.target.elts if isinstance(part.target, ast.Tuple) else [part.target]
+            names = [target.id for target in targets if isinstance(target, ast.Name)]
+            if len(names) < len(targets) or not all(_is_free(name, self.names) for name in names):
+                return False  # anything else than a name is set outside of the comprehension
+            bound |= set(names)
+            if not self.all(part.ifs, bound):
+                return False
+        parts = (node.key, node.value) if isinstance(node, ast.DictComp) else (node.elt,)
+        return self.all(parts, bound)
+
+    def call(self, node: ast.Call, bound: frozenset[str]) -> bool:
+        arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
+        keywords = [keyword.arg or "_" for keyword in node.keywords]  # "_" for **
+        plain = not any(name.startswith("_") or name in _KEYWORDS for name in keywords)
+        dotted = self.dotted(node.func)
+        match node.func:
+            case ast.Name() | ast.Attribute() if dotted is not None:
+                allowed = dotted in ALLOWED["functions"]
+            case ast.Name(id="isinstance"):
+                return len(arguments) == 2 and self.value(arguments[0], bound) and self.types(arguments[1])
+            case ast.Name(id="setattr"):
+                return self.switch(node)
+            case ast.Name(id=name):
+                allowed = name in ALLOWED["builtins"] and name not in bound
+            case ast.Attribute(value=base, attr=name):
+                allowed = name in ALLOWED["methods"] and self.value(base, bound)
+            case _:
+                allowed = False
+        return allowed and plain and self.all(arguments, bound)
+
+    def types(self, node: ast.AST) -> bool:
+        names = node.elts if isinstance(node, ast.Tuple) else [node]
+        return all(isinstance(name, ast.Name) and name.id in ALLOWED["types"] for name in names)
+
+    def switch(self, node: ast.Call) -> bool:
+        """Setting a listed switch, as ``setattr(torch.backends.cudnn, 'benchmark', True)``."""
+        match node:
+            case ast.Call(
+                args=[base, ast.Constant(value=str(name)), ast.Constant(value=bool())], keywords=[]
+            ):
+                return f"{self.dotted(base)}.{name}" in ALLOWED["switches"]
+        return False
+
+    def dotted(self, node: ast.AST) -> str | None:
+        """Dotted name of attributes that start at an import, else None."""
+        parts: list[str] = []
+        while isinstance(node, ast.Attribute):
+            parts.append(node.attr)
+            node = node.value
+        if not isinstance(node, ast.Name) or node.id not in self.names:
+            return None
+        return ".".join([self.names[node.id], *reversed(parts)])

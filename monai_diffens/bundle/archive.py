@@ -1,4 +1,12 @@
-"""Release archives of bundles: written the same byte for byte, fetched and unpacked without harm."""
+"""Release archives of bundles: written the same byte for byte, fetched, unpacked and checked without harm.
+
+What the check promises: nothing in the bundle was run for it; every file is the one in its manifest; its
+configurations run nothing but listed code of MONAI, PyTorch and this package; its Python code is this
+package's.
+
+What it does not: who made the bundle (only a published digest tells that), that its weights do what its card
+says, and where a run reads and writes, which is the configuration's choice, within its user's rights.
+"""
 
 from __future__ import annotations
 
@@ -11,33 +19,36 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 from urllib.error import URLError
 
 from monai.apps.utils import download_url
 
 from monai_diffens.bundle.allow_list import check_configs
-from monai_diffens.bundle.check import verify
-from monai_diffens.bundle.manifest import (
+from monai_diffens.bundle.folder import (
     MANIFEST,
+    METADATA,
     PACKAGE,
-    BundleRejected,
+    WEIGHTS,
     bundle_files,
+    check_manifest,
+    check_versions,
+    foreign_code,
     format_manifest,
     is_safe_name,
     package_files,
+    read_config,
     read_manifest,
 )
-from monai_diffens.bundle.versions import check_versions, read_metadata
 from monai_diffens.files import digest_of, sha256_of, whole_or_absent
-from monai_diffens.messages import say
+from monai_diffens.messages import BundleRejected, say
 
 DIGESTS = "SHA256SUMS"
 LARGEST = 2 << 30  # bytes, unpacked: weights of a bundle are below 25 MB a file
 MOST = 10_000  # members
 TIGHTEST, SMALL = 100, 50 << 20  # what is larger than this is not packed more tightly than that many times
-WEIGHTS, RECORD = "models/model.pt", "models/model.pt.sha256"
+RECORD = f"{WEIGHTS}.sha256"
 SHIPPED = ("LICENSE", "configs/", "docs/", WEIGHTS, RECORD)  # and what begins so
 TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that zip can tell
 
@@ -56,7 +67,7 @@ def pack(root: Path, folder: Path) -> Path:
         BundleRejected: weights or licence are missing, or the bundle does not pass its own checks.
     """
     root = root.resolve()
-    version = read_metadata(root)["version"]
+    version = read_config(root, METADATA)["version"]
     check_versions(root)
     check_configs(root)
     files = {name: root / name for name in release_files(root)}
@@ -88,8 +99,59 @@ def release_files(root: Path) -> list[str]:
     return [
         name
         for name in bundle_files(root)
-        if name.startswith((*SHIPPED, f"{PACKAGE}/")) and not {"__pycache__"} & set(name.split("/"))
+        if name.startswith((*SHIPPED, f"{PACKAGE}/")) and "__pycache__" not in name.split("/")
     ]
+
+
+def verify(root: Path, code_is_trusted: bool = False) -> int:
+    """Check an unpacked bundle before its first use; nothing in it is imported, evaluated or unpickled.
+
+    Args:
+        root: folder of the bundle.
+        code_is_trusted: the archive's digest was compared with the published one, so the Python files in it
+            may be of another version than those of this package.
+
+    Returns:
+        Number of files.
+
+    Raises:
+        BundleRejected: no manifest, a file that is missing, changed, unlisted or a link, a part of a
+            configuration that is not on the allow-list, Python code that is not this package's, or a file of
+            a kind that can hold a program.
+    """
+    root = root.resolve()
+    read_config(root, METADATA)
+    files = set(bundle_files(root))
+    entries = check_manifest(root)
+    unlisted = sorted(files - set(entries))
+    if unlisted:
+        raise BundleRejected(say("not_listed", name=root.name, count=len(unlisted), first=unlisted[0]))
+    check_configs(root)
+    others = [name for name in entries if not name.startswith(f"{PACKAGE}/")]
+    foreign = foreign_code(entries) + [name for name in others if is_code(name)]
+    if foreign and not code_is_trusted:
+        raise BundleRejected(say("foreign_code", name=root.name, count=len(foreign), first=foreign[0]))
+    unknown = [name for name in others if not is_code(name) and not is_known_kind(name)]
+    if unknown and not code_is_trusted:
+        raise BundleRejected(say("unknown_kind", name=root.name, count=len(unknown), first=unknown[0]))
+    return len(entries)
+
+
+def is_code(name: str) -> bool:
+    """Whether Python would import a file of this name."""
+    return name.lower().endswith(
+        (".py", ".pyc", ".pyd", ".pyw", ".so", ".dll", ".dylib", ".pth", ".zip", ".egg")
+    )
+
+
+def is_known_kind(name: str) -> bool:
+    """Whether a file is of a kind that a bundle needs, none of which can hold a program.
+
+    TorchScript (.ts) and pickles (.npy, .npz, .pkl, .ckpt) are not among them.
+    """
+    suffix = PurePosixPath(name).suffix.lower()
+    weights = name.startswith("models/") and suffix in (".pt", ".sha256")
+    return weights or suffix in ("", ".conf", ".csv", ".jpg", ".json", ".md", ".png", ".txt", ".yaml", ".yml")
 
 
 def write_digests(paths: Sequence[Path]) -> Path:
@@ -147,7 +209,7 @@ def unpack(path: Path, bundle_dir: Path, sha256: str | None = None, name: str | 
 
     Raises:
         BundleRejected: the digest differs, the archive is damaged, a member is a link or could leave the
-            folder, the bundle is already there, or :func:`~monai_diffens.bundle.check.verify` turns it down.
+            folder, the bundle is already there, or :func:`verify` turns it down.
     """
     name = name or path.name
     try:

@@ -20,8 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monai_diffens.bundle.location import WEIGHTS, read_config
-from monai_diffens.bundle.manifest import BundleRejected
+from monai_diffens.bundle.folder import WEIGHTS, BundleRejected, read_config
 from monai_diffens.demo.template_brain import FACTOR, load_truth, save, slice_affine
 from monai_diffens.files import package_version, sha256_of
 from monai_diffens.in_process import open_inference, run_inference

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,17 +12,24 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform
+from monai.transforms import MapTransform, Transform
 from numpy.typing import NDArray
 
 from monai_diffens.data.output_folder import whole_or_absent
 from monai_diffens.data.writer import case_name, output_path, package_version
-from monai_diffens.report.card import thumbnail
-from monai_diffens.report.clock import seconds_since
 from monai_diffens.report.figures import SCALES, figures, spacing_text
-from monai_diffens.report.page import Column, colour_bar, panels, plain_rows, render
+from monai_diffens.report.page import (
+    Colours,
+    Column,
+    Layer,
+    colour_bar,
+    pack,
+    panels,
+    plain_rows,
+    render,
+    thumbnail,
+)
 from monai_diffens.report.picture import CONVENTION, foreground_centre
-from monai_diffens.report.volumes import Colours, Layer, pack
 from monai_diffens.transforms.intensity import SCALE_KEY
 from monai_diffens.transforms.split_maps import SPREAD, WEIGHT
 
@@ -35,12 +43,32 @@ WEIGHTS_NOTE = (
 SATURATION = 99.5  # percentile of a map's values that gets the last colour
 ABREAST = 4  # weight maps in a row of the page
 SCAN = "scan"  # key and title of the scan on its own slices
+STARTED = "started"
 
 
 class _Map(NamedTuple):
     title: str
     layer: Layer
     legend: dict[str, str]
+
+
+class StampStart(Transform):
+    """Put the time into ``data["started"]``, seconds since the epoch; the first transform of a case.
+
+    Results and their JSON files never hold it: equal input gives equal files.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Add the key."""
+        return {**data, STARTED: time.time()}
+
+
+def seconds_since(data: Mapping[Hashable, Any]) -> float | None:
+    """Seconds since :class:`StampStart` saw the case; None where it did not, or the clock was put back."""
+    if STARTED not in data:
+        return None
+    seconds = time.time() - float(data[STARTED])
+    return seconds if seconds >= 0 else None
 
 
 class WriteReportd(MapTransform):

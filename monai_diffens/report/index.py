@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai_diffens.data.case_list import CaseList
 from monai_diffens.data.output_folder import whole_or_absent
 from monai_diffens.messages import say
-from monai_diffens.report.card import read_card
 from monai_diffens.report.figures import SCALES, by_plane, duration, percent
 from monai_diffens.report.page import render
 
 log = logging.getLogger("monai_diffens")
 
+HEAD = 1 << 16  # bytes of a page that are searched
+CARD = re.compile(r'<script type="application/json" id="card">(.*?)</script>', re.S)
+PICTURE = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/]+=*")
 LARGEST_SIDECAR = 1 << 20  # bytes; ours have a few thousand
 SIDECAR_KEYS = (
     "SynthesizedFrom",
@@ -207,3 +210,32 @@ def _share(value: Any) -> Cell:
 
 def _text(text: str) -> Cell:
     return Cell(text or "-", text or None)
+
+
+def read_card(page: Path) -> dict[str, Any]:
+    """What a page of a case tells the index; nothing that is absent or not of its kind.
+
+    Returns:
+        Of ``Picture`` (data URI), ``Ratio`` (its width over its height), ``Before`` and ``After`` (voxels
+        in mm) and ``Seconds`` those that it has.
+    """
+    try:
+        with page.open("rb") as file:
+            head = file.read(HEAD).decode("utf-8", errors="replace")
+        match = CARD.search(head)
+        card = json.loads(match[1]) if match else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(card, dict):
+        return {}
+    known: dict[str, Any] = {}
+    if isinstance(image := card.get("Picture"), str) and PICTURE.fullmatch(image):
+        known["Picture"] = image
+    for name in ("Before", "After"):
+        if isinstance(text := card.get(name), str):
+            known[name] = text[:80]
+    for name in ("Ratio", "Seconds"):
+        value = card.get(name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e7:
+            known[name] = float(value)
+    return known

@@ -1,27 +1,85 @@
-"""Pages: templates filled in, and all that a page needs inside it, so that it opens without a network."""
+"""Pages: templates filled in, with all that a page needs inside it, so that it opens without a network.
+
+Pictures are data URIs. Volumes for the viewer are NIfTI in few bits a voxel, compressed, as text.
+"""
 
 from __future__ import annotations
 
 import base64
+import gzip
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
+import nibabel as nib
 import numpy as np
+import torch
+import torch.nn.functional as F
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from monai_diffens.report.picture import PLANES, cut_plane
-from monai_diffens.report.volumes import compressed
 
 NOTICE = "Synthetic - not for primary diagnosis. Research use only."
 FOLDER = Path(__file__).parent
 VIEWER = FOLDER / "viewer" / "niivue-0.69.0.umd.js"
 SCALE_WIDTH = 256  # colours of a colour bar
+HEIGHT, GAP = 72, 2  # of thumbnails, pixels
+LARGEST = 12 << 20  # characters of all volumes of a page; beyond that voxels are left out, first of maps
+MOST_VOXELS = 24 << 20  # of one volume: browsers on small machines draw no more with ease
+GREYS = 1000  # steps from black to white: finer than a screen, also in a narrow window
+LEVELS = 62  # of a map; 0 says that there is no value
+
+
+class Colours(NamedTuple):
+    """What the values of a map look like.
+
+    Attributes:
+        name: of one of matplotlib's colour maps.
+        low: value of its first colour; lower ones have it too.
+        high: value of its last.
+    """
+
+    name: str
+    low: float
+    high: float
+
+
+class Layer(NamedTuple):
+    """A volume that the viewer can show.
+
+    Attributes:
+        key: short name, unique on the page.
+        title: for users.
+        volume: (X, Y, Z), RAS; NaN is not drawn.
+        affine: voxels to mm.
+        unit: what 1 is in the units that users read.
+        colours: of a map; None for a grey image.
+    """
+
+    key: str
+    title: str
+    volume: NDArray[Any]
+    affine: NDArray[np.floating]
+    unit: float = 1.0
+    colours: Colours | None = None
+
+
+class Packed(NamedTuple):
+    """A layer as the page holds it.
+
+    Attributes:
+        layer: key, title, ``least`` and ``most`` of the stored values in the units that users read, and the
+            colours of a map: 256 of red, green, blue, alpha.
+        text: compressed NIfTI, base64.
+    """
+
+    layer: dict[str, Any]
+    text: str
 
 
 class Column(NamedTuple):
@@ -111,6 +169,29 @@ def panels(columns: Sequence[Column]) -> list[list[Panel]]:
     return rows
 
 
+def thumbnail(
+    volume: NDArray[Any], spacing: Sequence[float], centre: Sequence[int], white: float
+) -> tuple[str, float]:
+    """Three planes of a volume side by side, a JPEG as data URI, and its width over its height.
+
+    Args:
+        volume: (X, Y, Z), RAS.
+        spacing: voxel size in mm.
+        centre: voxel that the planes go through.
+        white: value of the brightest grey.
+    """
+    tallest = max(volume.shape[up] * spacing[up] for _, (_, up), _ in PLANES.values())
+    tiles = []
+    for plane, (_, axes, _) in PLANES.items():
+        cut = torch.from_numpy(np.ascontiguousarray(cut_plane(volume, plane, centre).T[::-1])).float()
+        wide, high = (max(1, round(volume.shape[axis] * spacing[axis] / tallest * HEIGHT)) for axis in axes)
+        small = F.adaptive_avg_pool2d(cut[None, None], (high, wide))[0, 0].numpy()
+        above = (HEIGHT - high) // 2
+        tiles.append(np.pad(small, ((above, HEIGHT - high - above), (0, GAP))))
+    tile = np.concatenate(tiles, axis=1)
+    return picture(tile, "gray", 0, white, "jpeg"), tile.shape[1] / tile.shape[0]
+
+
 def colour_bar(colours: str) -> str:
     """A colour map from its first colour to its last, a data URI."""
     return picture(np.linspace(0, 1, SCALE_WIDTH)[None], colours, 0, 1)
@@ -163,3 +244,77 @@ def _viewer_text() -> str:
 
 def _digest(script: str) -> str:
     return base64.b64encode(sha256(script.encode()).digest()).decode()
+
+
+def pack(layers: Sequence[Layer], white: float) -> tuple[list[Packed], int]:
+    """Pack the layers of a page.
+
+    Args:
+        layers: of one field of view, on any grids.
+        white: value of the brightest grey, to which grey images have ``GREYS`` steps.
+
+    Returns:
+        The layers, and the step between the voxels of images that were kept: 1 where all were.
+    """
+    images = 1
+    while max(np.prod([-(-n // images) for n in layer.volume.shape]) for layer in layers) > MOST_VOXELS:
+        images += 1
+    maps, done = images, {}
+    while True:
+        steps = [maps if layer.colours else images for layer in layers]
+        for layer, step in zip(layers, steps, strict=True):
+            if (layer.key, step) not in done:
+                done[layer.key, step] = _pack(layer, white, step)
+        packed = [done[layer.key, step] for layer, step in zip(layers, steps, strict=True)]
+        if sum(len(each.text) for each in packed) <= LARGEST or images >= max(layers[0].volume.shape):
+            return packed, images
+        if maps == images:
+            maps += 1
+        else:
+            images += 1
+
+
+def colour_table(colours: Colours, values: Iterable[float]) -> NDArray[np.uint8]:
+    """Colours (N, 4) of values."""
+    import matplotlib
+
+    scaled = (np.asarray(list(values)) - colours.low) / max(colours.high - colours.low, 1e-12)
+    return np.asarray(matplotlib.colormaps[colours.name](np.clip(scaled, 0, 1), bytes=True))
+
+
+def _pack(layer: Layer, white: float, step: int) -> Packed:
+    volume = np.asarray(layer.volume, dtype=np.float32)
+    # a grid that is coarse already, as thick slices are, keeps its coarse axes
+    steps = [step if n > 2 * step else 1 for n in volume.shape]
+    volume = volume[:: steps[0], :: steps[1], :: steps[2]]
+    affine = np.asarray(layer.affine, dtype=float) @ np.diag([*steps, 1.0])
+    about: dict[str, Any] = {"key": layer.key, "title": layer.title}
+    if layer.colours is None:
+        slope, offset = white / GREYS, 0.0
+        limit = np.iinfo(np.int16).max
+        stored = np.clip(np.nan_to_num(volume) / slope, -limit, limit).round().astype(np.int16)
+        about |= {"white": white * layer.unit}
+    else:
+        known = np.isfinite(volume)
+        low, high = (float(volume[known].min()), float(volume[known].max())) if known.any() else (0.0, 1.0)
+        slope = max(high - low, 1e-6) / (LEVELS - 1)
+        offset = low - slope  # stored 1 is the lowest
+        scaled = np.where(known, (np.where(known, volume, low) - low) / slope, -1)
+        stored = (scaled.round() + 1).astype(np.uint8)
+        table = colour_table(layer.colours, offset + slope * np.linspace(0, LEVELS, 256))
+        table[0, 3] = 0
+        about |= {"colours": table.T.tolist(), "low": layer.colours.low * layer.unit}
+        about |= {"high": layer.colours.high * layer.unit}
+    slope, offset = slope * layer.unit, offset * layer.unit
+    about |= {"least": offset, "most": offset + slope * LEVELS}
+    header = nib.Nifti1Image(stored, affine).header
+    header.set_xyzt_units("mm")
+    # written by hand: nibabel would choose a scaling of its own
+    header["vox_offset"], header["scl_slope"], header["scl_inter"] = 352, slope, offset
+    content = header.binaryblock + b"\0\0\0\0" + stored.tobytes(order="F")
+    return Packed(about, compressed(content))
+
+
+def compressed(content: bytes) -> str:
+    """Bytes as base64 of gzip; equal bytes give equal text."""
+    return base64.b64encode(gzip.compress(content, compresslevel=6, mtime=0)).decode()

@@ -10,11 +10,11 @@ import monai_diffens
 from monai_diffens.bundle.archive import pack
 
 CONFIG = {
-    "imports": ["$import torch", "$import monai_diffens.bundle.check as bundle_check"],
+    "imports": ["$import torch", "$import monai_diffens.bundle.before_run as before_run"],
     "bundle_root": ".",
     "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
     "inferer": {"_target_": "monai_diffens.networks.diff_ensembler.DiffEnsembler"},
-    "run": ["$bundle_check.check_before_run(@bundle_root)"],
+    "run": ["$before_run.check_before_run(@bundle_root)"],
 }
 LOGGING = "[handler_console]\nclass=StreamHandler\nargs=(sys.stdout,)\nformatter=line\n"
 

@@ -69,7 +69,7 @@ EXPRESSIONS: dict[str, Files] = {
     "what torch imports": expression("torch.os.mkdir('MARKER')", "import torch"),
     "what MONAI imports": expression("monai.utils.module.import_module('os').mkdir('MARKER')"),
     "what an own module imports": expression(
-        "bundle_check.Path('MARKER').mkdir()", f"import {OWN}.bundle.check as bundle_check"
+        "before_run.Path('MARKER').mkdir()", f"import {OWN}.bundle.before_run as before_run"
     ),
     "os of an own module": expression("files.os.mkdir('MARKER')", f"import {OWN}.files as files"),
     "reference to an import": expression("@m.os.mkdir('MARKER')", "import torch", m="@imports#0"),

@@ -11,7 +11,7 @@ from monai_diffens.bundle.allow_list import (
     findings_in_logging,
     is_allowed_target,
 )
-from monai_diffens.bundle.manifest import BundleRejected
+from monai_diffens.bundle.folder import BundleRejected
 
 IMPORTS = [
     "$import torch",
@@ -125,7 +125,7 @@ def test_refused(expression):
         "$import torch; torch.load('x')",
         "$import torch\nimport subprocess",
         "$import monai as torch",  # another meaning for a name in use
-        "$from monai_diffens.bundle.check import Path",
+        "$from monai_diffens.bundle.before_run import Path",
         "$from os import system",
         "$from os.path import *",
         "$from . import x",
@@ -154,7 +154,7 @@ def test_refused_imports(line):
         "monai_diffens.bundle.export.export_sampler",  # evaluates the configurations of any folder
         "monai_diffens.bundle.archive.fetch",
         "monai_diffens.bundle.archive.pack",
-        "monai_diffens.bundle.manifest.write_manifest",
+        "monai_diffens.bundle.folder.write_manifest",
         "monai_diffens.__main__.main",
         "torch.compile",
         "monai_diffens.demo.demo.run",
@@ -253,10 +253,10 @@ def test_the_line_names_file_and_place(source):
 def test_an_overlay_uses_the_imports_of_the_file_below(source):
     overlay = source / "configs" / "more.json"
     overlay.write_text(
-        json.dumps({"device": "$torch.device('cpu')", "a": "$bundle_check.check_before_run(@b)"})
+        json.dumps({"device": "$torch.device('cpu')", "a": "$before_run.check_before_run(@b)"})
     )
     check_configs(source)
-    overlay.write_text(json.dumps({"+imports": ["$import monai_diffens.inferers.settings as bundle_check"]}))
+    overlay.write_text(json.dumps({"+imports": ["$import monai_diffens.inferers.settings as before_run"]}))
     assert "configs/more.json, imports#0: $import" in refusal(source)  # a name has one meaning
 
 

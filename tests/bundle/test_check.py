@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from monai_diffens.bundle.archive import pack, unpack
-from monai_diffens.bundle.check import check_before_run, verify
-from monai_diffens.bundle.manifest import MANIFEST, PACKAGE_DIR, BundleRejected, package_files, write_manifest
+from monai_diffens.bundle.before_run import check_before_run, verify
+from monai_diffens.bundle.folder import MANIFEST, PACKAGE_DIR, BundleRejected, package_files, write_manifest
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_a_config_that_runs_something_else(root):
 
 
 def test_code_that_is_not_this_package(root):
-    path = root / "monai_diffens" / "bundle" / "check.py"
+    path = root / "monai_diffens" / "bundle" / "folder.py"
     path.write_text(path.read_text() + "\n# more\n")
     seal(root)
     assert "its copy of monai_diffens is not this one (1 files" in line_of(verify, root)

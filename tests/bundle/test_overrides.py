@@ -10,21 +10,21 @@ import pytest
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigWorkflow
 
-from monai_diffens.bundle.overrides import (
+from monai_diffens.bundle.before_run import (
     WRONG_USE,
     as_typed,
-    check_overrides,
+    check_before_run,
     ids_of,
     path_as_typed,
     unknown_ids,
 )
 
 CONFIG = {
-    "imports": ["$import monai_diffens.bundle.overrides as overrides"],
+    "imports": ["$import monai_diffens.bundle.before_run as before_run"],
     "bundle_root": ".",
     "num_steps": 1,
     "train": {"iterations": 3, "trainer": {"_target_": "builtins.dict", "a": 1}},
-    "initialize": ["$overrides.check_overrides()", "$print('started')"],
+    "initialize": ["$before_run.check_before_run()", "$print('started')"],
     "run": ["$print('num_steps', @num_steps)"],
 }
 
@@ -93,11 +93,11 @@ def test_a_constant_that_would_count_as_text_is_named(configs, capsys, name, val
 
 
 def test_outside_of_a_workflow_there_is_nothing_to_check():
-    check_overrides()
+    check_before_run()
 
 
 INFERENCE = {
-    "imports": ["$import monai_diffens.bundle.overrides as overrides"],
+    "imports": ["$import monai_diffens.bundle.before_run as before_run"],
     "bundle_root": ".",
     "input": None,
     "output_dir": "$@bundle_root + '/output'",
@@ -109,7 +109,7 @@ INFERENCE = {
     "fusion": "calibrated",
     "plane_weights": {"axial": 1, "coronal": 1},
     "run": [
-        "$overrides.check_overrides()",
+        "$before_run.check_before_run()",
         "$print([@input, @output_dir, @num_steps, @restart, @force, @amp, @target_spacing, @plane_weights])",
     ],
     "inference": "@run",

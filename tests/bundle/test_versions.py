@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 import monai_diffens
-from monai_diffens.bundle import versions
-from monai_diffens.bundle.check import check_before_run
-from monai_diffens.bundle.manifest import BundleRejected
-from monai_diffens.bundle.versions import LEAST, check_versions
+from monai_diffens.bundle import folder
+from monai_diffens.bundle.before_run import check_before_run
+from monai_diffens.bundle.folder import LEAST, BundleRejected, check_versions
 
 ROOT = Path(__file__).parents[2]
 TESTED = {"monai": "1.6.1", "torch": "2.13.0+cpu", "numpy": "2.4.6", "scipy": "1.17.1"}
@@ -37,7 +36,7 @@ def test_shipped_bundles_run_with_what_is_installed(bundle):
 
 
 def test_as_tested_nothing_is_said(source, caplog, monkeypatch):
-    monkeypatch.setattr(versions.installed, "version", TESTED.__getitem__)
+    monkeypatch.setattr(folder.installed, "version", TESTED.__getitem__)
     with caplog.at_level(logging.INFO):
         check_versions(require(source, packages={"scipy": "1.17.1"}))
     assert caplog.text == ""
@@ -45,7 +44,7 @@ def test_as_tested_nothing_is_said(source, caplog, monkeypatch):
 
 def test_another_version_is_told(source, caplog, monkeypatch):
     found = TESTED | {"monai": "1.7.0", "scipy": "1.15.3"}
-    monkeypatch.setattr(versions.installed, "version", found.__getitem__)
+    monkeypatch.setattr(folder.installed, "version", found.__getitem__)
     with caplog.at_level(logging.INFO):
         check_versions(require(source, packages={"scipy": "1.17.1"}))
     line = "tiny_sr: tested with monai 1.6.1, scipy 1.17.1; found monai 1.7.0, scipy 1.15.3"
@@ -74,7 +73,7 @@ def test_a_run_stops_with_one_line(source, packages, line):
 
 
 def test_an_old_torch_is_refused(source, monkeypatch):
-    monkeypatch.setattr(versions.installed, "version", (TESTED | {"torch": "2.9.1"}).__getitem__)
+    monkeypatch.setattr(folder.installed, "version", (TESTED | {"torch": "2.9.1"}).__getitem__)
     with pytest.raises(BundleRejected, match=r"needs torch 2\.10 or later, found 2\.9\.1"):
         check_versions(require(source))
 
@@ -88,6 +87,6 @@ def test_damaged_metadata(source, content):
 
 def test_where_the_folder_of_the_bundle_is_not_known(tmp_path, monkeypatch):
     check_before_run(tmp_path)
-    monkeypatch.setattr(versions.installed, "version", (TESTED | {"monai": "1.5.0"}).__getitem__)
+    monkeypatch.setattr(folder.installed, "version", (TESTED | {"monai": "1.5.0"}).__getitem__)
     with pytest.raises(SystemExit, match=r"needs monai 1\.6\.1 or later, found 1\.5\.0"):
         check_before_run(tmp_path)

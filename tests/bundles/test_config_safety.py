@@ -32,14 +32,14 @@ def test_targets_resolve_and_take_their_arguments(name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_versions_files_and_overrides_are_checked_first(name):
     config = CONFIGS[name]
-    checks = ["$bundle_check.check_before_run(@bundle_root)", "$overrides.check_overrides()"]
+    check = "$before_run.check_before_run(@bundle_root)"
     if name.endswith("/inference"):
         # MONAI finds the package that a release zip brings only from `run` on
-        assert config["run"][:2] == checks and "initialize" not in config
+        assert config["run"][0] == check and "initialize" not in config
     elif "imports" in config or "initialize" in config:  # an overlay adds to a file that has the checks
-        assert config["initialize"][:2] == checks
-    for module in ("check as bundle_check", "overrides as overrides"):
-        assert "imports" not in config or f"$import monai_diffens.bundle.{module}" in config["imports"]
+        assert config["initialize"][0] == check
+    module = "$import monai_diffens.bundle.before_run as before_run"
+    assert "imports" not in config or module in config["imports"]
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)

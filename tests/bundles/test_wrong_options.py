@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from bundle_copies import ROOT
 
-from monai_diffens.bundle.overrides import WRONG_USE
+from monai_diffens.bundle.before_run import WRONG_USE
 from monai_diffens.in_process import open_inference, run_inference
 
 BOTH = [

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_diffens.bundle.manifest import package_files
+from monai_diffens.bundle.folder import package_files
 from monai_diffens.report import page
 
 ROOT = Path(__file__).parents[2]

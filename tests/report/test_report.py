@@ -15,12 +15,10 @@ import torch
 from matplotlib.image import imread
 
 from monai_diffens.report import volumes
-from monai_diffens.report.card import read_card
-from monai_diffens.report.case_report import WriteReportd
-from monai_diffens.report.clock import StampStart, seconds_since
+from monai_diffens.report.case_report import StampStart, WriteReportd, seconds_since
 from monai_diffens.report.figures import SCALES, duration, figures, percent
-from monai_diffens.report.page import Column, panels, picture, render
-from monai_diffens.report.volumes import Colours, Layer, pack
+from monai_diffens.report.index import read_card
+from monai_diffens.report.page import Colours, Column, Layer, pack, panels, picture, render
 from monai_diffens.transforms.intensity import SCALE_KEY
 
 MAPS = ["std", "weight-axial", "weight-coronal", "weight-sagittal"]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from monai_diffens.report.weight_picture import main
+from monai_diffens.report.picture import main
 
 SHAPE = (12, 14, 10)
 EXPERTS = [f"{plane}-{contrast}" for plane in ("axial", "coronal") for contrast in ("T1w", "T2w")]

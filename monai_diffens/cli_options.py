@@ -1,23 +1,88 @@
-"""Command-line options made from the table of :mod:`monai_diffens.options`, and their values checked."""
+"""The options of the command ``diffens``, made from the table of :mod:`monai_diffens.options`.
+
+A mistake in them ends in one line on stderr and the right exit status.
+"""
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from monai_diffens.bundle.location import bundle_path, read_config
-from monai_diffens.bundle.manifest import BundleRejected
-from monai_diffens.messages import InputRejected, say
-from monai_diffens.options import KINDS, QUALITIES, Option, OptionError, checked_option, nearest, options_of
+from monai_diffens.bundle.folder import bundle_path, read_config
+from monai_diffens.messages import BundleRejected, InputRejected, say, tell
+from monai_diffens.options import (
+    KINDS,
+    QUALITIES,
+    Option,
+    OptionError,
+    checked_option,
+    options_of,
+    unknown_option,
+)
 
-__all__ = ["checked", "plain", "steps_of", "with_options"]
-
+SOME_FAILED, WRONG_USE, NOT_USABLE, INTERRUPTED = 1, 2, 3, 130
+STATUSES = (
+    "Exit status: 0 all done; 1 a scan was rejected or failed; 2 wrong use; 3 a bundle that cannot be used; "
+    "130, 143 interrupted."
+)
 GIVEN = ("input", "output_dir")  # these are arguments of their own
 EXPRESSIONS = ("$", "@", "%")  # MONAI runs a text that begins so
+
+
+class OneLine(TyperGroup):
+    """Turns what its commands raise into a line and a status, listed in :data:`STATUSES`."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line; always ends in SystemExit."""
+        kwargs["standalone_mode"] = False
+        line: str | None = None
+        try:
+            status = super().main(*args, **kwargs) or 0
+        except (typer.Abort, KeyboardInterrupt):
+            status = INTERRUPTED
+        except SystemExit as stopped:  # of a bundle's run
+            text = isinstance(stopped.code, str)
+            status, line = (NOT_USABLE, str(stopped.code)) if text else (int(stopped.code or 0), None)
+        except Exception as error:
+            status, line = _status_and_line(error)
+        if line is not None:
+            tell(line, sys.stderr)
+        sys.exit(status)
+
+
+def _status_and_line(error: Exception) -> tuple[int, str | None]:
+    """How a command ends that raised something; what is not known is raised again."""
+    match error:
+        case typer.Exit():
+            return error.exit_code, None
+        case OptionError():
+            return WRONG_USE, f"--{error}"
+        case InputRejected():
+            return WRONG_USE, str(error)
+        case BundleRejected():
+            return NOT_USABLE, str(error)
+        case OSError():
+            return SOME_FAILED, f"{error.filename or 'disk'}: {error.strerror or error}"
+    if not hasattr(error, "format_message"):  # not one of typer's own
+        raise error
+    return WRONG_USE, _usage_line(error)
+
+
+def _usage_line(error: Any) -> str:
+    """What typer found wrong, on one line."""
+    command = getattr(getattr(error, "ctx", None), "command", None)
+    name = getattr(error, "option_name", None)
+    if name is not None and command is not None:
+        known = [word.lstrip("-") for each in command.params for word in each.opts if word.startswith("--")]
+        plain = name.lstrip("-").replace("-", "_")
+        return f"--{unknown_option(plain, known)}"
+    return " ".join(str(error.format_message()).split())
 
 
 def with_options(task: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -91,7 +156,7 @@ def checked(config: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
             typed[name] = value
             continue
         if name not in table:
-            raise InputRejected(say("unknown_option", name=name, hint=nearest(name, list(table), "--")))
+            raise unknown_option(name, list(table))
         typed[name] = checked_option(table[name], value, config)
         if table[name].kind == "path" and typed[name] is not None:
             typed[name] = plain(Path(typed[name]))

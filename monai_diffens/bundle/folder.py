@@ -1,23 +1,46 @@
-"""The manifest of a bundle: the SHA-256 of every file, in the format of ``sha256sum -c``.
+"""The folder of a bundle: where it lies, what it says of itself and needs, and the manifest of its files.
 
-Standard library only, so that it can be read before anything else of the bundle is trusted.
+The manifest holds the SHA-256 of every file, in the format of ``sha256sum -c``. Python's own library alone is
+imported, so that all this can be read before anything of the bundle is trusted.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import metadata as installed
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from monai_diffens.files import sha256_of as sha256_of
-from monai_diffens.files import whole_or_absent
-from monai_diffens.messages import say
+import monai_diffens
+from monai_diffens.files import sha256_of, whole_or_absent
+from monai_diffens.messages import BundleRejected, say
 
+log = logging.getLogger("monai_diffens")
+
+BUNDLES = {"sr": "diffensembler_sr", "translate": "diffensembler_translate"}  # task -> name
+CONFIG, METADATA, WEIGHTS = "configs/inference.json", "configs/metadata.json", "models/model.pt"
 MANIFEST = "manifest.sha256"
-PACKAGE = "monai_diffens"
-BUNDLES = "bundles"
-PACKAGE_DIR = Path(__file__).resolve().parents[1]
+PACKAGE, PACKAGE_DIR = "monai_diffens", Path(__file__).resolve().parents[1]
+
+# The least that works; metadata.json names what the bundle was tested with. As in pyproject.toml.
+LEAST = {
+    "einops": "0.7",
+    "fire": "0.6",
+    "itk": "5.4",
+    "monai": "1.6.1",
+    "nibabel": "5.3",
+    "numpy": "2",
+    "pytorch-ignite": "0.5.2",
+    "scipy": "1.13",
+    "torch": "2.10",
+    "tqdm": "4.66",
+}
+CORE = {"monai_version": "monai", "pytorch_version": "torch", "numpy_version": "numpy"}
+OURS = "monai-diffens"
 # What runs and downloads write into a bundle; nothing in these folders is ever imported or evaluated.
 OUTPUT_FOLDERS = ("output", "evaluation", "train", "eval", ".cache/huggingface")
 
@@ -27,8 +50,78 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  #
 _LONGEST = 240  # bytes of a part of a name
 
 
-class BundleRejected(Exception):
-    """A bundle that is not used; its text is the line for the user."""
+def bundle_path(task_or_name: str) -> Path:
+    """Folder of a bundle, by its task ("sr", "translate") or its name.
+
+    A clone's own ``bundles/`` is taken where the package lies in one, so that what is trained there is used.
+
+    Raises:
+        BundleRejected: neither place has it.
+    """
+    name = BUNDLES.get(task_or_name, task_or_name)
+    for folder in (PACKAGE_DIR.parent / "bundles", PACKAGE_DIR / "bundles"):
+        if name in BUNDLES.values() and (folder / name / CONFIG).is_file():
+            return folder / name
+    raise BundleRejected(say("not_installed", name=name, known=", ".join(BUNDLES)))
+
+
+def read_config(root: Path, file: str = CONFIG) -> dict[str, Any]:
+    """Content of a bundle's ``inference.json``, or another JSON file of it, as it stands.
+
+    Raises:
+        BundleRejected: it has none that can be read.
+    """
+    path = root / file
+    if not path.is_file():
+        raise BundleRejected(say("no_bundle", name=root))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or (file == METADATA and not isinstance(content["version"], str)):
+            raise TypeError(file)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        why = type(error).__name__
+        raise BundleRejected(say("bad_config", name=root.name, file=path.name, why=why)) from error
+    return content
+
+
+def check_versions(root: Path) -> None:
+    """Stop where a package that the bundle needs is missing or too old; log which ones are not as tested.
+
+    Where there is no metadata.json (a workflow made in Python may not know its bundle's folder), only MONAI,
+    PyTorch and NumPy are looked at.
+
+    Raises:
+        BundleRejected: with one line and the remedy.
+    """
+    from monai.utils import version_leq
+
+    content = read_config(root, METADATA) if (root / METADATA).is_file() else {}
+    tested = {package: str(content.get(key, LEAST[package])) for key, package in CORE.items()}
+    tested |= {package: str(value) for package, value in content.get("required_packages_version", {}).items()}
+    other = []
+    for package, version in tested.items():
+        least = LEAST.get(package, version)
+        found = version_of(package)
+        if found is None:
+            raise BundleRejected(say("missing_package", name=root.name, package=package, least=least))
+        if not version_leq(least, found):
+            line = say("old_package", name=root.name, package=package, least=least, found=found)
+            raise BundleRejected(line)
+        if content and found.split("+")[0] != version:
+            other.append((f"{package} {version}", f"{package} {found}"))
+    if other:
+        expected, actual = (", ".join(names) for names in zip(*other, strict=True))
+        log.info(say("tested_with", name=root.name, tested=expected, found=actual))
+
+
+def version_of(package: str) -> str | None:
+    """Version of an installed package, None where it is not installed; of this one, what is imported."""
+    if package == OURS:
+        return monai_diffens.__version__
+    try:
+        return installed.version(package)
+    except installed.PackageNotFoundError:
+        return None
 
 
 def is_safe_name(name: str) -> bool:
@@ -137,9 +230,9 @@ def package_files(package: Path = PACKAGE_DIR) -> dict[str, Path]:
         f"{PACKAGE}/{path.relative_to(package).as_posix()}": path
         for path in sorted(package.rglob("*"))
         if path.is_file()
-        and not {"__pycache__"} & set(path.parts)
+        and "__pycache__" not in path.parts
         and path.name[0] != "."
-        and path.relative_to(package).parts[0] != BUNDLES  # a wheel carries them in the package
+        and path.relative_to(package).parts[0] != "bundles"  # a wheel carries them in the package
     }
 
 

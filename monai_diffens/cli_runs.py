@@ -10,12 +10,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_diffens.commands.one_line import SOME_FAILED
-from monai_diffens.commands.parameters import plain
-from monai_diffens.commands.study import study_lines
+from monai_diffens.cli_options import SOME_FAILED, plain
+from monai_diffens.files import NIFTI_ENDINGS
 from monai_diffens.messages import Console, InputRejected, say, tell
 
 if TYPE_CHECKING:
@@ -135,6 +135,28 @@ def _three_lines(task: str, summary: Mapping[str, Any], cases: CaseList, num_ste
         took += f", {seconds / count:.1f} s a case"
     where = f"Page: {summary['page']}" if summary["page"] else f"Results: {cases.output_dir.resolve()}"
     return [first, f"Took {took}", where]
+
+
+def study_lines(scan: Path, json_lines: bool = False) -> list[str]:
+    """The table of the series of a folder of DICOM, line by line; nothing for other input.
+
+    Args:
+        scan: what a run would be given; a folder that directly holds NIfTI files gives those alone.
+        json_lines: a JSON object a series instead.
+    """
+    from monai_diffens.data.dicom.files import find_files
+    from monai_diffens.data.dicom.study import study_table, table_text
+
+    niftis = scan.is_dir() and any(file.name.lower().endswith(NIFTI_ENDINGS) for file in scan.iterdir())
+    if niftis or not find_files(scan).dicom:
+        return []
+    try:
+        rows = study_table(scan)
+    except InputRejected:  # told with the cases
+        return []
+    if json_lines:
+        return [json.dumps({"series": asdict(row)}) for row in rows]
+    return [*table_text(rows).splitlines(), ""]
 
 
 def _planned(cases: CaseList) -> list[dict[str, Any]]:

@@ -1,12 +1,12 @@
-"""What a bundle was told on its command line is checked before it does anything.
+"""What every config of a bundle calls first: nothing runs that was tampered with, is too old or was mistyped.
 
 MONAI adds a misspelt id to the config in silence, and python-fire, which reads its command line, takes
 ``2024.10`` for a number and ``no`` for text that counts as true. So here ids are compared with those of the
 config files, the options of ``inference.json`` with the table of :mod:`monai_diffens.options`, and texts are
 taken as they were typed.
 
-Every config of a bundle calls :func:`check_overrides` first thing in its ``initialize``; inference.json in
-its ``run``: only then does MONAI find the package that an unpacked release brings.
+Trainings call it in ``initialize``; inference.json in its ``run``: only then does MONAI find the package that
+an unpacked release brings.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigItem, ConfigParser, ConfigWorkflow
@@ -24,16 +25,26 @@ from monai.bundle.scripts import create_workflow
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS, ID_SEP_KEY, MERGE_KEY
 from monai.utils import ensure_tuple
 
-from monai_diffens.messages import say, tell
-from monai_diffens.options import OptionError, checked_option, nearest, options_of
+import monai_diffens
+from monai_diffens.bundle.allow_list import check_configs
+from monai_diffens.bundle.folder import (
+    MANIFEST,
+    METADATA,
+    PACKAGE,
+    PACKAGE_DIR,
+    check_manifest,
+    check_versions,
+    foreign_code,
+)
+from monai_diffens.messages import BundleRejected, InputRejected, say, tell
+from monai_diffens.options import Option, OptionError, checked_option, options_of, unknown_option
 
 GROUPS = ("train", "validate")  # plain groups of ids; in a component, Python checks the arguments
-METADATA = "metadata.json"
 CONSTANTS = {"true": "True", "false": "False", "null": "None"}
 EXPRESSIONS = ("$", "@")
 PATH_IDS = ("input", "mask")
 PATH_ENDINGS = ("_dir", "_file", "_root")
-WRONG_USE = 2  # exit status
+FAILED, WRONG_USE = 1, 2  # exit statuses
 RUN_OPTIONS = tuple(
     name
     for name, parameter in inspect.signature(bundle_run).parameters.items()
@@ -49,59 +60,129 @@ class _Caller(NamedTuple):
     words: list[str]
 
 
-def check_overrides() -> None:
-    """Stop when the running bundle was given an id that it does not have, or a value that an id cannot have.
+@contextmanager
+def ended_in_a_line() -> Iterator[None]:
+    """Turn what this package raises within a config into one line on stderr and an exit status.
+
+    MONAI wraps what its expressions raise, so causes count too; what is not ours passes.
+
+    Raises:
+        SystemExit: 2 for a wrong option, 1 for an input, and the line itself for a bundle, which is 1 too.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, BundleRejected | InputRejected | OptionError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        if isinstance(cause, BundleRejected):
+            raise SystemExit(str(cause)) from None
+        wrong = isinstance(cause, OptionError)
+        tell(f"--{cause}" if wrong else str(cause), sys.stderr)
+        raise SystemExit(WRONG_USE if wrong else FAILED) from None
+
+
+def check_before_run(bundle_root: str | Path | None = None) -> None:
+    """Stop a workflow whose bundle is not as released, or that was given a wrong id or value.
 
     MONAI hands an expression nothing of the workflow it belongs to, so the workflow is looked up among the
     callers. Run from MONAI's command line or ``monai.bundle.run``, the files given there count; for a
-    workflow made in Python, all files of its folder do. Called outside of a workflow there is nothing to
-    check: overrides come through one.
+    workflow made in Python, all files of its folder do. Outside of a workflow the bundle alone is checked.
 
     Values of ``inference.json``'s options become typed: ``no`` becomes False. Paths become what was typed.
 
+    Args:
+        bundle_root: folder of the bundle; None where configs do not belong to one.
+
     Raises:
-        SystemExit: status 2, after one line on stderr: the id, what was given and what is allowed, or the
-            nearest id.
+        SystemExit: see :func:`ended_in_a_line`.
     """
     caller = _caller()
-    if caller is None:
-        return
-    workflow, files, words = caller
+    typed = as_typed(caller.words) if caller else {}
+    with ended_in_a_line():
+        if bundle_root is not None:
+            root = path_as_typed(bundle_root, typed.get("bundle_root"))
+            check_bundle(Path(str(root)).resolve())
+        if caller is not None:
+            check_overrides(caller.workflow, caller.files, typed)
+
+
+def check_bundle(root: Path) -> None:
+    """Check versions, and where the bundle has a manifest, its files, its configs and its package.
+
+    A bundle without a manifest is one under development: only versions are checked.
+
+    Raises:
+        BundleRejected: with one line that says what is wrong and what to do.
+    """
+    check_versions(root)
+    if (root / MANIFEST).exists():
+        entries = check_manifest(root)
+        check_configs(root, entries)
+        if root / PACKAGE != PACKAGE_DIR and foreign_code(entries):
+            raise BundleRejected(say("other_copy", name=root.name, version=monai_diffens.__version__))
+
+
+def check_overrides(
+    workflow: ConfigWorkflow, files: Sequence[Path] | None = None, typed: Mapping[str, str] | None = None
+) -> None:
+    """Check the ids of a workflow and the values of its options, which become typed.
+
+    Args:
+        workflow: read, not run.
+        files: its config files; all of its folder when None.
+        typed: option -> its text as it was typed.
+
+    Raises:
+        OptionError: an id that no file has, or a value that an option cannot have.
+    """
+    typed = typed or {}
     if files is None:
         folder = sorted(workflow.config_root_path.iterdir())
         files = [
-            path for path in folder if path.suffix[1:] in ConfigParser.suffixes and path.name != METADATA
+            path
+            for path in folder
+            if path.suffix[1:] in ConfigParser.suffixes and path.name != Path(METADATA).name
         ]
-    known = {id for path in files for id in ids_of(ConfigParser.load_config_file(path))}
     config = dict(workflow.parser.get())
     config.pop("_meta_", None)
-    tracked = "is_not_rank0" in config  # MONAI's experiment tracking brings ids of its own
-    settings: dict[str, Any] = DEFAULT_MLFLOW_SETTINGS
-    added = set(settings["configs"]) if tracked else set()
-    for name in unknown_ids(config, known | added):
-        _stop(say("unknown_option", name=name, hint=nearest(name, [*sorted(known), *RUN_OPTIONS], "--")))
+    _check_ids(config, {id for path in files for id in ids_of(ConfigParser.load_config_file(path))})
     options = options_of(config) if "inference" in config else {}
-    typed = as_typed(words)
-    for name in config:
-        if name not in options and (name in PATH_IDS or name.endswith(PATH_ENDINGS)):
-            _replace(workflow, name, path_as_typed(config[name], typed.get(name)))
+    others = {name: value for name, value in config.items() if name not in options}
+    for name, value in others.items():
+        if name in PATH_IDS or name.endswith(PATH_ENDINGS):
+            _replace(workflow, name, path_as_typed(value, typed.get(name)))
     if options:
         _check_root(workflow)
     for name, option in options.items():
-        value = config[name]
-        if name in typed and option.optional and typed[name] == "None":
-            value = None  # MONAI takes an override of None for none
-        elif option.kind == "path":
-            value = path_as_typed(value, typed.get(name))
-        try:
-            if isinstance(value, str) and value.startswith(EXPRESSIONS):
-                checked_option(option, _evaluated(workflow, name, value), config)
-            else:
-                _replace(workflow, name, checked_option(option, value, config))
-        except OptionError as error:
-            _stop(f"--{error}")
-    for name, value in json_constants({name: config[name] for name in config if name not in options}):
-        _stop(say("json_constant", name=name, value=value, constant=CONSTANTS[value]))
+        _check_value(workflow, config, option, typed.get(name))
+    for name, value in json_constants(others):
+        raise OptionError(
+            name, value, line=say("json_constant", name=name, value=value, constant=CONSTANTS[value])
+        )
+
+
+def _check_ids(config: Mapping[str, Any], known: set[str]) -> None:
+    settings: dict[str, Any] = DEFAULT_MLFLOW_SETTINGS
+    tracked = "is_not_rank0" in config  # MONAI's experiment tracking brings ids of its own
+    for name in unknown_ids(config, known | set(settings["configs"] if tracked else ())):
+        raise unknown_option(name, [*sorted(known), *RUN_OPTIONS])
+
+
+def _check_value(
+    workflow: ConfigWorkflow, config: Mapping[str, Any], option: Option, typed: str | None
+) -> None:
+    value, name = config[option.name], option.name
+    if option.optional and typed == "None":
+        value = None  # MONAI takes an override of None for none
+    elif option.kind == "path":
+        value = path_as_typed(value, typed)
+    if isinstance(value, str) and value.startswith(EXPRESSIONS):
+        checked_option(option, _evaluated(workflow, name, value), config)
+    else:
+        _replace(workflow, name, checked_option(option, value, config))
 
 
 def ids_of(config: Mapping[str, Any]) -> set[str]:
@@ -164,12 +245,10 @@ def path_as_typed(value: Any, typed: str | None) -> Any:
 
 def _check_root(workflow: ConfigWorkflow) -> None:
     """Stop where --bundle_root was forgotten, so that weights would be sought in the working folder."""
-    root, bundle = (
-        Path(str(workflow.parser.get_parsed_content("bundle_root"))),
-        workflow.config_root_path.parent,
-    )
-    if not (root / "configs" / METADATA).is_file() and (bundle / "configs" / METADATA).is_file():
-        _stop(say("wrong_bundle_root", name=root, bundle=bundle))
+    root = Path(str(workflow.parser.get_parsed_content("bundle_root")))
+    bundle = workflow.config_root_path.parent
+    if not (root / METADATA).is_file() and (bundle / METADATA).is_file():
+        raise OptionError("bundle_root", str(root), line=say("wrong_bundle_root", name=root, bundle=bundle))
 
 
 def _evaluated(workflow: ConfigWorkflow, name: str, value: str) -> Any:
@@ -187,11 +266,6 @@ def _replace(workflow: ConfigWorkflow, name: str, value: Any) -> None:
     config[name] = value
     resolver.remove_resolved_content(name)
     resolver.items[name] = ConfigItem(value, id=name)
-
-
-def _stop(line: str) -> NoReturn:
-    tell(line, sys.stderr)
-    raise SystemExit(WRONG_USE)
 
 
 def _caller() -> _Caller | None:
