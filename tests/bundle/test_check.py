@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from monai_diffens.bundle.archive import pack, unpack
-from monai_diffens.bundle.before_run import check_before_run, verify
+from monai_diffens.bundle.archive import pack, unpack, verify
+from monai_diffens.bundle.before_run import check_before_run
 from monai_diffens.bundle.folder import MANIFEST, PACKAGE_DIR, BundleRejected, package_files, write_manifest
 
 

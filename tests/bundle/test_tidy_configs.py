@@ -11,7 +11,7 @@ from monai.bundle import ComponentLocator
 from tidy_configs import TIDY
 
 from monai_diffens.bundle.allow_list import ALLOWED, SHORT
-from monai_diffens.bundle.before_run import verify
+from monai_diffens.bundle.archive import verify
 from monai_diffens.bundle.folder import PACKAGE_DIR, bundle_files, write_manifest
 
 BUNDLES = sorted(path for path in (Path(__file__).parents[2] / "bundles").iterdir() if path.is_dir())

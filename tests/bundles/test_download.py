@@ -21,8 +21,7 @@ from bare_environment import imported, infer, make_environment, run
 from release_server import OWNER, serve
 
 from monai_diffens.__main__ import main
-from monai_diffens.bundle.archive import pack
-from monai_diffens.bundle.before_run import verify
+from monai_diffens.bundle.archive import pack, verify
 from monai_diffens.bundle.folder import sha256_of
 
 ROOT = Path(__file__).parents[2]

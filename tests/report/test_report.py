@@ -14,7 +14,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from monai_diffens.report import volumes
+from monai_diffens.report import page
 from monai_diffens.report.case_report import StampStart, WriteReportd, seconds_since
 from monai_diffens.report.figures import SCALES, duration, figures, percent
 from monai_diffens.report.index import read_card
@@ -184,7 +184,7 @@ def test_large_pages_leave_out_voxels_of_maps_first(monkeypatch):
     size = sum(len(each.text) for each in whole)
     shapes = []
     for share in (1.1, 0.8, 0.1):
-        monkeypatch.setattr(volumes, "LARGEST", share * size)
+        monkeypatch.setattr(page, "LARGEST", share * size)
         packed, step = pack(layers, 1.0)
         assert sum(len(each.text) for each in packed) <= share * size
         shapes.append([step, *(unpacked(each.text)[0].shape for each in packed)])
