@@ -1,7 +1,7 @@
 """What every config of a bundle calls first: nothing runs that was tampered with, is too old or was mistyped.
 
 MONAI adds a misspelt id to the config in silence, and python-fire, which reads its command line, takes
-``2024.10`` for a number and ``no`` for text that counts as true. So here ids are compared with those of the
+``2024.10`` for a number and ``false`` for text that counts as true. So here ids are compared with those of the
 config files, the options of ``inference.json`` with the table of :mod:`monai_diffens.options`, and texts are
 taken as they were typed.
 
@@ -91,7 +91,7 @@ def check_before_run(bundle_root: str | Path | None = None) -> None:
     callers. Run from MONAI's command line or ``monai.bundle.run``, the files given there count; for a
     workflow made in Python, all files of its folder do. Outside of a workflow the bundle alone is checked.
 
-    Values of ``inference.json``'s options become typed: ``no`` becomes False. Paths become what was typed.
+    Values of ``inference.json``'s options become typed: ``false`` becomes False. Paths become what was typed.
 
     Args:
         bundle_root: folder of the bundle; None where configs do not belong to one.

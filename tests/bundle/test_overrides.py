@@ -135,7 +135,7 @@ def test_values_become_typed(inference, capsys):
     root = str(inference.parent)
     weights = {"axial": 1, "coronal": 1}
     assert outcome(inference, capsys) == [None, f"{root}/output", 1, 0.5, False, "auto", 1.0, weights]
-    given = {"num_steps": "3", "force": "no", "amp": "off", "target_spacing": "1,1,2"}
+    given = {"num_steps": "3", "force": "false", "amp": "False", "target_spacing": "1,1,2"}
     given |= {"restart": "none", "plane_weights": "axial=2,coronal=0", "output_dir": Path("o")}
     got = outcome(inference, capsys, **given)
     assert got == [None, "o", 3, None, False, False, [1.0, 1.0, 2.0], {"axial": 2.0, "coronal": 0.0}]
