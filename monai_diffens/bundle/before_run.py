@@ -1,7 +1,7 @@
 """What every config of a bundle calls first: nothing runs that was tampered with, is too old or was mistyped.
 
 MONAI adds a misspelt id to the config in silence, and python-fire, which reads its command line, takes
-``2024.10`` for a number and ``false`` for text that counts as true. So here ids are compared with those of the
+``2024.10`` for a number and ``false`` for text, which counts as true. So ids are compared with those of the
 config files, the options of ``inference.json`` with the table of :mod:`monai_diffens.options`, and texts are
 taken as they were typed.
 
