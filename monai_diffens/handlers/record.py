@@ -15,6 +15,8 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import EMAHandler
 
+from monai_diffens.handlers.training import TrainingFailed
+from monai_diffens.messages import say
 from monai_diffens.networks.weights import save_atomically
 
 logger = logging.getLogger(__name__)
@@ -58,20 +60,23 @@ class TrainingCheckpoint:
         """Take up the state in the file.
 
         Raises:
-            SystemExit: with one line: the file is another run's, or the settings differ.
+            TrainingFailed: the file is another run's or damaged, or the settings differ.
         """
         if not self.path.is_file():
             if self.resume:
                 logger.info("nothing to resume at %s: a new run starts", self.path)
             return
         if not self.resume:
-            raise SystemExit(f"{self.path} exists: continue it with --resume True, or choose --output_dir")
-        state = torch.load(self.path, map_location="cpu", weights_only=True)
+            raise TrainingFailed(say("training_there", name=self.path))
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+        except Exception as error:  # of damaged bytes torch raises whatever comes first
+            raise TrainingFailed(say("training_damaged", name=self.path, why=type(error).__name__)) from error
         for name, value in self.settings.items():
-            if state["settings"].get(name) != value:
-                raise SystemExit(
-                    f"cannot resume {self.path}: {name} was {state['settings'].get(name)} and is {value}"
-                )
+            was = state["settings"].get(name)
+            if was != value:
+                differs = {"setting": name, "was": was, "now": value}
+                raise TrainingFailed(say("training_differs", name=self.path, **differs))
         for name, each in self.objects.items():
             each.load_state_dict(state[name])
         self.ema.ema_model.load_state_dict(state["ema"])

@@ -1,9 +1,10 @@
-"""What a trainer does at each step and epoch: clip, move the learning rate on, seed, renew its data."""
+"""What a trainer does at each step and epoch: look at the loss, clip, seed, renew its data."""
 
 from __future__ import annotations
 
+import math
 import random
-from typing import Any
+from typing import Any, cast
 
 import ignite.distributed as idist
 import numpy as np
@@ -17,6 +18,32 @@ from monai.handlers import LrScheduleHandler
 from monai_diffens.data.expert_replay import ExpertReplay
 from monai_diffens.data.seeding import derived_seed
 from monai_diffens.data.volume_replay import VolumeReplay
+from monai_diffens.messages import say
+
+CHECKPOINT = "last.pt"  # what an epoch leaves in the output folder
+
+
+class TrainingFailed(Exception):
+    """A training cannot begin or go on; the message is one line for the user."""
+
+
+class FiniteLoss:
+    """End a training whose loss is no number any more, before the epoch's checkpoint is written."""
+
+    def attach(self, engine: Engine) -> None:
+        """Look at the loss of each iteration of ``engine``."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Look at the loss.
+
+        Raises:
+            TrainingFailed: where it is NaN or infinite.
+        """
+        loss = float(cast(Any, engine.state.output)[0]["loss"])
+        if not math.isfinite(loss):
+            at = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
+            raise TrainingFailed(say("loss_not_finite", name=CHECKPOINT, loss=loss, **at))
 
 
 def ends_with_step(engine: SupervisedTrainer) -> bool:

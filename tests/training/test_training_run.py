@@ -7,6 +7,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from monai_diffens.messages import say
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.weights import load_weights
 
@@ -55,6 +56,37 @@ def test_it_stops_when_samples_get_no_better(run_tiny):
     trainer = workflow.parser.get_parsed_content("train#trainer")
     assert trainer.state.epoch == 3
     assert workflow.parser.get_parsed_content("validate#best").epoch == 1
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_epoch_before(run_tiny, tmp_path, monkeypatch):
+    calls = []
+    right = torch.nn.MSELoss.forward
+
+    def wrong_in_the_second_epoch(self, *arguments):
+        calls.append(1)
+        return right(self, *arguments) * (float("nan") if len(calls) == 5 else 1)
+
+    monkeypatch.setattr(torch.nn.MSELoss, "forward", wrong_in_the_second_epoch)
+    with pytest.raises(SystemExit) as stopped:
+        run_tiny("train_planes")
+    line = say("loss_not_finite", name="last.pt", loss="nan", epoch=2, iteration=5)
+    assert str(stopped.value) == line and len(calls) == 5
+    kept = torch.load(tmp_path / "out" / "last.pt", weights_only=True)
+    assert kept["epoch"] == 1 and all(value.isfinite().all() for value in kept["network"].values())
+    workflow = run_tiny("train_planes", resume=True)
+    assert workflow.parser.get_parsed_content("train#trainer").state.epoch == 3
+
+
+@pytest.mark.parametrize("kept", [0, 100, -100])
+def test_a_damaged_checkpoint_is_one_line(run_tiny, tmp_path, kept):
+    run_tiny("train_planes", max_epochs=1)
+    file = tmp_path / "out" / "last.pt"
+    damaged = file.read_bytes()[:kept]
+    file.write_bytes(damaged)
+    with pytest.raises(SystemExit) as stopped:
+        run_tiny("train_planes", resume=True)
+    assert str(stopped.value).startswith(say("training_damaged", name=file, why="").split("(")[0])
+    assert "\n" not in str(stopped.value) and file.read_bytes() == damaged
 
 
 def test_another_run_is_not_replaced(run_tiny, tmp_path):
