@@ -22,13 +22,13 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor
-from monai_diffens.schedulers.trailing_ddim import TrailingDDIMScheduler
 
 import monai_diffens
 from monai_diffens.acquisition.measurement import Measurement
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.inferers.sampling import sample
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
+from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 from monai_diffens.transforms.thick_slices import measurement_for, record_sampling
 
 PACKAGE = str(Path(monai_diffens.__file__).parent)

@@ -144,7 +144,7 @@ def study_lines(scan: Path, json_lines: bool = False) -> list[str]:
         scan: what a run would be given; a folder that directly holds NIfTI files gives those alone.
         json_lines: a JSON object a series instead.
     """
-    from monai_diffens.data.dicom.files import find_files
+    from monai_diffens.data.dicom.series import find_files
     from monai_diffens.data.dicom.study import study_table, table_text
 
     niftis = scan.is_dir() and any(file.name.lower().endswith(NIFTI_ENDINGS) for file in scan.iterdir())

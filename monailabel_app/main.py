@@ -34,8 +34,7 @@ from monailabel.main import Main
 from monailabel.utils.others.generic import strtobool
 
 import monai_diffens
-from monai_diffens.messages import say
-from monai_diffens.transforms.input_gate import InputRejected
+from monai_diffens.messages import InputRejected, say
 
 
 class DiffEnsemblerApp(MONAILabelApp):

@@ -17,11 +17,18 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from monai_diffens.data.bids import CONTRASTS, participants
-from monai_diffens.data.training_volumes import SECTIONS, TEXT_KEYS, serving, training_cases, training_volumes
+from monai_diffens.contrasts import CONTRASTS
+from monai_diffens.data.training_volumes import (
+    SECTIONS,
+    TEXT_KEYS,
+    participants,
+    serving,
+    training_cases,
+    training_volumes,
+)
 from monai_diffens.files import whole_or_absent
-from monai_diffens.transforms.joint_conditions import THICK_KEY
-from monai_diffens.transforms.plane_slices import SHARP_PLANE_KEY
+from monai_diffens.transforms.augmentation import SHARP_PLANE_KEY
+from monai_diffens.transforms.conditions import THICK_KEY
 
 # acquired in other slices than axial ones
 SLICED = {"sub-tcga12_T1w": "sagittal", "sub-tcga13_ce-gadolinium_T1w": "coronal"}

@@ -3,7 +3,7 @@
     python -m research.training_range --dataset_dir BIDS_FOLDER
 
 reads every contrast of every ``train`` subject and writes ranges and averages of a few numbers a volume
-beside ``monai_diffens/transforms/training_range.py``: of all contrasts together, scaled as for
+beside ``monai_diffens/transforms/unlike_training.py``: of all contrasts together, scaled as for
 super-resolution, and of each by itself, scaled by its median as for translation, the FLAIR also as its
 low-resolution scan shows it. Each range comes with the margin of its intensities: how far those of a training
 site (column ``site``) lie outside of the range of the other sites, at most; the contrasts share the largest.
@@ -21,13 +21,15 @@ from typing import cast
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged, Orientationd
 
-from monai_diffens.data.bids import CONTRASTS, participants
-from monai_diffens.transforms.scan_traits import BRIGHT_PERCENTILE, ScanTraits
+from monai_diffens.contrasts import CONTRASTS
+from monai_diffens.data.training_volumes import participants
 from monai_diffens.transforms.thick_slices import thick_slice
-from monai_diffens.transforms.training_range import (
+from monai_diffens.transforms.unlike_training import (
+    BRIGHT_PERCENTILE,
     CONTRAST_REFERENCE,
     MEDIAN,
     REFERENCE,
+    ScanTraits,
     TrainingRange,
     save_ranges,
 )

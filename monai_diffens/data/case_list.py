@@ -1,7 +1,7 @@
 """The cases of one run, whatever a case consists of: found, checked one by one, named after their results.
 
 Nothing is read before :attr:`CaseList.items` is asked for. A bad case never stops the others: it is logged
-as one line, listed again at the end, and the exit status is then 1. Paths only; no shapes, no units.
+as one line, listed again at the end, and the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -11,24 +11,102 @@ import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from monai_diffens.data.dicom.gate import check_series
 from monai_diffens.data.dicom.series import DicomSeries
-from monai_diffens.data.earlier_result import Earlier, Recipe, Verdict, earlier_result, sha256_of_scan
-from monai_diffens.data.output_folder import check_output_folder, check_room, remove_leftovers
-from monai_diffens.data.random_state import put_back_random_state
-from monai_diffens.data.run_outcome import Rejected, RunOutcome
+from monai_diffens.data.interruption import put_back_random_state
+from monai_diffens.data.output_folder import (
+    Earlier,
+    Recipe,
+    Verdict,
+    check_output_folder,
+    check_room,
+    earlier_result,
+    remove_leftovers,
+    sha256_of_scan,
+    stamp,
+)
 from monai_diffens.data.writer import output_path
-from monai_diffens.messages import say, tell
-from monai_diffens.transforms.input_gate import CheckedVolume, InputRejected, check_volume
+from monai_diffens.messages import InputRejected, say, tell
+from monai_diffens.transforms.input_gate import CheckedVolume, check_volume
 from monai_diffens.transforms.target_grid import as_spacing
 
-__all__ = ["CaseList", "Spacing"]
+
+class Rejected(NamedTuple):
+    """An input that was not worked on, and the line that says why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass
+class RunOutcome:
+    """The cases of a run.
+
+    Attributes:
+        items: cases to work on.
+        rejected: inputs that were turned down.
+        skipped: results that were already there.
+        fine: inputs for which nothing is to do.
+        left_out: lines on what was not looked at.
+        results: result of each item, in their order.
+        before: which writing of these was there before the run, see :func:`stamp`.
+    """
+
+    items: list[dict[str, Any]] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    skipped: list[Path] = field(default_factory=list)
+    fine: list[Path] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    results: list[Path] = field(default_factory=list)
+    before: list[tuple[int, int] | None] = field(default_factory=list)
+
+    def work_on(self, item: dict[str, Any], result: Path) -> None:
+        """Take in a case that is to be worked on."""
+        self.items.append(item)
+        self.results.append(result)
+        self.before.append(stamp(result))
+
+    def finish(self, failures: dict[str, str], share: tuple[int, int]) -> int:
+        """Print what became of the cases.
+
+        Args:
+            failures: case -> why it has no result.
+            share: rank and number of processes of the run.
+
+        Returns:
+            0 when every case has its result.
+
+        Raises:
+            SystemExit: status 1, when a case was rejected or its result was not written in this run.
+        """
+        failed = [
+            item["case"]
+            for item, result, before in zip(self.items, self.results, self.before, strict=True)
+            if item["case"] in failures or stamp(result) in (None, before)
+        ]
+        rank, world_size = share
+        tell(
+            (f"process {rank + 1} of {world_size}: " if world_size > 1 else "")
+            + f"{len(self.items) - len(failed)} done, {len(self.skipped)} skipped (result already there), "
+            f"{len(self.rejected)} rejected, {len(failed)} failed"
+            + (f", {len(self.fine)} with nothing to do (already at the target spacing)" if self.fine else "")
+        )
+        for entry in self.rejected:
+            tell(f"rejected: {entry.reason}")
+        for case in failed:
+            tell(f"failed: {failures.get(case) or say('no_result', name=case)}")
+        for line in self.left_out:
+            tell(line)
+        if self.rejected or failed:
+            raise SystemExit(1)
+        return 0
+
 
 log = logging.getLogger("monai_diffens")
 

@@ -22,7 +22,7 @@ from monai_diffens.networks.computation import computes_in_bf16
 from monai_diffens.networks.expert_bank import ExpertBank
 from monai_diffens.schedulers.arithmetic import from_clean, stratum_timesteps, to_clean
 from monai_diffens.target import ResidualTarget
-from monai_diffens.transforms.joint_conditions import HAS_KEY, TARGET_KEY, random_subset
+from monai_diffens.transforms.conditions import HAS_KEY, TARGET_KEY, random_subset
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
 STEPS_WALKED = (4, 50)  # numbers of steps whose stride a walked draw may take

@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import _thread
 import atexit
+import random
 import signal
 import sys
 import threading
 from types import FrameType
 from typing import Any
 
-from monai_diffens.data.random_state import keep_random_state
+import numpy as np
+import torch
+
 from monai_diffens.messages import is_command, say, survive_consoles, tell
 
-__all__ = ["end_on_signals"]
+_kept: list[tuple[Any, ...]] = []
+
+
+def keep_random_state() -> None:
+    """Note the states of torch (CPU), NumPy and Python, until they are put back."""
+    _kept[:] = [(torch.get_rng_state(), np.random.get_state(), random.getstate())]
+
+
+def put_back_random_state() -> None:
+    """Put back what was noted, once; nothing where nothing was."""
+    if _kept:
+        of_torch, of_numpy, of_python = _kept.pop()
+        torch.set_rng_state(of_torch)
+        np.random.set_state(of_numpy)
+        random.setstate(of_python)
+
 
 RETRY_S = 0.01
 

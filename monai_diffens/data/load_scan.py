@@ -19,11 +19,10 @@ from monai.utils import ensure_tuple
 
 from monai_diffens.data.dicom.gate import load_series
 from monai_diffens.data.dicom.series import DicomSeries, is_dicom, only_series, series_of_files
-from monai_diffens.data.earlier_result import sha256_of_scan
+from monai_diffens.data.output_folder import sha256_of_scan
 from monai_diffens.messages import InputRejected, say
-from monai_diffens.transforms.nifti_file import has_nifti_name
-from monai_diffens.transforms.nifti_reader import CHECKED, SHA256, NiftiFileReader
-from monai_diffens.transforms.slice_thickness import SLICE_THICKNESS, sidecar_thickness
+from monai_diffens.transforms.nifti_file import CHECKED, SHA256, NiftiFileReader, has_nifti_name
+from monai_diffens.transforms.thick_slices import SLICE_THICKNESS, sidecar_thickness
 
 __all__ = ["DICOM_FILES", "LoadScan", "LoadScand"]
 
@@ -52,7 +51,7 @@ class LoadScan(LoadImage):
 
     In ``meta`` of a DICOM volume ``filename_or_obj`` is the series' name, so that no later message shows a
     patient's folder, ``dicom_files`` is a JSON list of the files, and ``slice_thickness`` tells how thick its
-    slices are, where the header does (:mod:`monai_diffens.transforms.slice_thickness`); so it does of a
+    slices are, where the header does (:mod:`monai_diffens.transforms.thick_slices`); so it does of a
     NIfTI file with a JSON sidecar.
     """
 

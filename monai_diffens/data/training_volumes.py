@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,13 +12,44 @@ from typing import Any
 from monai.data import partition_dataset, select_cross_validation_folds
 
 from monai_diffens.acquisition.slicing import PLANES
-from monai_diffens.data.bids import CONTRASTS, subject_splits
-from monai_diffens.data.contrasts import find_contrasts
-from monai_diffens.data.inputs import is_anatomical
+from monai_diffens.contrasts import CONTRASTS
+from monai_diffens.data.cases import is_anatomical
+from monai_diffens.data.contrast_cases import find_contrasts
 from monai_diffens.files import case_name
 from monai_diffens.messages import say
-from monai_diffens.transforms.joint_conditions import THICK_KEY
-from monai_diffens.transforms.plane_slices import SHARP_PLANE_KEY
+from monai_diffens.transforms.augmentation import SHARP_PLANE_KEY
+from monai_diffens.transforms.conditions import THICK_KEY
+
+VALIDATION_SHARE = 5  # every fifth subject, where no splits are given
+
+
+def participants(dataset_dir: str | Path) -> list[dict[str, str]]:
+    """Rows of ``participants.tsv``.
+
+    Raises:
+        FileNotFoundError: when the folder has no participants.tsv.
+    """
+    table = Path(dataset_dir) / "participants.tsv"
+    if not table.is_file():
+        raise FileNotFoundError(
+            f"{table} is missing: dataset_dir must be a BIDS folder with a participants.tsv"
+        )
+    with table.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def subject_splits(dataset_dir: str | Path, subjects: Sequence[str]) -> dict[str, str]:
+    """Split of each subject: of column ``split`` of participants.tsv, else every fifth is for validation.
+
+    A user who marks subjects as "test" there has them left alone.
+    """
+    if (Path(dataset_dir) / "participants.tsv").is_file():
+        rows = participants(dataset_dir)
+        if all("split" in row for row in rows):
+            return {row["participant_id"]: row["split"] for row in rows}
+    chosen = set(subjects[VALIDATION_SHARE - 1 :: VALIDATION_SHARE]) or set(subjects[1:][-1:])
+    return {subject: "val" if subject in chosen else "train" for subject in subjects}
+
 
 HEAD_LABELS = "head_labels"  # key of a label map that a head is made of
 SECTIONS = {"train": "training", "val": "validation", "test": "test"}  # as MONAI names them
@@ -65,7 +97,7 @@ def serving(items: Iterable[dict[str, str]], planes: str | Sequence[str]) -> lis
 def bids_volumes(dataset_dir: str | Path) -> list[tuple[str, dict[str, str]]]:
     """Split and item (``label``, ``case``, ``subject``) of every anatomical volume of a BIDS folder.
 
-    Splits are those of :func:`~monai_diffens.data.bids.subject_splits`.
+    Splits are those of :func:`~monai_diffens.data.training_volumes.subject_splits`.
 
     Raises:
         SystemExit: with one line, when there is none.
@@ -89,7 +121,7 @@ def bids_volumes(dataset_dir: str | Path) -> list[tuple[str, dict[str, str]]]:
 def bids_cases(dataset_dir: str | Path) -> list[tuple[str, dict[str, str]]]:
     """Split and item (a path for each contrast, ``case``, ``subject``) of every case of a BIDS folder.
 
-    Splits are those of :func:`~monai_diffens.data.bids.subject_splits`.
+    Splits are those of :func:`~monai_diffens.data.training_volumes.subject_splits`.
 
     Raises:
         InputRejected: nothing is there.
@@ -119,7 +151,7 @@ def _of_split(
 
 
 def head_label_maps(folder: str | Path | None) -> list[dict[str, str]]:
-    """Label maps of whole heads, for :class:`~monai_diffens.transforms.synthetic_head.RandSyntheticHeadd`.
+    """Label maps of whole heads, for :class:`~monai_diffens.transforms.augmentation.RandSyntheticHeadd`.
 
     Args:
         folder: of NIfTI files; none are listed where it is None or not there.

@@ -26,13 +26,11 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import ensure_tuple_rep
 
-from monai_diffens.data.earlier_result import VOXELS, sha256_of_voxels
+from monai_diffens.data.output_folder import VOXELS, sha256_of_voxels
 from monai_diffens.files import NIFTI_ENDINGS, case_name, package_version, whole_or_absent
-from monai_diffens.messages import say
-from monai_diffens.transforms.input_gate import InputRejected
-from monai_diffens.transforms.nifti_file import RESULT_MARK
-from monai_diffens.transforms.nifti_geometry import is_sheared
-from monai_diffens.transforms.nifti_reader import CHECKED, SHA256
+from monai_diffens.messages import InputRejected, say
+from monai_diffens.transforms.nifti_file import CHECKED, RESULT_MARK, SHA256
+from monai_diffens.transforms.nifti_header import is_sheared
 
 __all__ = ["SaveVolumed", "case_name", "output_path", "package_version", "save_volume"]
 

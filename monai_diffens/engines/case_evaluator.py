@@ -20,8 +20,7 @@ from tqdm import tqdm
 
 from monai_diffens.data.case_list import CaseList
 from monai_diffens.inferers.memory import is_out_of_memory
-from monai_diffens.messages import say
-from monai_diffens.transforms.input_gate import InputRejected
+from monai_diffens.messages import InputRejected, say
 
 __all__ = ["CaseEnd", "CaseEvaluator", "CaseProgress", "failure_line"]
 

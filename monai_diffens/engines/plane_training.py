@@ -17,7 +17,7 @@ from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.plane_denoiser import PlaneDenoiser
 from monai_diffens.schedulers.arithmetic import stratum_timesteps
 from monai_diffens.target import ResidualTarget
-from monai_diffens.transforms.plane_slices import GROUP_KEY
+from monai_diffens.transforms.augmentation import GROUP_KEY
 
 
 class ResidualVelocityPrepareBatch(PrepareBatch):

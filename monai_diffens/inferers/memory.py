@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from monai_diffens.acquisition.slicing import PLANES, plane_axis
 from monai_diffens.inferers.available_memory import available_memory
-from monai_diffens.messages import say
+from monai_diffens.messages import InputRejected, say
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.windows import receptive_halo, split
-from monai_diffens.transforms.input_gate import InputRejected
 
 GIB = 2**30
 FLOAT = 4  # bytes

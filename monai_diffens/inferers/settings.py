@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from monai_diffens.networks.computation import check_amp
-from monai_diffens.transforms.split_maps import SPREAD, WEIGHT
+from monai_diffens.transforms.describe import SPREAD, WEIGHT
 
 
 @dataclass

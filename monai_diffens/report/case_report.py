@@ -15,8 +15,8 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from numpy.typing import NDArray
 
-from monai_diffens.data.output_folder import whole_or_absent
-from monai_diffens.data.writer import case_name, output_path, package_version
+from monai_diffens.data.writer import output_path
+from monai_diffens.files import case_name, package_version, whole_or_absent
 from monai_diffens.report.figures import SCALES, figures, spacing_text
 from monai_diffens.report.page import (
     Colours,
@@ -30,8 +30,8 @@ from monai_diffens.report.page import (
     thumbnail,
 )
 from monai_diffens.report.picture import CONVENTION, foreground_centre
+from monai_diffens.transforms.describe import SPREAD, WEIGHT
 from monai_diffens.transforms.intensity import SCALE_KEY
-from monai_diffens.transforms.split_maps import SPREAD, WEIGHT
 
 SPREAD_NOTE = (
     "Spread is the standard deviation of the samples, raised to the floor that the parameters name, if any. "

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai_diffens.data.case_list import CaseList
-from monai_diffens.data.output_folder import whole_or_absent
+from monai_diffens.files import whole_or_absent
 from monai_diffens.messages import say
 from monai_diffens.report.figures import SCALES, by_plane, duration, percent
 from monai_diffens.report.page import render

@@ -20,12 +20,11 @@ from monai.transforms import MapTransform, ResampleToMatch
 from numpy.typing import NDArray
 
 from monai_diffens.data.load_scan import LoadScand
-from monai_diffens.messages import say, warn
-from monai_diffens.transforms.below_zero import OFFSET_KEY
-from monai_diffens.transforms.input_gate import AffineInMillimetersd, InputRejected
-from monai_diffens.transforms.nifti_reader import CHECKED
+from monai_diffens.messages import InputRejected, say, warn
+from monai_diffens.transforms.input_gate import AffineInMillimetersd
+from monai_diffens.transforms.intensity import OFFSET_KEY, on_one_grid
+from monai_diffens.transforms.nifti_file import CHECKED
 from monai_diffens.transforms.registration import Scan
-from monai_diffens.transforms.repair import on_one_grid
 
 __all__ = ["SKULL", "BrainFinderMissing", "BrainMaskd", "BrainNotFound", "Found", "find_brain", "is_stripped"]
 

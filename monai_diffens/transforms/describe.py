@@ -1,4 +1,4 @@
-"""What a user should know of a result, as numbers: agreement with the scan, spread, who decided, how made."""
+"""What a user should know of a result: its maps, and in numbers agreement, spread, who decided, how made."""
 
 from __future__ import annotations
 
@@ -8,15 +8,138 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from torch import Tensor
 
 from monai_diffens.transforms.brain_mask import FACTS_KEY
 from monai_diffens.transforms.one_grid import MOVES_KEY
-from monai_diffens.transforms.split_maps import SPREAD, WEIGHT
-from monai_diffens.transforms.thick_slices import measurement_from_meta
+from monai_diffens.transforms.thick_slices import SAMPLING_KEY, measurement_from_meta
+
+SPREAD, WEIGHT = (
+    "std",
+    "weight-",
+)  # names of maps: the samples' deviation; an expert's weights, its name behind
+
+
+class SplitMapsd(MapTransform):
+    """Leave the first channel under the key, and put each further one under ``<key>_<map name>``.
+
+    The inferer gives one tensor, since that is what MONAI's engines pass on and take apart by case.
+
+    Args:
+        keys: predictions (1 + number of maps, X, Y, Z).
+        maps: names of the maps, see :func:`monai_diffens.inferers.settings.map_names`.
+        allow_missing_keys: skip absent keys.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, maps: Sequence[str] = (), allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.maps = tuple(maps)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Split every key.
+
+        Raises:
+            ValueError: a prediction has another number of channels.
+        """
+        d = dict(data)
+        for key in self.key_iterator(d):
+            volumes = d[key]
+            if volumes.shape[0] != 1 + len(self.maps):
+                raise ValueError(
+                    f"{key}: {1 + len(self.maps)} channels are needed (the result, then "
+                    f"{', '.join(self.maps) or 'no map'}), got {volumes.shape[0]}"
+                )
+            for index, name in enumerate(self.maps, start=1):
+                d[f"{key}_{name}"] = volumes[index : index + 1].clone()
+            d[key] = volumes[:1].clone()
+        return d
+
+
+SIDE = 5  # voxels, of the neighbourhood
+
+
+def unseen_detail(result: Tensor, meta: Mapping[str, Any], unmeasured: int = 0) -> Tensor:
+    """How much detail thick slices may have hidden at each voxel: local deviation times sqrt(thick axes).
+
+    Samples of few passes agree with each other and err together, most where the image is busy, and more
+    where more axes are thick: on the val subject the ratio of error to this is much the same in all settings.
+
+    Args:
+        result: (1, X, Y, Z), scaled.
+        meta: of the scan on the same grid; records which axes are thick.
+        unmeasured: number of thick axes where it records nothing: 0 for a scan that is fine along every axis,
+            3 for a result whose contrast was not scanned.
+
+    Returns:
+        (1, X, Y, Z): standard deviation over 5 x 5 x 5 voxels, times the root of the number of thick axes.
+    """
+    thick_axes = unmeasured
+    if SAMPLING_KEY in meta:
+        sampling = np.asarray(meta[SAMPLING_KEY], dtype=float).reshape(3, -1)
+        thick_axes = int((sampling[:, 0] > 0).sum())
+    volume = result.as_subclass(Tensor).float().clamp(min=0)
+
+    def mean(values: Tensor) -> Tensor:
+        return F.avg_pool3d(values[None], SIDE, 1, SIDE // 2, count_include_pad=False)[0]
+
+    variance = mean(volume.square()) - mean(volume).square()
+    return variance.clamp(min=0).sqrt() * thick_axes**0.5
+
+
+class FloorSpreadd(MapTransform):
+    """Replace a spread s by sqrt(s^2 + (floor * :func:`unseen_detail`)^2).
+
+    Args:
+        keys: spreads (1, X, Y, Z), scaled as the result.
+        result_key: the result (1, X, Y, Z).
+        source_key: the scan on the same grid, whose ``meta`` tells which axes are thick.
+        floor: factor, fitted by the bundle's command ``calibrate``; 0 leaves spreads as they are.
+        unmeasured_floor: the same where the source's ``meta`` records no slices: nothing of the result was
+            measured, along any axis.
+        inside_only: no floor where no channel of the source is above 0, for models whose result is 0 there.
+        allow_missing_keys: skip absent keys.
+
+    Raises:
+        ValueError: when a floor is negative.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        result_key: str = "pred",
+        source_key: str = "image",
+        floor: float = 0.0,
+        unmeasured_floor: float = 0.0,
+        inside_only: bool = False,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if min(floor, unmeasured_floor) < 0:
+            raise ValueError(f"spread_floor must be 0 or more, got {min(floor, unmeasured_floor)}")
+        self.result_key, self.source_key = result_key, source_key
+        self.floor, self.unmeasured_floor, self.inside_only = floor, unmeasured_floor, inside_only
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Raise every key."""
+        d = dict(data)
+        keys = list(self.key_iterator(d))
+        meta = d[self.source_key].meta if keys else {}
+        factor = self.floor if SAMPLING_KEY in meta else self.unmeasured_floor
+        if keys and factor:
+            floor = factor * unseen_detail(d[self.result_key], meta, unmeasured=3)
+            if self.inside_only:
+                floor = floor * (torch.as_tensor(d[self.source_key]).as_subclass(Tensor) > 0).any(dim=0)
+            for key in keys:
+                d[key] = torch.hypot(d[key], floor)
+        return d
+
 
 VERSIONS = ("monai", "torch", "numpy", "nibabel")
 WHOLLY = 0.999  # share of a thick voxel; slice profiles sum to 1 within rounding

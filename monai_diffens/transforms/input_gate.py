@@ -1,19 +1,12 @@
 """The input gate: is this file a brain MR volume that can be worked on, and where does it lie?
 
-:func:`check_volume` looks at one NIfTI file and either describes it (shape in voxels, affine and spacing in
-millimetres, RAS+) or raises :class:`InputRejected` with one line. How a file is opened and
-its voxels are seen is in ``nifti_file.py``, the wording in ``messages.py``.
-
-:class:`AffineInMillimetersd` applies the same reading of the geometry to a loaded image.
-
-A 4D file with one volume needs no transform: ``LoadImaged(ensure_channel_first=True)`` returns
-(1, X, Y, Z) for it; with ``squeeze_non_spatial_dims=True`` also for (X, Y, Z, 1, 1).
+How a file is opened and its voxels are seen is in ``nifti_file.py``, the wording in ``messages.py``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -24,14 +17,11 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from numpy.typing import NDArray
 
 from monai_diffens.messages import InputRejected, say
-from monai_diffens.transforms.nifti_file import NIFTI_ENDINGS, has_nifti_name, open_nifti
-from monai_diffens.transforms.nifti_geometry import Source, slice_axis
-from monai_diffens.transforms.nifti_reader import IN_MILLIMETERS
-from monai_diffens.transforms.plausibility import check_extent, check_range
-
-__all__ = ["NIFTI_ENDINGS", "AffineInMillimetersd", "CheckedVolume", "InputRejected", "check_volume"]
+from monai_diffens.transforms.nifti_file import CT_CUT, IN_MILLIMETERS, has_nifti_name, open_nifti
+from monai_diffens.transforms.nifti_header import Source, slice_axis
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,9 +108,9 @@ class AffineInMillimetersd(MapTransform):
     MONAI's reader takes micrometres for millimetres, and replaces an sform by the qform where only the qform
     agrees with the header's spacing. This reads the header again and sets ``affine``, ``original_affine``
     and, in the metadata, ``sform_code`` and ``qform_code`` to those of a result in this space
-    (:class:`~monai_diffens.transforms.nifti_geometry.Geometry`). Voxels, shape (C, X, Y, Z) and type are
+    (:class:`~monai_diffens.transforms.nifti_header.Geometry`). Voxels, shape (C, X, Y, Z) and type are
     untouched; items that were not loaded from a NIfTI file pass unchanged, and so do those of
-    :class:`~monai_diffens.transforms.nifti_reader.NiftiFileReader`, which have that affine already.
+    :class:`~monai_diffens.transforms.nifti_file.NiftiFileReader`, which have that affine already.
     """
 
     def __init__(self, keys: KeysCollection = "image", allow_missing_keys: bool = False) -> None:
@@ -143,3 +133,49 @@ class AffineInMillimetersd(MapTransform):
             volume.meta["sform_code"], volume.meta["qform_code"] = geometry.sform_code, geometry.qform_code
             out[key] = volume
         return out
+
+
+EXTENT_MM = (1.0, 2000.0)  # longest side of a plausible volume: outside it, the unit of length is wrong
+CT_FRACTION = 0.05  # below CT_CUT: air at -1000 HU fills far more of a CT of a head
+
+
+def check_extent(name: str, zooms: NDArray[np.floating], shape: Sequence[int]) -> None:
+    """Reject a volume whose unit of length must be wrong.
+
+    Args:
+        name: of the case, for the message.
+        zooms: (3,) spacing in mm.
+        shape: (X, Y, Z).
+
+    Raises:
+        InputRejected: its longest side is no head's.
+    """
+    extent = float(np.max(zooms * np.asarray(shape)))
+    if not EXTENT_MM[0] <= extent <= EXTENT_MM[1]:
+        raise InputRejected(say("extent", name=name, extent=extent))
+
+
+def check_range(name: str, low: float, high: float, below: float, *, force: bool = False) -> list[str]:
+    """Check the range of the voxels' values.
+
+    Args:
+        name: of the case, for the message.
+        low: the least value.
+        high: the greatest value.
+        below: fraction of the voxels below :data:`CT_CUT`.
+        force: accept values that do not look like MR.
+
+    Returns:
+        Warnings, one line each.
+
+    Raises:
+        InputRejected: constant, unlike MR, or nothing above zero.
+    """
+    if low >= high:  # above where no voxel was finite
+        raise InputRejected(say("constant", name=name, value=low if low == high else 0))
+    seen = {"percent": 100 * below, "cut": CT_CUT, "low": low}
+    if below >= CT_FRACTION and not force:
+        raise InputRejected(say("not_mr", name=name, **seen))
+    if high <= 0:  # intensities are scaled by what is above zero
+        raise InputRejected(say("not_positive", name=name, high=high))
+    return [say("forced", **seen)] if below >= CT_FRACTION else []

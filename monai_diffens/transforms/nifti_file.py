@@ -14,35 +14,27 @@ import hashlib
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import nibabel as nib
 import numpy as np
+from monai.config import PathLike
+from monai.data import ImageReader
+from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.imageglobals import logger as nibabel_logger
 from numpy.typing import NDArray
 
 from monai_diffens.files import NIFTI_ENDINGS
 from monai_diffens.messages import InputRejected, say
-from monai_diffens.transforms.nifti_geometry import Geometry, read_geometry
-from monai_diffens.transforms.nifti_header import check_header, mended_fields
-from monai_diffens.transforms.plausibility import CT_CUT
-
-__all__ = [
-    "NIFTI_ENDINGS",
-    "RESULT_MARK",
-    "OpenNifti",
-    "VoxelRange",
-    "has_nifti_name",
-    "open_nifti",
-    "sha256_of_open",
-]
+from monai_diffens.transforms.nifti_header import Geometry, check_header, mended_fields, read_geometry
 
 BLOCK = 1 << 20  # voxels read at a time
 TAIL_BLOCKS = 64  # blocks of bytes after the last voxel that are read to reach the checksum
+CT_CUT = -100.0  # HU: what lies below it is counted, to tell a CT
 PADDING = 512  # bytes after the last voxel that some programs write
 RESULT_MARK = b"synthetic - Diff-Ensembler"  # begins the description in every result's header
 CIFTI_INTENTS = range(3000, 3100)
@@ -72,7 +64,7 @@ class VoxelRange(NamedTuple):
     Attributes:
         low: least finite value.
         high: greatest finite value.
-        below: number of voxels below :data:`~monai_diffens.transforms.plausibility.CT_CUT`.
+        below: number of voxels below :data:`~monai_diffens.transforms.nifti_file.CT_CUT`.
         bad: number of NaN, infinite and too large values, which the others leave out.
         behind: bytes of the file behind the last voxel of its header, as far as they were counted.
     """
@@ -306,3 +298,43 @@ def _file_kind(head: bytes) -> str:
             return kind
     text = all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
     return "a text file" if text else "a file of unknown type"
+
+
+CHECKED = "checked"  # in a case's item: key -> SHA-256 of the scan that the gate accepted
+SHA256 = "sha256"  # in a scan's meta: of the bytes that it was read from
+IN_MILLIMETERS = "affine_in_mm"  # in a scan's meta: its affine is the gate's already
+
+
+class NiftiFileReader(ImageReader):
+    """Reads one NIfTI file by way of :func:`~monai_diffens.transforms.nifti_file.open_nifti`.
+
+    MONAI's own takes a file by nibabel's rules on names, takes micrometres for millimetres, and replaces an
+    sform by the qform where only the qform agrees with the header's spacing. No text of a header, which may
+    name a patient, goes into the metadata.
+    """
+
+    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
+        """Whether the file is named as a NIfTI volume."""
+        return all(has_nifti_name(Path(str(name))) for name in ensure_tuple(filename))
+
+    def read(self, data: Sequence[PathLike] | PathLike, **_: Any) -> tuple[OpenNifti, NDArray[Any]]:
+        """Read header and voxels; raises InputRejected as ``open_nifti``."""
+        (name,) = ensure_tuple(data)
+        with open_nifti(Path(str(name)), 0) as file:
+            return file, file.voxels()
+
+    def get_data(self, img: tuple[OpenNifti, NDArray[Any]]) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Voxels (X, Y, Z) or (X, Y, Z, N), and the metadata that MONAI's transforms ask for."""
+        file, voxels = img
+        meta = {
+            MetaKeys.AFFINE: file.geometry.affine.copy(),
+            MetaKeys.ORIGINAL_AFFINE: file.geometry.affine.copy(),
+            MetaKeys.SPATIAL_SHAPE: np.array(file.shape),
+            MetaKeys.SPACE: SpaceKeys.RAS,
+            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan") if voxels.ndim == 3 else -1,
+            "sform_code": file.geometry.sform_code,
+            "qform_code": file.geometry.qform_code,
+            SHA256: file.sha256,
+            IN_MILLIMETERS: True,
+        }
+        return np.ascontiguousarray(voxels), {str(key): value for key, value in meta.items()}

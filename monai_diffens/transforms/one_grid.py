@@ -15,9 +15,9 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from monai_diffens.acquisition.measurement import FWHM_TO_SIGMA, Measurement
-from monai_diffens.messages import say, warn
+from monai_diffens.messages import InputRejected, say, warn
 from monai_diffens.transforms.conditions import LOWEST_IN_BRAIN
-from monai_diffens.transforms.input_gate import InputRejected
+from monai_diffens.transforms.intensity import on_one_grid
 from monai_diffens.transforms.registration import (
     DOUBTFUL_AGREEMENT,
     ElastixMissing,
@@ -29,7 +29,6 @@ from monai_diffens.transforms.registration import (
     align,
     available,
 )
-from monai_diffens.transforms.repair import on_one_grid
 from monai_diffens.transforms.target_grid import RestoreToSpacingd
 from monai_diffens.transforms.thick_slices import SAMPLING_KEY
 

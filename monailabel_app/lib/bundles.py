@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from monai.bundle import ConfigWorkflow
 
-from monai_diffens.transforms.input_gate import InputRejected
+from monai_diffens.messages import InputRejected
 
 __all__ = ["config_of", "find_bundles", "metadata_of", "offered_parameters", "run_bundle"]
 

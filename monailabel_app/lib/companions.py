@@ -1,7 +1,7 @@
 """Which images of the studies folder belong to one patient, told by their names.
 
 ``<patient>_<contrast>``, as in BIDS: ``sub-01_T1w``, ``sub-01_ce-gadolinium_T1w``, ``sub-01_FLAIR``; see
-:mod:`monai_diffens.data.contrast_names` for the other names that are read.
+:mod:`monai_diffens.contrasts` for the other names that are read.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from monai_diffens.data.bids import CONTRASTS
-from monai_diffens.data.contrast_names import contrast_of
+from monai_diffens.contrasts import CONTRASTS, contrast_of
 
 __all__ = ["companions", "patient_and_contrast"]
 

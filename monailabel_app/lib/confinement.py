@@ -8,8 +8,7 @@ import shutil
 from os import PathLike
 from pathlib import Path
 
-from monai_diffens.messages import say
-from monai_diffens.transforms.input_gate import InputRejected
+from monai_diffens.messages import InputRejected, say
 
 __all__ = ["inside", "link_or_copy", "plain_name", "workspace"]
 

@@ -6,8 +6,7 @@ from typing import Any
 
 from monailabel.utils.others.generic import device_list, device_map, name_to_device
 
-from monai_diffens.messages import say
-from monai_diffens.transforms.input_gate import InputRejected
+from monai_diffens.messages import InputRejected, say
 
 __all__ = ["checked_device"]
 

@@ -23,8 +23,7 @@ from lib.devices import checked_device
 from lib.parameters import checked_parameters
 from lib.studies import StudiesFolder
 from lib.train import FINE_TUNED, fine_tuned_weights
-from monai_diffens.messages import say
-from monai_diffens.transforms.input_gate import InputRejected
+from monai_diffens.messages import InputRejected, say
 
 __all__ = ["ImageToImageTask"]
 

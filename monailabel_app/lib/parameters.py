@@ -11,9 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from monai_diffens.messages import say
+from monai_diffens.messages import InputRejected, say
 from monai_diffens.options import OptionError, checked_option, options_of
-from monai_diffens.transforms.input_gate import InputRejected
 
 __all__ = ["VIEWER_KEYS", "checked_parameters"]
 

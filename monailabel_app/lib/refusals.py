@@ -9,8 +9,7 @@ from contextlib import contextmanager
 
 from fastapi import HTTPException
 
-from monai_diffens.messages import say
-from monai_diffens.transforms.input_gate import InputRejected
+from monai_diffens.messages import InputRejected, say
 
 __all__ = ["FAILED", "as_reply", "reason"]
 

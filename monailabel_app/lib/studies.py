@@ -17,8 +17,9 @@ from monailabel.utils.sessions import Sessions
 
 from lib.confinement import inside, plain_name
 from lib.refusals import as_reply
-from monai_diffens.messages import say
-from monai_diffens.transforms.input_gate import NIFTI_ENDINGS, InputRejected, check_volume
+from monai_diffens.files import NIFTI_ENDINGS
+from monai_diffens.messages import InputRejected, say
+from monai_diffens.transforms.input_gate import check_volume
 
 __all__ = ["ConfinedSessions", "StudiesFolder"]
 

@@ -24,8 +24,8 @@ from lib.parameters import checked_parameters
 from lib.refusals import reason
 from lib.studies import StudiesFolder
 from monai_diffens.files import sha256_of
-from monai_diffens.messages import say
-from monai_diffens.transforms.input_gate import InputRejected, check_volume
+from monai_diffens.messages import InputRejected, say
+from monai_diffens.transforms.input_gate import check_volume
 from monai_diffens.transforms.target_grid import as_spacing, is_fine, spacing_factors
 
 __all__ = ["FINE_TUNED", "FineTuneTask", "can_fine_tune", "fine_tuned_weights", "write_dataset"]

@@ -12,7 +12,7 @@ import numpy as np
 from monai.bundle import ConfigWorkflow
 from numpy.typing import NDArray
 
-from monai_diffens.data.bids import participants
+from monai_diffens.data.training_volumes import participants
 from monai_diffens.transforms.registration import Scan
 from research.clinic.trials import Row, read, thick
 from research.data_pack import contrast_path

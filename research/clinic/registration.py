@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_diffens.data.bids import participants
+from monai_diffens.data.training_volumes import participants
 from monai_diffens.transforms.registration import RegistrationFailed, Scan, align
 from research.clinic.trials import Row, read, thick
 from research.data_pack import contrast_path

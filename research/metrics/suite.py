@@ -6,9 +6,15 @@ from collections.abc import Sequence
 
 import torch
 
-from monai_diffens.metrics.gaussian import laplacian_of_gaussian
-from monai_diffens.metrics.masked import SSIM_RADIUS, ms_ssim, psnr, ssim_map, ssim_maps
-from monai_diffens.metrics.volume_metric import checked_volumes
+from monai_diffens.metrics.masked import (
+    SSIM_RADIUS,
+    checked_volumes,
+    laplacian_of_gaussian,
+    ms_ssim,
+    psnr,
+    ssim_map,
+    ssim_maps,
+)
 from research.metrics.hfen import hfen
 from research.metrics.inter_slice import inter_slice_error
 from research.metrics.sharpness import sharpness_ratio

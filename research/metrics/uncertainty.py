@@ -52,7 +52,7 @@ def fitted_floor(
     Args:
         error: (N,) truth minus mean of the samples.
         spread: (N,) standard deviation of the samples.
-        detail: (N,) of :func:`~monai_diffens.transforms.spread_floor.unseen_detail`.
+        detail: (N,) of :func:`~monai_diffens.transforms.describe.unseen_detail`.
 
     Returns:
         The factor; 0 where the spread alone covers as many or more.

@@ -22,7 +22,7 @@ from monai.utils import set_determinism
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from monai_diffens.data.bids import CONTRASTS
+from monai_diffens.contrasts import CONTRASTS
 from monai_diffens.networks.weights import save_weights
 from monai_diffens.transforms.intensity import ScaleForegroundPercentiled
 from research.data_pack import sharp_volumes

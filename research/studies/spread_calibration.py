@@ -14,7 +14,7 @@ from torch import Tensor
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
-from monai_diffens.transforms.spread_floor import unseen_detail
+from monai_diffens.transforms.describe import unseen_detail
 from monai_diffens.transforms.thick_slices import thick_slice
 from research.metrics.uncertainty import fitted_floor, spread_metrics
 from research.studies.study import Measure, Names, Study, dial_names

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
+from monai_diffens.transforms.describe import unseen_detail
 from monai_diffens.transforms.intensity import foreground_percentile
-from monai_diffens.transforms.spread_floor import unseen_detail
 from research.studies.spread_calibration import SpreadCalibration
 from research.studies.subset_sweep import PEAK_PERCENTILE, SubsetSweep
 

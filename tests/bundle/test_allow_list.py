@@ -11,7 +11,7 @@ from monai_diffens.bundle.allow_list import (
     findings_in_logging,
     is_allowed_target,
 )
-from monai_diffens.bundle.folder import BundleRejected
+from monai_diffens.messages import BundleRejected
 
 IMPORTS = [
     "$import torch",

@@ -12,7 +12,9 @@ import pytest
 from archives import add, rewrite
 
 from monai_diffens.bundle.archive import LARGEST, check_members, fetch, pack, unpack, write_digests
-from monai_diffens.bundle.folder import MANIFEST, PACKAGE_DIR, BundleRejected, read_manifest, sha256_of
+from monai_diffens.bundle.folder import MANIFEST, PACKAGE_DIR, read_manifest
+from monai_diffens.files import sha256_of
+from monai_diffens.messages import BundleRejected
 
 
 def refusal(place: Path, archive: Path, sha256: str | None = None) -> str:

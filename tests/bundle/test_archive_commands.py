@@ -9,8 +9,8 @@ import pytest
 from archives import add
 
 from monai_diffens.__main__ import main
-from monai_diffens.bundle.folder import sha256_of
 from monai_diffens.cli_options import NOT_USABLE, WRONG_USE
+from monai_diffens.files import sha256_of
 from monai_diffens.messages import say
 
 

@@ -8,7 +8,13 @@ import pytest
 
 from monai_diffens.bundle.archive import pack, unpack, verify
 from monai_diffens.bundle.before_run import check_before_run
-from monai_diffens.bundle.folder import MANIFEST, PACKAGE_DIR, BundleRejected, package_files, write_manifest
+from monai_diffens.bundle.folder import (
+    MANIFEST,
+    PACKAGE_DIR,
+    package_files,
+    write_manifest,
+)
+from monai_diffens.messages import BundleRejected
 
 
 @pytest.fixture

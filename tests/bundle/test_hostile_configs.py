@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser
 from monai.bundle.workflows import _apply_logging_file
 
 from monai_diffens.bundle.allow_list import check_configs, findings_in_config
-from monai_diffens.bundle.folder import BundleRejected
+from monai_diffens.messages import BundleRejected
 
 
 @pytest.fixture

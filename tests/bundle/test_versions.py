@@ -10,7 +10,8 @@ import pytest
 import monai_diffens
 from monai_diffens.bundle import folder
 from monai_diffens.bundle.before_run import check_before_run
-from monai_diffens.bundle.folder import LEAST, BundleRejected, check_versions
+from monai_diffens.bundle.folder import LEAST, check_versions
+from monai_diffens.messages import BundleRejected
 
 ROOT = Path(__file__).parents[2]
 TESTED = {"monai": "1.6.1", "torch": "2.13.0+cpu", "numpy": "2.4.6", "scipy": "1.17.1"}

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 from bad_files import FACTOR, SIZE, image
 
-from monai_diffens.data.bids import CONTRASTS
+from monai_diffens.contrasts import CONTRASTS
 from monai_diffens.demo.template_brain import load_truth
 
 T1W, ENHANCED, T2W, FLAIR = CONTRASTS

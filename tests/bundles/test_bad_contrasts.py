@@ -15,7 +15,7 @@ from bad_files import FACTOR, SIZE
 from contrast_files import ENHANCED, FLAIR, T1W, T2W, real_head, write_cases, write_list
 from runs import Run, assert_in_place
 
-from monai_diffens.data.bids import CONTRASTS
+from monai_diffens.contrasts import CONTRASTS
 
 pytestmark = pytest.mark.slow
 

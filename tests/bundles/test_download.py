@@ -22,7 +22,7 @@ from release_server import OWNER, serve
 
 from monai_diffens.__main__ import main
 from monai_diffens.bundle.archive import pack, verify
-from monai_diffens.bundle.folder import sha256_of
+from monai_diffens.files import sha256_of
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.name for path in (ROOT / "bundles").iterdir() if (path / "models" / "model.pt").is_file())

@@ -11,7 +11,7 @@ import nibabel as nib
 import pytest
 from bad_files import real_scan
 
-from monai_diffens.bundle.folder import sha256_of
+from monai_diffens.files import sha256_of
 
 pytestmark = pytest.mark.slow
 

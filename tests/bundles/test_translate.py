@@ -14,7 +14,7 @@ import torch
 from bundle_copies import TRANSLATION, network_of
 from monai.bundle import ConfigWorkflow
 
-from monai_diffens.data.bids import CONTRASTS
+from monai_diffens.contrasts import CONTRASTS
 from monai_diffens.networks.weights import load_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")

@@ -13,7 +13,7 @@ from bundle_copies import TRANSLATION as BUNDLE
 from config_parts import components
 
 import monai_diffens
-from monai_diffens.data.bids import CONTRASTS
+from monai_diffens.contrasts import CONTRASTS
 
 NAMES = ("inference", "train_planes", "train")
 CONFIGS = {name: json.loads((BUNDLE / "configs" / f"{name}.json").read_text()) for name in NAMES}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from monai.bundle import ConfigWorkflow
 
-from monai_diffens.data.bids import CONTRASTS
+from monai_diffens.contrasts import CONTRASTS
 
 SIZE = 24
 

@@ -7,8 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_diffens.data.bids import participants, subject_splits
-from monai_diffens.data.training_volumes import training_cases, training_volumes
+from monai_diffens.data.training_volumes import participants, subject_splits, training_cases, training_volumes
 
 SPLITS = {"sub-a": "train", "sub-b": "test", "sub-c": "val", "sub-d": "none"}
 

@@ -7,8 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_diffens.data.contrast_cases import ContrastCases
-from monai_diffens.data.contrasts import contrast_of, find_contrasts
+from monai_diffens.contrasts import contrast_of
+from monai_diffens.data.contrast_cases import ContrastCases, find_contrasts
 from monai_diffens.messages import say
 
 

@@ -12,7 +12,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from monai_diffens.data.cases import CaseFolder
 from monai_diffens.data.dicom.gate import check_series, load_series
-from monai_diffens.data.dicom.headers import ENHANCED_MR
+from monai_diffens.data.dicom.reader import ENHANCED_MR
 from monai_diffens.data.dicom.series import find_series
 from monai_diffens.data.dicom.study import study_table
 from monai_diffens.data.dicom.writer import SaveDicomSeriesd

@@ -11,9 +11,8 @@ import pytest
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from monai_diffens.data.cases import CaseFolder
-from monai_diffens.data.dicom.files import is_dicom, masked
 from monai_diffens.data.dicom.gate import check_series, load_series
-from monai_diffens.data.dicom.series import find_series
+from monai_diffens.data.dicom.series import find_series, is_dicom, masked
 from monai_diffens.data.dicom.writer import save_series
 from monai_diffens.messages import InputRejected
 

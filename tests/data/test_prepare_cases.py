@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_diffens.data.prepare_cases import prepare_cases
+from monai_diffens.data.prepare import prepare_cases
 from monai_diffens.data.training_volumes import training_cases
 
 SHAPE = (24, 28, 20)

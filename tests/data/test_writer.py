@@ -13,8 +13,10 @@ import torch
 from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
 from monai.transforms import LoadImaged
 
-from monai_diffens.data.writer import SaveVolumed, case_name, output_path, save_volume
-from monai_diffens.transforms.input_gate import AffineInMillimetersd, InputRejected
+from monai_diffens.data.writer import SaveVolumed, output_path, save_volume
+from monai_diffens.files import case_name
+from monai_diffens.messages import InputRejected
+from monai_diffens.transforms.input_gate import AffineInMillimetersd
 
 OBLIQUE = np.array([[0.8, -0.6, 0, -20], [0.6, 0.8, 0, -30], [0, 0, -1.5, 15], [0, 0, 0, 1]])
 SHEARED = np.array([[1, 0.2, 0, -12], [0, 1, 0, -14], [0, 0, 1, -10], [0, 0, 0, 1.0]])

@@ -16,7 +16,7 @@ from monai.transforms import Compose, LoadImaged
 from monai_diffens.data.cases import CaseFolder
 from monai_diffens.data.writer import SaveVolumed
 from monai_diffens.engines.case_evaluator import CaseEvaluator, failure_line
-from monai_diffens.transforms.input_gate import InputRejected
+from monai_diffens.messages import InputRejected
 
 NAMES = ("a", "b", "c", "d")
 

@@ -6,7 +6,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_diffens.transforms.input_gate import InputRejected, check_volume
+from monai_diffens.messages import InputRejected
+from monai_diffens.transforms.input_gate import check_volume
 
 
 def head(shape=(24, 28, 10)) -> np.ndarray:

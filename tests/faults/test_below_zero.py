@@ -10,10 +10,14 @@ from scipy.ndimage import zoom
 
 from monai_diffens.data.cases import CaseFolder
 from monai_diffens.data.load_scan import LoadScand
-from monai_diffens.transforms.below_zero import OFFSET_KEY, shown_to_network
 from monai_diffens.transforms.brain_mask import BrainMaskd
-from monai_diffens.transforms.intensity import RestoreIntensityd, ScaleForegroundPercentiled
-from monai_diffens.transforms.repair import RepairScand
+from monai_diffens.transforms.intensity import (
+    OFFSET_KEY,
+    RepairScand,
+    RestoreIntensityd,
+    ScaleForegroundPercentiled,
+    shown_to_network,
+)
 from monai_diffens.transforms.target_grid import RestoreToSpacingd
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 

@@ -12,9 +12,8 @@ from nifti_files import head, save
 
 from monai_diffens.data.cases import CaseFolder
 from monai_diffens.data.contrast_cases import ContrastCases
-from monai_diffens.data.earlier_result import Recipe
 from monai_diffens.data.load_scan import LoadScand
-from monai_diffens.data.output_folder import stamp
+from monai_diffens.data.output_folder import Recipe, stamp
 from monai_diffens.data.writer import SaveVolumed, save_volume
 from monai_diffens.messages import InputRejected, say
 from monai_diffens.transforms.brain_mask import BrainMaskd

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from nibabel.imageglobals import logger as nibabel_logger
 
 from monai_diffens.data.load_scan import LoadScan
-from monai_diffens.transforms.input_gate import InputRejected, check_volume
+from monai_diffens.messages import InputRejected
+from monai_diffens.transforms.input_gate import check_volume
 
 SECONDS = float(os.environ.get("DIFFENS_FUZZ_SECONDS", "20")) / 2
 EXAMPLES_A_SECOND = 60

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from nifti_files import head, save
 
-from monai_diffens.data.cases import CaseFolder
-from monai_diffens.data.contrast_cases import ContrastCases
-from monai_diffens.data.contrasts import contrast_of, find_contrasts
-from monai_diffens.data.inputs import is_anatomical
+from monai_diffens.contrasts import contrast_of
+from monai_diffens.data.cases import CaseFolder, is_anatomical
+from monai_diffens.data.contrast_cases import ContrastCases, find_contrasts
 from monai_diffens.data.writer import save_volume
 from monai_diffens.messages import InputRejected, say
 

@@ -6,8 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_diffens.data.prepare import hold_out, prepare_volumes
-from monai_diffens.data.prepare_cases import prepare_cases
+from monai_diffens.data.prepare import hold_out, prepare_cases, prepare_volumes
 from monai_diffens.data.training_volumes import training_cases, training_volumes
 from monai_diffens.messages import say
 

@@ -10,8 +10,8 @@ import pytest
 from tqdm import tqdm
 
 from monai_diffens import messages
+from monai_diffens.data.case_list import Rejected, RunOutcome
 from monai_diffens.data.interruption import end_on_signals
-from monai_diffens.data.run_outcome import Rejected, RunOutcome
 from monai_diffens.messages import Console, is_command, tell
 
 
@@ -89,7 +89,7 @@ def test_11_names_that_a_console_cannot_show(encoding):
 
 FINISH = """
 import logging, sys, time
-from monai_diffens.data.run_outcome import RunOutcome
+from monai_diffens.data.case_list import RunOutcome
 time.sleep(1)
 logging.raiseExceptions = False
 logging.StreamHandler(sys.stdout).emit(logging.LogRecord("a", 30, "", 0, "warned", None, None))

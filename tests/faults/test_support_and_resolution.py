@@ -8,9 +8,8 @@ from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter
 
 from monai_diffens.transforms.conditions import StackConditionsd
-from monai_diffens.transforms.in_plane import KeepInPlaned
 from monai_diffens.transforms.one_grid import OneGridd
-from monai_diffens.transforms.target_grid import RestoreToSpacingd
+from monai_diffens.transforms.target_grid import KeepInPlaned, RestoreToSpacingd
 
 KEYS = ("T1w", "ce-gadolinium_T1w", "T2w", "FLAIR")
 SIDE = 40  # mm

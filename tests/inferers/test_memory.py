@@ -8,8 +8,8 @@ import torch
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.inferers.memory import CPU_WORK, GIB, available_on, is_out_of_memory, plan_memory
+from monai_diffens.messages import InputRejected
 from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
-from monai_diffens.transforms.input_gate import InputRejected
 
 SHAPE = (64, 72, 60)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from monai_diffens.metrics.gaussian import gaussian_kernel, gaussian_smooth, laplacian_of_gaussian
+from monai_diffens.metrics.masked import gaussian_kernel, gaussian_smooth, laplacian_of_gaussian
 
 
 @pytest.mark.parametrize("shape", [(20, 17, 23), (3, 20, 5), (1, 2, 30)])

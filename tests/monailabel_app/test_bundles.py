@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser
 
-from monai_diffens.transforms.input_gate import InputRejected
+from monai_diffens.messages import InputRejected
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 SHIPPED = sorted(path.parents[1] for path in BUNDLES.glob("*/configs/inference.json"))

@@ -1,6 +1,6 @@
 import pytest
 
-from monai_diffens.transforms.input_gate import InputRejected
+from monai_diffens.messages import InputRejected
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 import pytest
 
-from monai_diffens.transforms.input_gate import InputRejected
+from monai_diffens.messages import InputRejected
 
 OFFERED = {"num_steps": 1, "learning_rate": 0.001, "publish": False, "fusion": ["calibrated", "mean"]}
 DEFAULTS = {"num_steps": 1, "learning_rate": 0.001, "publish": False, "fusion": "calibrated"}

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from monai_diffens.acquisition.slicing import PLANES
+from monai_diffens.files import sha256_of
 from monai_diffens.networks.plane_denoiser import PlaneDenoiser
 from monai_diffens.networks.weights import (
     load_planes,
     load_weights,
     save_weights,
-    sha256_of,
     start_expert,
 )
 

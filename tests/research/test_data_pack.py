@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from monai_diffens.acquisition.slicing import plane_axis
-from monai_diffens.data.bids import CONTRASTS, participants
-from monai_diffens.data.training_volumes import training_cases, training_volumes
+from monai_diffens.contrasts import CONTRASTS
+from monai_diffens.data.training_volumes import participants, training_cases, training_volumes
 from research.data_pack import (
     TRAINING_SHARPNESS,
     aligned_subjects,

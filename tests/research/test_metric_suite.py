@@ -10,8 +10,7 @@ import torch
 from monai.metrics import MultiScaleSSIMMetric
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from monai_diffens.metrics.gaussian import gaussian_smooth
-from monai_diffens.metrics.masked import MS_SSIM_WEIGHTS, MaskedPSNRMetric, MaskedSSIMMetric
+from monai_diffens.metrics.masked import MS_SSIM_WEIGHTS, MaskedPSNRMetric, MaskedSSIMMetric, gaussian_smooth
 from research.metrics.hfen import HFENMetric
 from research.metrics.inter_slice import InterSliceErrorMetric
 from research.metrics.sharpness import SharpnessRatioMetric

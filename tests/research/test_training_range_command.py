@@ -9,11 +9,15 @@ import pytest
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged, Orientationd
 
-from monai_diffens.data.bids import CONTRASTS
+from monai_diffens.contrasts import CONTRASTS
 from monai_diffens.demo.template_brain import load_truth
-from monai_diffens.transforms.scan_traits import ScanTraits
 from monai_diffens.transforms.thick_slices import thick_slice
-from monai_diffens.transforms.training_range import CONTRAST_REFERENCE, TrainingRange, load_ranges
+from monai_diffens.transforms.unlike_training import (
+    CONTRAST_REFERENCE,
+    ScanTraits,
+    TrainingRange,
+    load_ranges,
+)
 from research.data_pack import contrast_path
 from research.training_range import examine, measure, with_common_margin
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from monai_diffens.transforms.contrast_match import WarnSwappedd
+from monai_diffens.transforms.conditions import WarnSwappedd
 
 KEYS = ("T1w", "ce-gadolinium_T1w", "T2w", "FLAIR")
 

@@ -8,8 +8,7 @@ from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter
 
 from monai_diffens.transforms.describe import DescribeResultd
-from monai_diffens.transforms.in_plane import KeepInPlaned
-from monai_diffens.transforms.target_grid import RestoreToSpacingd, working_spacing
+from monai_diffens.transforms.target_grid import KeepInPlaned, RestoreToSpacingd, working_spacing
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
 

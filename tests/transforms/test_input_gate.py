@@ -10,7 +10,8 @@ import pytest
 from monai.transforms import LoadImaged
 from scipy.ndimage import gaussian_filter
 
-from monai_diffens.transforms.input_gate import InputRejected, check_volume
+from monai_diffens.messages import InputRejected
+from monai_diffens.transforms.input_gate import check_volume
 
 
 def head(shape=(24, 28, 10)) -> np.ndarray:

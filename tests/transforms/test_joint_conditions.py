@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_diffens.transforms.joint_conditions import (
+from monai_diffens.transforms.conditions import (
     RandPresenced,
     RandTargetd,
     StackContrastsd,

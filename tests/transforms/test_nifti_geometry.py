@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from monai.transforms import LoadImaged
 
-from monai_diffens.messages import say
-from monai_diffens.transforms.input_gate import AffineInMillimetersd, InputRejected, check_volume
-from monai_diffens.transforms.nifti_geometry import is_sheared
+from monai_diffens.messages import InputRejected, say
+from monai_diffens.transforms.input_gate import AffineInMillimetersd, check_volume
+from monai_diffens.transforms.nifti_header import is_sheared
 
 OBLIQUE = np.array([[0.9, -0.3, 0.2, -20], [0.35, 0.8, -0.9, -30], [0.1, 0.2, 4.9, -15], [0, 0, 0, 1.0]])
 OBLIQUE[:3, :3] = np.linalg.qr(OBLIQUE[:3, :3])[0] * (1, 1, 5)

@@ -6,12 +6,11 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_diffens.messages import say
+from monai_diffens.messages import InputRejected, say
 from monai_diffens.transforms import one_grid, registration
-from monai_diffens.transforms.in_plane import like
-from monai_diffens.transforms.input_gate import InputRejected
 from monai_diffens.transforms.intensity import SCALE_KEY
 from monai_diffens.transforms.one_grid import MOVES_KEY, OneGridd
+from monai_diffens.transforms.target_grid import like
 from monai_diffens.transforms.thick_slices import SAMPLING_KEY
 
 KEYS = ("T1w", "ce-gadolinium_T1w", "T2w", "FLAIR")

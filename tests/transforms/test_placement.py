@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from monai_diffens.acquisition.slicing import PATCH_GRID
-from monai_diffens.transforms.placement import RandPlacementd
+from monai_diffens.transforms.augmentation import RandPlacementd
 
 
 def block(begin: int = 20, end: int = 60) -> torch.Tensor:

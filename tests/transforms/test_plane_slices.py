@@ -5,7 +5,7 @@ import torch
 from monai.data import MetaTensor
 
 from monai_diffens.acquisition.slicing import PATCH_GRID, PLANES, plane_axis
-from monai_diffens.transforms.plane_slices import PLANE_KEY, SHARP_PLANE_KEY, RandPlaneCropsd
+from monai_diffens.transforms.augmentation import PLANE_KEY, SHARP_PLANE_KEY, RandPlaneCropsd
 
 SHAPE = (32, 40, 48)
 SIDE = 16

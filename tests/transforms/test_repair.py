@@ -9,9 +9,10 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged
 
+from monai_diffens.messages import InputRejected
 from monai_diffens.transforms.brain_mask import BrainMaskd
-from monai_diffens.transforms.input_gate import AffineInMillimetersd, InputRejected, check_volume
-from monai_diffens.transforms.repair import RepairScand
+from monai_diffens.transforms.input_gate import AffineInMillimetersd, check_volume
+from monai_diffens.transforms.intensity import RepairScand
 
 AFFINE = np.array([[0, -1.5, 0, 20], [1, 0, 0, -30], [0, 0, 5, 15], [0, 0, 0, 1.0]])
 SHAPE = (12, 14, 6)

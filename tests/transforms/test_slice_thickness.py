@@ -12,9 +12,8 @@ from monai.transforms import Orientationd
 
 from monai_diffens.acquisition.measurement import AxisSampling, Measurement
 from monai_diffens.data.load_scan import LoadScand
-from monai_diffens.transforms.slice_thickness import SLICE_THICKNESS, sidecar_thickness
 from monai_diffens.transforms.target_grid import RestoreToSpacingd
-from monai_diffens.transforms.thick_slices import measurement_from_meta
+from monai_diffens.transforms.thick_slices import SLICE_THICKNESS, measurement_from_meta, sidecar_thickness
 
 SAGITTAL = np.array([[0, 0, 5, -20], [-1.0, 0, 0, 9], [0, -1.0, 0, 8], [0, 0, 0, 1.0]])
 

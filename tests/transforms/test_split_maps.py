@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_diffens.transforms.split_maps import SplitMapsd
+from monai_diffens.transforms.describe import SplitMapsd
 
 
 def test_each_channel_gets_its_name_and_place():

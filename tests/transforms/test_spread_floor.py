@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_diffens.transforms.spread_floor import SIDE, FloorSpreadd, unseen_detail
+from monai_diffens.transforms.describe import SIDE, FloorSpreadd, unseen_detail
 from monai_diffens.transforms.thick_slices import thick_slice
 
 

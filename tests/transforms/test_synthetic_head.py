@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from monai_diffens.transforms.synthetic_head import RandSyntheticHeadd
+from monai_diffens.transforms.augmentation import RandSyntheticHeadd
 
 
 def labels() -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
 from monai.transforms import Orientation, Orientationd
 
-from monai_diffens.transforms.input_gate import InputRejected
+from monai_diffens.messages import InputRejected
 from monai_diffens.transforms.target_grid import RestoreToSpacingd, ToSourceAxesd
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 

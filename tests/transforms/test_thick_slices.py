@@ -9,7 +9,7 @@ from monai.data.utils import list_data_collate
 
 from monai_diffens.acquisition.measurement import PROFILES
 from monai_diffens.acquisition.slicing import PLANES, in_plane_axes, plane_axis
-from monai_diffens.transforms.plane_slices import SHARP_PLANE_KEY
+from monai_diffens.transforms.augmentation import SHARP_PLANE_KEY
 from monai_diffens.transforms.thick_slices import (
     SAMPLING_KEY,
     RandThickSlicesd,

@@ -8,19 +8,20 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged, Orientationd
 
-from monai_diffens.data.bids import CONTRASTS
+from monai_diffens.contrasts import CONTRASTS
 from monai_diffens.demo.template_brain import load_truth
 from monai_diffens.messages import InputRejected, say
-from monai_diffens.transforms.scan_traits import PERCENTILES, ScanTraits
 from monai_diffens.transforms.target_grid import RestoreToSpacingd
-from monai_diffens.transforms.training_range import (
+from monai_diffens.transforms.unlike_training import (
     CONTRAST_REFERENCE,
+    PERCENTILES,
     REFERENCE,
+    FlagUnlikeTrainingd,
+    ScanTraits,
     TrainingRange,
     load_ranges,
     save_ranges,
 )
-from monai_diffens.transforms.unlike_training import FlagUnlikeTrainingd
 
 LOAD = Compose(
     [

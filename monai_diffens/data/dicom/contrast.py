@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from monai_diffens.data.dicom.headers import Header, number, text
+from monai_diffens.data.dicom.reader import Header, number, text
 from monai_diffens.data.dicom.series import DicomSeries
 
 __all__ = ["CE_T1W", "Recognised", "recognise"]

@@ -19,12 +19,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from monai_diffens.data.bids import CONTRASTS
+from monai_diffens.contrasts import CONTRASTS
 from monai_diffens.data.dicom.contrast import Recognised, recognise
-from monai_diffens.data.dicom.gate import check_headers
-from monai_diffens.data.dicom.headers import numbers
+from monai_diffens.data.dicom.gate import Stack, check_headers
+from monai_diffens.data.dicom.reader import numbers
 from monai_diffens.data.dicom.series import HASH_DIGITS, DicomSeries, cleaned, find_series
-from monai_diffens.data.dicom.stack import Stack
 from monai_diffens.messages import InputRejected, say
 
 __all__ = [

@@ -1,9 +1,16 @@
-"""Writing a result as a derived DICOM series beside the NIfTI file: whole or absent, marked as synthetic."""
+"""A result as a derived DICOM series beside the NIfTI file: whole or absent, marked as synthetic.
+
+Headers are after DICOM PS3.3: MR Image IOD (A.4), General Image and its derivation attributes (C.7.6.1), SOP
+Common with Contributing Equipment (C.12.1). SyntheticData (0008,001C) would say it too, but validators and
+archives of before 2022 take it for an error. Private attributes are not taken over.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,14 +19,217 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from monai.utils import optional_import
 
-from monai_diffens.data.dicom.derived import derived_headers
-from monai_diffens.data.dicom.headers import quiet_pydicom, read_header
+from monai_diffens.data.dicom.reader import MR_IMAGE, quiet_pydicom, read_header
+from monai_diffens.data.dicom.series import MODEL_NAME
 from monai_diffens.data.load_scan import DICOM_FILES
-from monai_diffens.data.output_folder import folder_whole_or_absent
 from monai_diffens.data.writer import output_path
+from monai_diffens.files import folder_whole_or_absent, package_version
 
-__all__ = ["SaveDicomSeriesd", "save_series", "to_stored"]
+pydicom, _ = optional_import("pydicom")
+
+MANUFACTURER = "monai-diffens"
+NOTICE = "synthetic - not for primary diagnosis"
+LONGEST_LO = 64  # characters of a Long String
+LONGEST_IS = 2**31 - 1
+
+PATIENT_GROUPS = (0x0010, 0x0012)  # all of the Patient, Patient Study and Clinical Trial modules
+STUDY = """
+    StudyInstanceUID StudyDate StudyTime StudyID AccessionNumber IssuerOfAccessionNumberSequence
+    StudyDescription ReferringPhysicianName ReferringPhysicianIdentificationSequence
+    ConsultingPhysicianName ConsultingPhysicianIdentificationSequence
+    PhysiciansOfRecord PhysiciansOfRecordIdentificationSequence
+    NameOfPhysiciansReadingStudy PhysiciansReadingStudyIdentificationSequence
+    RequestingService RequestingServiceCodeSequence ReferencedStudySequence ProcedureCodeSequence
+    ReasonForPerformedProcedureCodeSequence AdmittingDiagnosesDescription AdmittingDiagnosesCodeSequence
+    AdmissionID IssuerOfAdmissionIDSequence ServiceEpisodeID ServiceEpisodeDescription
+    ReasonForVisit ReasonForVisitCodeSequence SpecificCharacterSet TimezoneOffsetFromUTC
+""".split()
+SERIES = """
+    FrameOfReferenceUID PositionReferenceIndicator PatientPosition BodyPartExamined Laterality ProtocolName
+    RequestAttributesSequence AnatomicRegionSequence
+    LossyImageCompression LossyImageCompressionRatio LossyImageCompressionMethod
+""".split()
+ACQUISITION = """
+    AcquisitionDate AcquisitionTime AcquisitionDateTime AcquisitionNumber
+    ContrastBolusAgent ContrastBolusAgentSequence ContrastBolusRoute ContrastBolusAdministrationRouteSequence
+    ContrastBolusVolume ContrastBolusStartTime ContrastBolusStopTime ContrastBolusTotalDose
+    ContrastBolusIngredient ContrastBolusIngredientConcentration ContrastFlowRate ContrastFlowDuration
+    MRAcquisitionType MagneticFieldStrength ImagedNucleus ImagingFrequency ReceiveCoilName TransmitCoilName
+""".split()
+CONTRAST = """
+    ScanningSequence SequenceVariant ScanOptions SequenceName AngioFlag RepetitionTime EchoTime EchoNumbers
+    EchoTrainLength InversionTime FlipAngle NumberOfAverages DiffusionBValue
+""".split()
+# Must be there, empty where not known.
+TYPE_2 = """
+    PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime StudyID AccessionNumber
+    ReferringPhysicianName PositionReferenceIndicator ScanOptions MRAcquisitionType RepetitionTime EchoTime
+    EchoTrainLength
+""".split()
+EQUIPMENT = """
+    Manufacturer InstitutionName InstitutionAddress StationName InstitutionalDepartmentName
+    ManufacturerModelName DeviceSerialNumber SoftwareVersions
+""".split()
+
+
+def derived_headers(
+    sources: Sequence[Any],
+    affine: np.ndarray,
+    shape: Sequence[int],
+    *,
+    unit: float,
+    window: Sequence[float],
+    model: str,
+    new_contrast: bool = False,
+) -> Iterator[Any]:
+    """One header a slice, without pixels.
+
+    Args:
+        sources: full headers of all source images (``pydicom.Dataset``).
+        affine: (4, 4) of the result, voxel index to RAS+ mm; the last axis runs through the slices.
+        shape: (columns, rows, slices).
+        unit: source units of one stored unit.
+        window: least and greatest stored value to show.
+        model: name of the model.
+        new_contrast: leave out what describes the source's contrast.
+
+    Yields:
+        ``pydicom.Dataset`` of Explicit VR Little Endian, 16 bits unsigned.
+    """
+    common = _common(sources, model, unit, new_contrast)
+    # back to DICOM's axes: left, back, head
+    axes = np.diag([-1.0, -1.0, 1.0]) @ np.asarray(affine, dtype=float)[:3]
+    spacing = np.linalg.norm(axes[:, :3], axis=0)
+    common.ImageOrientationPatient = _decimals((axes[:, :2] / spacing[:2]).T.ravel())
+    common.PixelSpacing = _decimals([spacing[1], spacing[0]])
+    common.SliceThickness = common.SpacingBetweenSlices = _decimals([spacing[2]])[0]
+    common.Columns, common.Rows = int(shape[0]), int(shape[1])
+    low, high = (round(float(value)) for value in window)
+    common.WindowWidth = max(1, high - low)
+    common.WindowCenter = (low + high) // 2
+    for number in range(int(shape[2])):
+        header = pydicom.Dataset(common)  # shares the elements; only new ones are added
+        header.SOPInstanceUID = pydicom.uid.generate_uid(prefix=None)
+        header.InstanceNumber = number + 1
+        header.ImagePositionPatient = _decimals(axes[:, 3] + number * axes[:, 2])
+        header.file_meta = pydicom.dataset.FileMetaDataset()
+        header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID
+        header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
+        header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        yield header
+
+
+def _common(sources: Sequence[Any], model: str, unit: float, new_contrast: bool) -> Any:
+    """What all images of the result hold alike."""
+    first, now = sources[0], datetime.now()
+    version = package_version()
+    header = pydicom.Dataset()
+    for group in PATIENT_GROUPS:
+        for element in first.group_dataset(group):
+            header[element.tag] = deepcopy(element)
+    _copy(first, header, STUDY + SERIES)
+    _copy(first, header, (keyword for keyword in ACQUISITION if _uniform(sources, keyword)))
+
+    header.SOPClassUID = MR_IMAGE
+    header.Modality = "MR"
+    header.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
+    header.SeriesInstanceUID = pydicom.uid.generate_uid(prefix=None)
+    header.SeriesNumber = _series_number(first)
+    mark = f"[synthetic, {model} {version}]"
+    told = str(first.get("SeriesDescription") or "")
+    header.SeriesDescription = f"{told[: LONGEST_LO - len(mark) - 1].strip()} {mark}".strip()[:LONGEST_LO]
+    header.ImageComments = f"{NOTICE}; for research use only"
+    header.DerivationDescription = (
+        f"{NOTICE}; computed by the model {model} {version} ({MODEL_NAME}) from all {len(sources)} images "
+        f"of the source series; stored values times {unit:.6g} are the source's units; research use only"
+    )
+    header.SourceImageSequence = [_source(source) for source in sources]
+    if not new_contrast:
+        header.DerivationCodeSequence = [_code("113085", "Spatial resampling")]
+    for moment in ("Series", "Content", "InstanceCreation"):
+        setattr(header, f"{moment}Date", now.strftime("%Y%m%d"))
+        setattr(header, f"{moment}Time", now.strftime("%H%M%S"))
+
+    header.Manufacturer, header.ManufacturerModelName = MANUFACTURER, MODEL_NAME
+    header.DeviceSerialNumber = model
+    header.SoftwareVersions = version
+    header.ContributingEquipmentSequence = [*_equipment(first), _ours(model, version, now)]
+
+    header.ScanningSequence, header.SequenceVariant = "RM", "NONE"  # RM: research mode
+    if not new_contrast:
+        _copy(first, header, (keyword for keyword in CONTRAST if _uniform(sources, keyword)))
+    for keyword in TYPE_2:
+        header.setdefault(keyword, None)
+    if not header.get("BodyPartExamined"):
+        header.setdefault("Laterality", None)  # then it cannot be told that no side is needed
+    if not header.get("FrameOfReferenceUID"):
+        header.FrameOfReferenceUID = pydicom.uid.generate_uid(prefix=None)
+
+    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
+    header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 16, 15, 0
+    header.BurnedInAnnotation = "NO"
+    return header
+
+
+def _copy(source: Any, target: Any, keywords: Iterable[str]) -> None:
+    for keyword in keywords:
+        if keyword in source:
+            target[keyword] = deepcopy(source[keyword])
+
+
+def _uniform(sources: Sequence[Any], keyword: str) -> bool:
+    """Whether an attribute has one value in the whole source series."""
+    return all(source.get(keyword) == sources[0].get(keyword) for source in sources)
+
+
+def _decimals(values: Iterable[float]) -> list[Any]:
+    """Decimal Strings: at most 16 characters each."""
+    return [pydicom.valuerep.DSfloat(float(value), auto_format=True) for value in values]
+
+
+def _series_number(source: Any) -> int:
+    """The source's with 01 behind it, so that the result is listed next to it."""
+    number = source.get("SeriesNumber")
+    derived = int(number) * 100 + 1 if isinstance(number, int) else 1
+    return derived if 0 < derived <= LONGEST_IS else 1
+
+
+def _code(value: str, meaning: str) -> Any:
+    code = pydicom.Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, "DCM", meaning
+    return code
+
+
+def _source(source: Any) -> Any:
+    item = pydicom.Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
+    item.PurposeOfReferenceCodeSequence = [_code("121322", "Source image for image processing operation")]
+    item.SpatialLocationsPreserved = "NO"
+    return item
+
+
+def _equipment(source: Any) -> list[Any]:
+    """The scanner, and what the source itself names as having contributed."""
+    items = [deepcopy(item) for item in source.get("ContributingEquipmentSequence") or []]
+    if source.get("Manufacturer"):
+        scanner = pydicom.Dataset()
+        _copy(source, scanner, EQUIPMENT)
+        scanner.PurposeOfReferenceCodeSequence = [_code("109101", "Acquisition Equipment")]
+        items.insert(0, scanner)
+    return items
+
+
+def _ours(model: str, version: str, now: datetime) -> Any:
+    item = pydicom.Dataset()
+    item.PurposeOfReferenceCodeSequence = [_code("109102", "Processing Equipment")]
+    item.Manufacturer, item.ManufacturerModelName, item.SoftwareVersions = MANUFACTURER, MODEL_NAME, version
+    item.DeviceSerialNumber = model
+    item.ContributionDateTime = now.strftime("%Y%m%d%H%M%S")
+    item.ContributionDescription = f"Image synthesis by {model}; {NOTICE}"
+    return item
+
 
 LARGEST = 2**16 - 1
 COARSEST = 255  # with fewer grey values than this, one source unit is too coarse a step

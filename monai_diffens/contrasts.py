@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 from monai_diffens.files import case_name
 
-__all__ = ["ACCEPTED", "ImageName", "contrast_of", "image_name"]
-
+CONTRASTS = ("T1w", "ce-gadolinium_T1w", "T2w", "FLAIR")
 # how a name may end, and the contrast that the models call so
 SUFFIXES = {
     "t1w": "T1w",
