@@ -25,7 +25,7 @@ test: $(VENV)/.installed  ## run the tests; PYTEST_ARGS="-m 'not slow'" for the 
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_WORKERS) $(PYTEST_ARGS)
 
 torture: $(VENV)/.installed  ## kill a folder run 20 times, finish it, compare with an undisturbed run
-	$(BIN)/python tests/bundles/torture.py $(TORTURE_ARGS)
+	PYTHONPATH=tests $(BIN)/python tests/bundles/torture.py $(TORTURE_ARGS)
 
 train-smoke: $(VENV)/.installed  ## train both stages of every bundle on small crops, a few minutes; to train_smoke_output/
 	$(BIN)/python -m research.train_smoke --output_dir train_smoke_output

@@ -55,14 +55,14 @@ def got(record_property: Callable[[str, object], None]) -> Callable[[str], None]
 
 
 def pytest_collection_finish() -> None:
-    """What the libraries and the tests are made of stays: the garbage collector need not walk through it again."""
+    """What the libraries and the tests are made of stays: the garbage collector need not walk it again."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    torch.default_generator.manual_seed(0)  # torch.manual_seed notes a stack for every kind of device, each time
+    torch.default_generator.manual_seed(0)  # torch.manual_seed notes a stack for every kind of device
 
 
 @pytest.fixture(scope="session")

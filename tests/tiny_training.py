@@ -2,7 +2,6 @@
 
 import json
 import logging
-import multiprocessing
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -13,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from forked import SERVER
 from monai.bundle import ConfigWorkflow
 
 BUNDLES = Path(__file__).parents[1] / "bundles"
@@ -111,13 +111,9 @@ def arguments(tiny_bids: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
 @pytest.fixture(scope="session")
 def start() -> Callable[[dict[str, Any]], BaseProcess]:
     """Function (arguments of ``monai.bundle.run``) to a started process; imports are paid for once."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["monai.bundle", "monai_diffens.inferers.inferer", "torch.utils.tensorboard", "ignite.handlers"]
-    )
 
     def launch(arguments: dict[str, Any]) -> BaseProcess:
-        process = context.Process(target=monai.bundle.run, kwargs=arguments)
+        process = SERVER.Process(target=monai.bundle.run, kwargs=arguments)
         process.start()
         return process
 

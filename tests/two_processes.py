@@ -7,25 +7,41 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from forked import Command
+
 ROOT = Path(__file__).parents[1]
+ALIKE = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
 
 def run_two(arguments: dict[str, Any], machines: int = 1) -> None:
-    """Run a config in two processes as a user does; each of two machines has a torchrun, as in SLURM."""
+    """Run a config in two processes as a user does.
+
+    Each of two machines has a torchrun, as in SLURM. On one machine the processes are forked, with the
+    variables that torchrun sets.
+    """
+    words = ["monai.bundle", "run"]
+    words += [part for name, value in arguments.items() for part in (f"--{name}", str(value))]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        meeting = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", f"--nnodes={machines}"]
-    command += [f"--nproc_per_node={2 // machines}", "--rdzv_id=7", "--rdzv_backend=c10d"]
-    command += [f"--rdzv_endpoint={meeting}", "-m", "monai.bundle", "run"]
-    command += [part for name, value in arguments.items() for part in (f"--{name}", str(value))]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    launched = [
-        subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(machines)
-    ]
-    for machine in launched:
-        _, errors = machine.communicate(timeout=900)
-        assert machine.returncode == 0, errors[-2000:]
+        port = probe.getsockname()[1]
+    launched: list[Command] | list[subprocess.Popen[str]]
+    if machines == 1:
+        launched = in_two(words, port)
+    else:
+        command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", f"--nnodes={machines}"]
+        command += ["--nproc_per_node=1", "--rdzv_id=7", "--rdzv_backend=c10d"]
+        command += [f"--rdzv_endpoint=127.0.0.1:{port}", "-m", *words]
+        known = {**os.environ, "PYTHONPATH": str(ROOT), **ALIKE}
+        pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        launched = [subprocess.Popen(command, env=known, **pipes) for _ in range(machines)]
+    for each in launched:
+        _, errors = each.communicate(timeout=900)
+        assert each.returncode == 0, errors[-2000:]
+
+
+def in_two(words: list[str], port: int) -> list[Command]:
+    """Start a module in two processes that meet at this port."""
+    known = ALIKE | {"TORCHELASTIC_RUN_ID": "7", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    known |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    places = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    return [Command(words, ROOT, known | place) for place in places]

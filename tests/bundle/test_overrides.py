@@ -3,9 +3,9 @@
 import ast
 import json
 import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigWorkflow
@@ -214,8 +214,7 @@ def test_what_is_not_typed_is_left_alone():
 
 def run(configs: Path, *arguments: str, files: str = "inference.json") -> subprocess.CompletedProcess[str]:
     config = str([str(configs / name) for name in files.split()])
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return forked.run(["monai.bundle", "run", "--config_file", config, *arguments])
 
 
 def test_command_line(inference):

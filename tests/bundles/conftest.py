@@ -1,15 +1,14 @@
 """A copy of the bundle with fresh weights, and its command line."""
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import nibabel as nib
 import numpy as np
 import pytest
-from bundle_copies import BUNDLE, ROOT, copy_bundle, copy_translation
+from bundle_copies import BUNDLE, copy_bundle, copy_translation
 
 
 @pytest.fixture(scope="session")
@@ -52,28 +51,14 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def run_inference() -> Run:
-    """Function (bundle, cwd, option=value, ...) that runs the inference command of a bundle.
+    """Function (bundle, cwd, limits, option=value, ...) that runs the inference command of a bundle.
 
-    ``limit`` is called in the new process before it begins, to take something away from it.
+    ``limits``: of :mod:`resource`, by their number.
     """
 
     def run(
-        bundle: Path, cwd: Path, limit: Callable[[], None] | None = None, **options: object
+        bundle: Path, cwd: Path, limits: dict[int, int] | None = None, **options: object
     ) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "monai.bundle", "run", "inference"]
-        command += ["--bundle_root", str(bundle), "--config_file", str(bundle / "configs" / "inference.json")]
-        for name, value in options.items():
-            command += [f"--{name}", str(value)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.run(
-            command,
-            cwd=cwd,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=900,
-            preexec_fn=limit,
-        )
+        return forked.run(forked.inference(bundle, **options), cwd, limits=limits)
 
     return run

@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import pytest
 import torture
+from forked import inference, run
 
 pytestmark = pytest.mark.slow
 
@@ -65,22 +66,16 @@ def test_an_interrupted_run_leaves_whole_files_and_says_so(killed, bundle, tmp_p
     assert not list((tmp_path / "out").glob(".*"))
 
 
-def without_room(kind: str, bundle: Path, scan: Path, out: Path) -> subprocess.Popen[str]:
-    """Start a run whose output folder takes less than a result."""
-    command = ["-m", "monai.bundle", "run", "inference", "--bundle_root", str(bundle), "--config_file"]
-    command += [str(bundle / "configs" / "inference.json"), "--input", str(scan), "--output_dir", str(out)]
-    command = [sys.executable, *command]
-    limit = None
+def without_room(kind: str, bundle: Path, scan: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """Do a run whose output folder takes less than a result."""
+    words = inference(bundle, input=scan, output_dir=out)
     if kind == "file size limit":
-        limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, ROOM))  # noqa: E731
-    else:
-        option = "ro" if kind == "read-only disk" else f"size={ROOM}"
-        out.mkdir()
-        mount = f'mount -t tmpfs -o {option} tmpfs "$0" && exec "$@"'
-        command = ["unshare", "-m", "sh", "-c", mount, str(out), *command]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=limit
-    )
+        return run(words, limits={resource.RLIMIT_FSIZE: ROOM})
+    option = "ro" if kind == "read-only disk" else f"size={ROOM}"
+    out.mkdir()
+    mount = f'mount -t tmpfs -o {option} tmpfs "$0" && exec "$@"'
+    command = ["unshare", "-m", "sh", "-c", mount, str(out), sys.executable, "-m", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=torture.LONGEST_S)
 
 
 def may_mount(folder: Path) -> bool:
@@ -104,13 +99,12 @@ def test_no_room_is_told_before_sampling(killed, bundle, tmp_path, got, kind, wh
     if kind != "file size limit" and not may_mount(tmp_path):
         pytest.skip("mounting a small disk needs rights that this machine does not give")
     _, work = killed
-    process = without_room(kind, bundle, work / "scans" / "case00.nii.gz", tmp_path / "out")
-    out, err = process.communicate(timeout=torture.LONGEST_S)
-    line = err.splitlines()[-1]
+    done = without_room(kind, bundle, work / "scans" / "case00.nii.gz", tmp_path / "out")
+    line = done.stderr.splitlines()[-1]
     got(line.replace(str(tmp_path), ""))
-    assert process.returncode == 1
+    assert done.returncode == 1
     assert f"cannot write to this output folder ({why}); choose another or free space" in line
-    assert "Traceback" not in out + err and "denoising" not in err
+    assert "Traceback" not in done.stdout + done.stderr and "denoising" not in done.stderr
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 

@@ -53,11 +53,9 @@ def running_out(translation, scans, run_inference, tmp_path_factory) -> Run:
     """A run whose process really gets no more memory."""
     out = tmp_path_factory.mktemp("out_of") / "out"
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
-
+    limits = {resource.RLIMIT_AS: ADDRESS_SPACE}
     done = run_inference(
-        translation, out.parent, limit, input=scans, output_dir=out, report=False, skull="keep", force=True
+        translation, out.parent, limits, input=scans, output_dir=out, report=False, skull="keep", force=True
     )
     return Run.of(done, scans, out, SUFFIX)
 

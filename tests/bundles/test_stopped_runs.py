@@ -4,7 +4,6 @@ import os
 import pickle
 import re
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel as nib
@@ -38,7 +37,7 @@ def changed_copy(bundle: Path, folder: Path, weights: bytes, recorded: bool) -> 
 
 @pytest.fixture(scope="module")
 def stopped(bundle, data_dir_or_none, run_inference, tmp_path_factory):
-    """Runs that write nothing, by name; two at a time."""
+    """Runs that write nothing, by name."""
     base = tmp_path_factory.mktemp("stopped")
     here, bundles = base / "here", base / "bundles"
     here.mkdir()
@@ -63,12 +62,10 @@ def stopped(bundle, data_dir_or_none, run_inference, tmp_path_factory):
         "no_weights": (bare, scan, "out", {}),
         "misspelt": (bundle, scan, "out", {"target_spacin": 1}),
     }
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        runs = {
-            name: pool.submit(run_inference, root, here, input=source, output_dir=out, **more)
-            for name, (root, source, out, more) in options.items()
-        }
-        done = {name: run.result() for name, run in runs.items()}
+    done = {
+        name: run_inference(root, here, input=source, output_dir=out, **more)
+        for name, (root, source, out, more) in options.items()
+    }
     assert sorted(p.name for p in here.iterdir()) == ["cut.nii.gz", "file", "fine.nii", "scan.nii.gz"]
     assert sorted(p.name for p in base.iterdir()) == ["bundles", "here"]  # no trap was sprung
     return done

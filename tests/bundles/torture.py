@@ -1,17 +1,16 @@
 """Kill a folder run again and again, run it to its end, and compare with a run that nobody disturbed.
 
-    python tests/bundles/torture.py --kills 20 --seed 0
+    PYTHONPATH=tests python tests/bundles/torture.py --kills 20 --seed 0
 
-Real processes, real SIGKILL, pieces of the template brain and a copy of the bundle with untrained weights.
+Real processes (:mod:`forked`), real SIGKILL, pieces of the template brain and a copy of the bundle with
+untrained weights.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,8 +20,8 @@ from typing import NamedTuple
 
 from bad_files import real_scan
 from bundle_copies import copy_bundle
+from forked import Command, inference
 
-ROOT = Path(__file__).parents[2]
 SHAPE = (20, 22, 5)  # becomes (20, 22, 25)
 LONGEST_S = 600
 FILES_A_KILL = 4  # at most so many files appear between two kills
@@ -61,15 +60,10 @@ def make_scans(folder: Path, count: int) -> None:
         )
 
 
-def start(bundle: Path, scans: Path, out: Path, options: Sequence[str] = ()) -> subprocess.Popen[str]:
-    """Start the real command over a folder."""
-    command = [sys.executable, "-m", "monai.bundle", "run", "inference"]
-    command += ["--bundle_root", str(bundle), "--config_file", str(bundle / "configs" / "inference.json")]
-    command += ["--input", str(scans), "--output_dir", str(out), "--fusion", "axial"]
-    command += ["--report", "False", *options]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, env=environment, text=True, **pipes)  # type: ignore[call-overload]
+def start(bundle: Path, scans: Path, out: Path, options: Sequence[str] = ()) -> Command:
+    """Start the command over a folder."""
+    words = inference(bundle, input=scans, output_dir=out, fusion="axial", report=False)
+    return Command([*words, *options])
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -77,7 +71,7 @@ def contents(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in out.glob("[!.]*")}
 
 
-def wait_for(process: subprocess.Popen[str], out: Path, more_than: int) -> bool:
+def wait_for(process: Command, out: Path, more_than: int) -> bool:
     """Wait until more visible files than that are there; False when the process ended before."""
     end = time.monotonic() + LONGEST_S
     while time.monotonic() < end:

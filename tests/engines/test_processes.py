@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from forked import inference
 
 from monai_diffens.data.cases import CaseFolder
 from monai_diffens.engines import processes
@@ -89,11 +91,9 @@ def test_two_processes_share_a_volume(tmp_path):
     assert first["writes"] and not second["writes"]
 
 
-def bundle_command(folder: Path, output: Path, *options: str) -> list[str]:
+def command(folder: Path, output: Path, *options: str) -> list[str]:
     bundle = ROOT / "bundles" / "diffensembler_sr"
-    command = ["-m", "monai.bundle", "run", "inference", "--bundle_root", str(bundle), "--config_file"]
-    command += [str(bundle / "configs" / "inference.json"), "--input", str(folder)]
-    return [*command, "--output_dir", str(output), "--amp", "False", *options]
+    return [*inference(bundle, input=folder, output_dir=output, amp=False), *options]
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def alone(tmp_path_factory) -> tuple[Path, Path]:
     """Three scans, and what one process makes of them."""
     folder = tmp_path_factory.mktemp("alone")
     scans, output = folder_of_scans(folder / "in", 3), folder / "out"
-    result = launch([sys.executable, *bundle_command(scans, output)])
+    result = forked.run(command(scans, output))
     assert result.returncode == 0, result.stderr[-3000:]
     return scans, output
 
@@ -110,7 +110,7 @@ def alone(tmp_path_factory) -> tuple[Path, Path]:
 @pytest.mark.parametrize("share", ["cases", "slices"])
 def test_the_bundle_runs_in_two_processes(alone, tmp_path, share):
     scans, expected = alone
-    result = launch([*TORCHRUN, *bundle_command(scans, tmp_path, "--share", share)])
+    result = launch([*TORCHRUN, "-m", *command(scans, tmp_path, "--share", share)])
     assert result.returncode == 0, result.stderr[-3000:]
     told = [line for line in result.stdout.splitlines() if " done, " in line]
     wanted = ["process 1 of 2: 2 done", "process 2 of 2: 1 done"] if share == "cases" else ["3 done"]

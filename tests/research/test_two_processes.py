@@ -1,4 +1,4 @@
-"""Two processes under torchrun write the table of one."""
+"""Two processes write the table of one."""
 
 import shutil
 from pathlib import Path
