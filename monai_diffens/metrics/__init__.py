@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from .masked import MaskedPSNRMetric, MaskedSSIMMetric
-from .volume_metric import VolumeMetric
+from .masked import MaskedPSNRMetric, MaskedSSIMMetric, VolumeMetric
 
 __all__ = ["MaskedPSNRMetric", "MaskedSSIMMetric", "VolumeMetric"]
