@@ -23,11 +23,11 @@ from monai.transforms import MapTransform
 
 from monai_diffens.bundle.folder import CONFIG, WEIGHTS, bundle_path, read_config
 from monai_diffens.files import case_of
-from monai_diffens.in_process import heard, open_inference, restore_cases
+from monai_diffens.inference import open_inference, restore_cases
 from monai_diffens.messages import InputRejected
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.weights import load_weights
-from monai_diffens.options import checked_option, options_of, target_of, unknown_option
+from monai_diffens.options import checked_option, options_of, target_of, unknown_option, values_of
 
 __all__ = ["DiffEnsembleRestored", "Model", "load_model", "super_resolve", "translate"]
 
@@ -147,11 +147,10 @@ class Model:
         fallback = "cuda" if torch.cuda.is_available() else "cpu"
         self.task, self.root, self._config = task, root, config
         self.device: torch.device = checked_option(known["device"], device or fallback, config)
-        self.defaults = {name: config[name] for name in known if name not in NOT_HERE}
+        self.defaults = {name: values_of(config)[name] for name in known if name not in NOT_HERE}
         arguments = {name: value for name, value in config["network_def"].items() if name != "_target_"}
         self.network = DiffEnsembler(**arguments)
-        with heard():
-            load_weights(self.network, root / WEIGHTS)
+        load_weights(self.network, root / WEIGHTS)
         self.network.to(self.device).eval()
 
     def __repr__(self) -> str:

@@ -24,6 +24,7 @@ from monai_diffens.options import (
     checked_option,
     options_of,
     unknown_option,
+    values_of,
 )
 
 SOME_FAILED, WRONG_USE, NOT_USABLE, INTERRUPTED = 1, 2, 3, 130
@@ -112,7 +113,7 @@ def with_options(task: str) -> Callable[[Callable[..., None]], Callable[..., Non
 
 
 def _parameter(option: Option, config: Mapping[str, Any]) -> inspect.Parameter:
-    default = config[option.name]
+    default = values_of(config)[option.name]
     unit = f"{option.unit}; " if option.unit else ""
     if isinstance(default, str) and default.startswith("$"):
         shown = {"weights_file": "the bundle's", "device": "cuda where there is one"}[option.name]

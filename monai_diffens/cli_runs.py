@@ -51,11 +51,11 @@ def run_cases(
 
     Raises:
         InputRejected: the input is not there, or the folder cannot be written.
-        SystemExit: as :func:`~monai_diffens.in_process.run_inference`.
+        OptionError: as :func:`~monai_diffens.inference.run_inference`, and BundleRejected.
     """
     _must_exist(scan)
     _must_be_writable(output_dir)
-    from monai_diffens.in_process import open_inference, run_inference
+    from monai_diffens.inference import open_inference, run_inference
 
     began = time.perf_counter()
     workflow = open_inference(root, {**options, "input": plain(scan), "output_dir": plain(output_dir)})
@@ -66,8 +66,12 @@ def run_cases(
             told = {"case": end.case, "status": "done" if end.failure is None else "failed"}
             tell(json.dumps(told | {"reason": end.failure, "seconds": round(end.seconds, 2)}))
 
-    with _told_on_stderr(logging.ERROR if quiet else logging.WARNING):
-        cases, status = run_inference(workflow, on_end, bar)
+    try:
+        with _told_on_stderr(logging.ERROR if quiet else logging.WARNING):
+            cases, status = run_inference(workflow, on_end, bar)
+    except InputRejected as error:  # none can be worked on
+        tell(str(error), sys.stderr)
+        return SOME_FAILED
     page = output_dir / PAGE
     summary = {
         "done": len(cases.items) - len(cases.failures),
@@ -101,17 +105,20 @@ def plan_cases(
 
     Raises:
         InputRejected: the input is not there.
-        SystemExit: as :func:`~monai_diffens.in_process.find_cases`.
     """
     _must_exist(scan)
-    from monai_diffens.in_process import find_cases, open_inference
+    from monai_diffens.inference import find_cases, open_inference
 
     for told in study_lines(scan, json_lines):
         tell(told)
     with tempfile.TemporaryDirectory() as nowhere:
         where = {"input": plain(scan), "output_dir": plain(output_dir or Path(nowhere))}
-        with _told_on_stderr(logging.CRITICAL):  # warnings and rejections are told in their place
-            cases = find_cases(open_inference(root, {**options, **where}))
+        try:
+            with _told_on_stderr(logging.CRITICAL):  # warnings and rejections are told in their place
+                cases = find_cases(open_inference(root, {**options, **where}))
+        except InputRejected as error:
+            tell(str(error), sys.stderr)
+            return SOME_FAILED
         for line in _planned(cases):
             tell(json.dumps(line) if json_lines else _told(line))
     return SOME_FAILED if cases.rejected else 0

@@ -1,8 +1,8 @@
 """The options of a run, in one table: type, range or choices, unit and one line of help each.
 
 The command ``diffens``, ``python -m monai.bundle run``, the Python functions and the MONAI Label app check
-what they are given against it. Defaults are not repeated here: they stand at the top of each bundle's
-``configs/inference.json``. Standard library only, so that help and checks are quick.
+what they are given against it. Defaults are not repeated here: they stand in the bundles' ``inference.json``,
+at its top or, what few turn, under ``more``. Standard library only, so that help and checks are quick.
 """
 
 from __future__ import annotations
@@ -19,21 +19,25 @@ from typing import Any
 from monai_diffens.messages import say
 
 __all__ = [
+    "MORE",
     "OPTIONS",
     "QUALITIES",
     "Option",
     "OptionError",
     "checked_option",
+    "id_of",
     "nearest",
     "options_of",
     "target_of",
     "unknown_option",
+    "values_of",
 ]
 
 PLANES = ("axial", "coronal", "sagittal")
 FUSIONS = ("calibrated", "mean", "alternate")
 QUALITIES = {"fast": 1, "balanced": 4, "detail": 20}  # name -> num_steps
 SWITCH = {"true": True, "false": False}
+MORE = "more"  # heading in inference.json of the options that few turn
 NOTHING = ("none", "null", "")
 LONGEST_TOLD = 60  # characters of a wrong value that are shown
 
@@ -150,7 +154,18 @@ def checked_option(option: Option, value: Any, config: Mapping[str, Any]) -> Any
 
 def options_of(config: Mapping[str, Any]) -> dict[str, Option]:
     """The options that a bundle's ``inference.json`` has, by name, in the table's order."""
-    return {option.name: option for option in OPTIONS if option.name in config}
+    values = values_of(config)
+    return {option.name: option for option in OPTIONS if option.name in values}
+
+
+def values_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Name -> value of what a config has at its top and under :data:`MORE`."""
+    return {**config.get(MORE, {}), **config}
+
+
+def id_of(config: Mapping[str, Any], name: str) -> str:
+    """Where a config has an option: its name, or its place under :data:`MORE`."""
+    return f"{MORE}::{name}" if name in config.get(MORE, {}) else name
 
 
 def target_of(config: Mapping[str, Any], target: str) -> dict[str, str]:

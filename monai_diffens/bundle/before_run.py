@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fire.parser import DefaultParseValue
-from monai.bundle import ConfigItem, ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigExpression, ConfigItem, ConfigParser, ConfigWorkflow
 from monai.bundle import run as bundle_run
 from monai.bundle.scripts import create_workflow
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS, ID_SEP_KEY, MERGE_KEY
@@ -37,9 +37,18 @@ from monai_diffens.bundle.folder import (
     foreign_code,
 )
 from monai_diffens.messages import BundleRejected, InputRejected, say, tell
-from monai_diffens.options import Option, OptionError, checked_option, options_of, unknown_option
+from monai_diffens.options import (
+    MORE,
+    Option,
+    OptionError,
+    checked_option,
+    id_of,
+    options_of,
+    unknown_option,
+    values_of,
+)
 
-GROUPS = ("train", "validate")  # plain groups of ids; in a component, Python checks the arguments
+GROUPS = ("train", "validate", MORE)  # plain groups of ids; in a component, Python checks the arguments
 CONSTANTS = {"true": "True", "false": "False", "null": "None"}
 EXPRESSIONS = ("$", "@")
 PATH_IDS = ("input", "mask")
@@ -61,35 +70,50 @@ class _Caller(NamedTuple):
 
 
 @contextmanager
-def ended_in_a_line() -> Iterator[None]:
-    """Turn what this package raises within a config into one line on stderr and an exit status.
-
-    MONAI wraps what its expressions raise, so causes count too; what is not ours passes.
+def own_errors() -> Iterator[None]:
+    """Raise what this package raised within a config as it was: MONAI wraps what its expressions raise.
 
     Raises:
-        SystemExit: 2 for a wrong option, 1 for an input, and the line itself for a bundle, which is 1 too.
+        OptionError: a wrong option.
+        BundleRejected: a bundle, or its weights, that cannot be used.
+        InputRejected: an input that cannot be worked on.
     """
     try:
         yield
     except Exception as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, BundleRejected | InputRejected | OptionError):
+        while cause is not None and not isinstance(cause, OptionError | BundleRejected | InputRejected):
             cause = cause.__cause__
-        if cause is None:
+        if cause is None or cause is error:
             raise
-        if isinstance(cause, BundleRejected):
-            raise SystemExit(str(cause)) from None
-        wrong = isinstance(cause, OptionError)
-        tell(f"--{cause}" if wrong else str(cause), sys.stderr)
-        raise SystemExit(WRONG_USE if wrong else FAILED) from None
+        raise cause from None
+
+
+@contextmanager
+def ended_in_a_line() -> Iterator[None]:
+    """Turn what this package raises within a config into one line on stderr and an exit status.
+
+    Raises:
+        SystemExit: 2 for a wrong option, 1 for an input, and the line itself for a bundle, which is 1 too.
+    """
+    try:
+        with own_errors():
+            yield
+    except BundleRejected as error:
+        raise SystemExit(str(error)) from None
+    except OptionError as error:
+        tell(f"--{error}", sys.stderr)
+        raise SystemExit(WRONG_USE) from None
+    except InputRejected as error:
+        tell(str(error), sys.stderr)
+        raise SystemExit(FAILED) from None
 
 
 def check_before_run(bundle_root: str | Path | None = None) -> None:
     """Stop a workflow whose bundle is not as released, or that was given a wrong id or value.
 
-    MONAI hands an expression nothing of the workflow it belongs to, so the workflow is looked up among the
-    callers. Run from MONAI's command line or ``monai.bundle.run``, the files given there count; for a
-    workflow made in Python, all files of its folder do. Outside of a workflow the bundle alone is checked.
+    Run from MONAI's command line or ``monai.bundle.run``, the config files given there count; for a workflow
+    made in Python, all files of its folder do. Outside of a workflow the bundle alone is checked.
 
     Values of ``inference.json``'s options become typed: ``false`` becomes False. Paths become what was typed.
 
@@ -107,6 +131,18 @@ def check_before_run(bundle_root: str | Path | None = None) -> None:
             check_bundle(Path(str(root)).resolve())
         if caller is not None:
             check_overrides(caller.workflow, caller.files, typed)
+
+
+def running_workflow() -> ConfigWorkflow:
+    """The workflow whose config is being evaluated, found among the callers: MONAI hands none to expressions.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    caller = _caller()
+    if caller is None:
+        raise RuntimeError("called outside of a workflow of MONAI's")
+    return caller.workflow
 
 
 def check_bundle(root: Path) -> None:
@@ -146,11 +182,12 @@ def check_overrides(
             for path in folder
             if path.suffix[1:] in ConfigParser.suffixes and path.name != Path(METADATA).name
         ]
+    _place_options(workflow)
     config = dict(workflow.parser.get())
     config.pop("_meta_", None)
     _check_ids(config, {id for path in files for id in ids_of(ConfigParser.load_config_file(path))})
     options = options_of(config) if "inference" in config else {}
-    others = {name: value for name, value in config.items() if name not in options}
+    others = {name: value for name, value in config.items() if name not in options and name != MORE}
     for name, value in others.items():
         if name in PATH_IDS or name.endswith(PATH_ENDINGS):
             _replace(workflow, name, path_as_typed(value, typed.get(name)))
@@ -159,9 +196,16 @@ def check_overrides(
     for name, option in options.items():
         _check_value(workflow, config, option, typed.get(name))
     for name, value in json_constants(others):
-        raise OptionError(
-            name, value, line=say("json_constant", name=name, value=value, constant=CONSTANTS[value])
-        )
+        line = say("json_constant", name=name, value=value, constant=CONSTANTS[value])
+        raise OptionError(name, value, line=line)
+
+
+def _place_options(workflow: ConfigWorkflow) -> None:
+    """Options that were given by their names alone go where the config has them."""
+    config, resolver = workflow.parser.get(), workflow.parser.ref_resolver
+    for name in config.keys() & config.get(MORE, {}).keys():
+        _replace(workflow, id_of(config, name), config.pop(name))
+        resolver.items.pop(name, None)
 
 
 def _check_ids(config: Mapping[str, Any], known: set[str]) -> None:
@@ -174,15 +218,15 @@ def _check_ids(config: Mapping[str, Any], known: set[str]) -> None:
 def _check_value(
     workflow: ConfigWorkflow, config: Mapping[str, Any], option: Option, typed: str | None
 ) -> None:
-    value, name = config[option.name], option.name
+    value, id = values_of(config)[option.name], id_of(config, option.name)
     if option.optional and typed == "None":
         value = None  # MONAI takes an override of None for none
     elif option.kind == "path":
         value = path_as_typed(value, typed)
     if isinstance(value, str) and value.startswith(EXPRESSIONS):
-        checked_option(option, _evaluated(workflow, name, value), config)
+        checked_option(option, _evaluated(workflow, id, value), config)
     else:
-        _replace(workflow, name, checked_option(option, value, config))
+        _replace(workflow, id, checked_option(option, value, config))
 
 
 def ids_of(config: Mapping[str, Any]) -> set[str]:
@@ -194,11 +238,11 @@ def ids_of(config: Mapping[str, Any]) -> set[str]:
     for key, value in config.items():
         parts = key.removeprefix(MERGE_KEY).replace("#", ID_SEP_KEY).split(ID_SEP_KEY)
         ids.add(parts[0])
+        below = parts[1:2] or (list(value) if isinstance(value, Mapping) else [])
         if parts[0] in GROUPS:
-            if len(parts) > 1:
-                ids.add("#".join(parts[:2]))
-            elif isinstance(value, Mapping):
-                ids.update(f"{parts[0]}#{name}" for name in value)
+            ids.update(f"{parts[0]}#{name}" for name in below)
+        if parts[0] == MORE:
+            ids.update(below)
     return ids
 
 
@@ -258,14 +302,20 @@ def _evaluated(workflow: ConfigWorkflow, name: str, value: str) -> Any:
         return f"{value} (cannot be evaluated)"
 
 
-def _replace(workflow: ConfigWorkflow, name: str, value: Any) -> None:
+def _replace(workflow: ConfigWorkflow, id: str, value: Any) -> None:
     """Give an id another value while the workflow runs: setting it would begin the resolving anew."""
     resolver, config = workflow.parser.ref_resolver, workflow.parser.get()
+    *groups, name = id.split(ID_SEP_KEY)
+    for group in groups:
+        config = config[group]
     if type(config[name]) is type(value) and config[name] == value:
         return
     config[name] = value
-    resolver.remove_resolved_content(name)
-    resolver.items[name] = ConfigItem(value, id=name)
+    resolver.remove_resolved_content(id)
+    if ConfigExpression.is_expression(value):
+        resolver.items[id] = ConfigExpression(value, id=id, globals=workflow.parser.globals)
+    else:
+        resolver.items[id] = ConfigItem(value, id=id)
 
 
 def _caller() -> _Caller | None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from monai_diffens.bundle.folder import WEIGHTS, read_config
 from monai_diffens.demo.template_brain import FACTOR, load_truth, save, slice_affine
 from monai_diffens.files import package_version, sha256_of
-from monai_diffens.in_process import open_inference, run_inference
+from monai_diffens.inference import open_inference, run_inference
 from monai_diffens.messages import BundleRejected, InputRejected, say, tell
 from monai_diffens.metrics.masked import SSIM_RADIUS, checked_volumes, psnr, ssim_map
 from monai_diffens.report.picture import three_plane_picture

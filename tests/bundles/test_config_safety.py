@@ -34,12 +34,12 @@ def test_versions_files_and_overrides_are_checked_first(name):
     config = CONFIGS[name]
     check = "$before_run.check_before_run(@bundle_root)"
     if name.endswith("/inference"):
-        # MONAI finds the package that a release zip brings only from `run` on
-        assert config["run"][0] == check and "initialize" not in config
+        # MONAI finds the package that a release zip brings only from `run` on; what is called checks first
+        assert config["run"] == ["$inference.run(@bundle_root)"] and "initialize" not in config
     elif "imports" in config or "initialize" in config:  # an overlay adds to a file that has the checks
         assert config["initialize"][0] == check
-    module = "$import monai_diffens.bundle.before_run as before_run"
-    assert "imports" not in config or module in config["imports"]
+        imports = config.get("imports") or config["+imports"]
+        assert "$import monai_diffens.bundle.before_run as before_run" in imports
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)

@@ -17,6 +17,7 @@ from bundle_copies import BUNDLE, ROOT, TRANSLATION
 from config_parts import components
 
 import monai_diffens
+from monai_diffens.options import options_of
 
 CONFIGS = {
     path.stem: json.loads(path.read_text(encoding="utf-8"))
@@ -167,4 +168,4 @@ def test_documents_are_there():
     assert card.count("<!-- results -->") == card.count("<!-- /results -->") == 1
     assert "research use only" in card
     options = re.findall(r"^\| `--(\w+)`", card[card.index("## Run") : card.index("### Input")], re.M)
-    assert set(options) < set(CONFIGS["inference"])
+    assert set(options) < set(options_of(CONFIGS["inference"]))

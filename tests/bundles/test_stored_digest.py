@@ -46,7 +46,7 @@ def scan(count: int, case: int) -> MetaTensor:
 def test_results_stay(bundle):
     config = ConfigParser()
     config.read_config(bundle / "configs" / "inference.json")
-    config["num_steps"], config["num_samples"], config["amp"] = 3, 2, False
+    config["num_steps"], config["num_samples"], config["more::amp"] = 3, 2, False
     network = config.get_parsed_content("network_def").eval()
     load_weights(network, bundle / "models" / "model.pt")
     inferer = config.get_parsed_content("inferer").changed(progress=False)

@@ -14,6 +14,7 @@ from config_parts import components
 
 import monai_diffens
 from monai_diffens.contrasts import CONTRASTS
+from monai_diffens.options import options_of
 
 NAMES = ("inference", "train_planes", "train")
 CONFIGS = {name: json.loads((BUNDLE / "configs" / f"{name}.json").read_text()) for name in NAMES}
@@ -82,5 +83,5 @@ def test_documents():
     card = (BUNDLE / "docs" / "README.md").read_text()
     assert card.count("<!-- results -->") == card.count("<!-- /results -->") == 1
     options = re.findall(r"^\| `--(\w+)`", card[card.index("## Run") : card.index("### Input")], re.M)
-    assert set(options) < set(CONFIGS["inference"]) and len(options) > 15
+    assert set(options) < set(options_of(CONFIGS["inference"])) and len(options) > 15
     assert "research use only" in card.lower()

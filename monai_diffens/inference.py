@@ -1,10 +1,9 @@
-"""A bundle's inference, run in this process as ``python -m monai.bundle run inference`` runs it."""
+"""A bundle's inference: the one step of its config's ``run``, and the same called from this process."""
 
 from __future__ import annotations
 
 import io
 import logging
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -12,15 +11,70 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
-from monai_diffens.bundle.folder import CONFIG
+from monai_diffens.bundle.before_run import (
+    check_before_run,
+    check_bundle,
+    check_overrides,
+    ended_in_a_line,
+    own_errors,
+    running_workflow,
+)
+from monai_diffens.bundle.folder import CONFIG, read_config
 from monai_diffens.data.case_list import CaseList
+from monai_diffens.data.interruption import end_on_signals
+from monai_diffens.data.results import write_derivatives, write_table
 from monai_diffens.data.writer import output_path
+from monai_diffens.engines import processes
 from monai_diffens.engines.case_evaluator import CaseEnd, CaseProgress
 from monai_diffens.messages import InputRejected, say
+from monai_diffens.networks.weights import load_weights
+from monai_diffens.options import id_of
+from monai_diffens.report.index import write_index
 
-__all__ = ["find_cases", "heard", "open_inference", "restore_cases", "run_inference"]
+__all__ = ["find_cases", "open_inference", "restore_cases", "run", "run_inference"]
+
+
+def run(bundle_root: str | Path) -> None:
+    """Check the bundle and what it was told, restore the running workflow's cases, and end with a status.
+
+    ``inference.json`` calls it in ``run`` and has no ``initialize``: only in ``run`` does MONAI find the
+    package that an unpacked release brings.
+
+    Args:
+        bundle_root: folder of the bundle.
+
+    Raises:
+        SystemExit: 1 where a case has no result; else as
+            :func:`~monai_diffens.bundle.before_run.ended_in_a_line`.
+    """
+    check_before_run(bundle_root)
+    with ended_in_a_line():
+        status = _run(running_workflow().parser)
+    if status:
+        raise SystemExit(status)
+
+
+def _run(parser: ConfigParser) -> int:
+    """Restore the cases; 1 where one was rejected or has no result, else 0."""
+    get = parser.get_parsed_content
+    share, network = get(id_of(parser.get(), "share")), get("network_def")
+    processes.start(share)
+    end_on_signals()
+    cases: CaseList = get("cases")
+    items = cases.items  # found and checked before anything is loaded
+    load_weights(network, get(id_of(parser.get(), "weights_file")))
+    processes.join(network, share)
+    if items:
+        get("evaluator").run()
+    processes.leave()
+    if processes.place().rank == 0:
+        if get("report"):
+            write_index(cases, get("scale"))
+            write_table(cases)
+        write_derivatives(cases)
+    return cases.finish() if processes.writes(share) else 0
 
 
 def open_inference(root: Path, options: Mapping[str, Any]) -> ConfigWorkflow:
@@ -32,6 +86,7 @@ def open_inference(root: Path, options: Mapping[str, Any]) -> ConfigWorkflow:
     """
     talk = logging.getLogger("monai.bundle.workflows")  # tells that logging.conf is left alone
     disabled, talk.disabled = talk.disabled, True
+    config = read_config(root)
     try:
         with warnings.catch_warnings():  # MONAI tells of every config that it parses
             warnings.filterwarnings("ignore", "parsing config_file", UserWarning)
@@ -40,7 +95,7 @@ def open_inference(root: Path, options: Mapping[str, Any]) -> ConfigWorkflow:
                 workflow_type="inference",
                 logging_file=False,
                 bundle_root=str(root),
-                **options,
+                **{id_of(config, name): value for name, value in options.items()},
             )
     finally:
         talk.disabled = disabled
@@ -60,24 +115,22 @@ def run_inference(
         The cases of the run, and 0, or 1 where one of them was rejected or has no result.
 
     Raises:
-        SystemExit: the run never came as far as its first case: a wrong option, no usable bundle, or an input
-            that cannot be worked on. What is wrong was printed on stderr, or is the exception's text.
+        OptionError: an option has a wrong name or value.
+        BundleRejected: the bundle or its weights cannot be used.
+        InputRejected: there is nothing to work on, or the only case was rejected.
     """
-    workflow.parser["handlers"] = [CaseProgress(on_end, bar)]
-    workflow.parser["inferer::run_time::progress"] = bar
-    path, status = sys.path[:], 0
-    try:
-        with redirect_stdout(io.StringIO()):  # the summary, which the caller tells in its own way
-            workflow.initialize()
-            workflow.run()
-            workflow.finalize()
-    except SystemExit as stopped:
-        begun = workflow.parser.ref_resolver.resolved_content.get("evaluator")
-        if stopped.code != 1 or begun is None:
-            raise
-        status = 1
-    finally:
-        sys.path[:] = path  # MONAI leaves the bundle's folder there
+    _prepare(workflow, [CaseProgress(on_end, bar)], bar)
+    with redirect_stdout(io.StringIO()), own_errors():  # the caller tells the summary in its own way
+        check_bundle(workflow.config_root_path.parent.resolve())
+        check_overrides(workflow)
+        try:
+            status = _run(workflow.parser)
+        except SystemExit as stopped:  # of the cases
+            begun = workflow.parser.ref_resolver.resolved_content.get("evaluator")
+            if stopped.code != 1 or begun is None:
+                raise
+            status = 1
+        workflow.finalize()
     return cases_of(workflow), status
 
 
@@ -90,10 +143,8 @@ def restore_cases(workflow: ConfigWorkflow) -> Path:
     Raises:
         InputRejected: in one line, why there is none.
     """
-    workflow.parser["handlers"] = []
-    workflow.parser["inferer::run_time::progress"] = False
-    with heard():
-        workflow.initialize()
+    _prepare(workflow, [], False)
+    with own_errors(), _heard():
         cases = cases_of(workflow)
         items = cases.items
     if cases.rejected or len(items) + len(cases.skipped) + len(cases.fine) != 1:
@@ -114,11 +165,12 @@ def find_cases(workflow: ConfigWorkflow) -> CaseList:
     """Check the options and the cases of a workflow without running it.
 
     Raises:
-        SystemExit: as :func:`run_inference`.
+        InputRejected: as :func:`run_inference`.
     """
-    workflow.initialize()
-    cases = cases_of(workflow)
-    _ = cases.items
+    with own_errors():
+        workflow.initialize()
+        cases = cases_of(workflow)
+        _ = cases.items
     return cases
 
 
@@ -129,8 +181,14 @@ def cases_of(workflow: ConfigWorkflow) -> CaseList:
     return cases
 
 
+def _prepare(workflow: ConfigWorkflow, handlers: list[Any], progress: bool) -> None:
+    workflow.parser["handlers"] = handlers
+    workflow.parser["inferer::run_time::progress"] = progress
+    workflow.initialize()
+
+
 @contextmanager
-def heard() -> Iterator[None]:
+def _heard() -> Iterator[None]:
     """Turn an end of the run into an exception with the line that was meant for the user.
 
     Raises:
@@ -145,4 +203,4 @@ def heard() -> Iterator[None]:
             raise
         told = [line for line in errors.getvalue().splitlines() if line.strip()]
         line = stopped.code if isinstance(stopped.code, str) else (told or ["stopped"])[-1]
-        raise InputRejected(line.removeprefix("--")) from None
+        raise InputRejected(line) from None
