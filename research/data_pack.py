@@ -22,9 +22,7 @@ from monai_diffens.data.training_volumes import (
     SECTIONS,
     TEXT_KEYS,
     participants,
-    serving,
     training_cases,
-    training_volumes,
 )
 from monai_diffens.files import whole_or_absent
 from monai_diffens.transforms.augmentation import SHARP_PLANE_KEY
@@ -108,15 +106,6 @@ def pack_volumes(
         return sharp_volumes(dataset_dir, split)
     sharp = sharp_volumes(dataset_dir, split, min_sharpness=min_sharpness)
     return sharp + thick_volumes(dataset_dir, split, min_sharpness=min_sharpness)
-
-
-def volumes_to_train_on(
-    dataset_dir: str | Path, split: str, data_list: str | Path | None, min_sharpness: float
-) -> list[dict[str, str]]:
-    """Volumes for a 3D network, from a data list where there is one, else from the pack."""
-    if data_list is not None:
-        return training_volumes(dataset_dir, split, data_list)
-    return serving(pack_volumes(dataset_dir, split, min_sharpness), ())
 
 
 def cases_to_train_on(

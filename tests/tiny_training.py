@@ -22,7 +22,7 @@ CONTRASTS = ("T1w", "ce-gadolinium_T1w", "T2w", "FLAIR")
 EXPERT = {"channels": [8, 16], "norm_num_groups": 4, "num_head_channels": 8}
 NETWORKS = {  # of other configs: the whole model
     "train_planes": EXPERT,
-    "train_regression": {"channels": [8] * 6},
+    "regression": {"channels": [8] * 6},  # an overlay
     "train_segmentation": {"channels": [4] * 6},
 }
 MODEL = EXPERT | {"calibrator_channels": [8, 16]}
@@ -81,9 +81,8 @@ def arguments(tiny_bids: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
             return own if own.is_file() else RESEARCH / "configs" / bundle.split("_")[1] / own.name
 
         config = json.loads(file_of(stage).read_text())
-        overlay: dict[str, Any] = {
-            f"network_def::{key}": value for key, value in NETWORKS.get(stage, MODEL).items()
-        }
+        small = next((NETWORKS[name] for name in (*overlays, stage) if name in NETWORKS), MODEL)
+        overlay: dict[str, Any] = {f"network_def::{key}": value for key, value in small.items()}
         if "train" in config:
             overlay |= {key: value for key, value in SMALL.items() if key in config}
             for steps in ("deterministic_transforms", "random_transforms"):

@@ -1,40 +1,36 @@
-"""Training of the regression baseline: crops with a random subset of their conditions, and the target."""
+"""Training of the regression baseline: crops, with a random subset of conditions where there are several."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
+import numpy as np
 import torch
 from monai.engines.utils import PrepareBatch
 from monai.utils import convert_to_tensor
 from torch import Tensor
 
-from monai_diffens.engines.fusion import FusionPrepareBatch
 from monai_diffens.target import ResidualTarget
+from monai_diffens.transforms.conditions import HAS_KEY, TARGET_KEY, random_subset
 
 
 class RegressionPrepareBatch(PrepareBatch):
-    """Drop conditions as the fusion's training does, and take the residual to the base as the target.
+    """Drop conditions as the experts' training does, and take the residual to the base as the target.
 
     Args:
-        prior_stds: those of :class:`~research.baselines.regression_unet.RegressionUNet`, one a condition.
-            The target comes with the smallest variance of those present, (B,), for a loss relative to it.
-        held_out: subsets never trained on, see :class:`~monai_diffens.engines.fusion.FusionPrepareBatch`.
-        residual_scale: divisor that brings residuals near unit variance.
-        base: what the residual is taken to, see :class:`~monai_diffens.target.ResidualTarget`.
+        target: what the experts learn.
+        prior_std: of :class:`~research.baselines.regression_unet.RegressionUNet`. The target comes with its
+            variance where the target's own scan is given, (B,), for a loss relative to it.
+        kept: probabilities of keeping each condition, and the target's own thick-sliced scan.
     """
 
     def __init__(
-        self,
-        prior_stds: Sequence[float],
-        held_out: Sequence[Sequence[int]] = (),
-        residual_scale: float = 0.3,
-        base: str = "brain",
+        self, target: ResidualTarget, prior_std: float = 1.0, kept: tuple[float, float] = (0.65, 0.3)
     ) -> None:
-        self.stds = torch.tensor(prior_stds)
-        self.draw = FusionPrepareBatch(len(prior_stds), held_out)
-        self.target = ResidualTarget(base, residual_scale)
+        self.target = target
+        self.prior_std = prior_std
+        self.kept = kept
 
     def __call__(
         self,
@@ -43,14 +39,25 @@ class RegressionPrepareBatch(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[()], dict[str, Any]]:
-        """Return conditions (B, M, X, Y, Z), (residual (B, 1, X, Y, Z), variance (B,)), and no arguments."""
+        """Return conditions (B, M, X, Y, Z), (residual (B, 1, X, Y, Z), variance (B,)), and the targets."""
         image, label = (
-            convert_to_tensor(batchdata[key], track_meta=False).to(device, non_blocking=non_blocking)
+            convert_to_tensor(batchdata[key], dtype=torch.float32, track_meta=False).to(device)
             for key in ("image", "label")
         )
-        present = image.flatten(2).any(dim=2).cpu()
-        kept = self.draw.random_subsets(present | ~present.any(dim=1, keepdim=True))  # a crop may be empty
-        conditions = image * kept.to(image.device)[:, :, None, None, None]
-        residual = self.target.to_residual(label, self.target.base_of(conditions))
-        variance = torch.where(kept, self.stds, torch.ones_like(self.stds)).amin(dim=1) ** 2
-        return conditions, (residual, variance.to(image.device)), (), {}
+        arguments = {}
+        variance = image.new_ones(len(image))
+        if TARGET_KEY in batchdata:
+            targets = torch.as_tensor(batchdata[TARGET_KEY])
+            random = cast(np.random.RandomState, np.random)  # seeded with everything else at each epoch
+            given = torch.stack(
+                [
+                    random_subset(has, int(target), random, *self.kept)
+                    for has, target in zip(batchdata[HAS_KEY], targets, strict=True)
+                ]
+            )
+            image = image * given.to(image)[:, :, None, None, None]
+            scanned = given[torch.arange(len(targets)), targets].to(image.device)
+            variance = torch.where(scanned, self.prior_std**2, 1.0)
+            arguments["targets"] = targets.to(image.device)
+        residual = self.target.to_residual(label, self.target.base_of(image))
+        return image, (residual, variance), (), arguments

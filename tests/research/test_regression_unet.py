@@ -29,7 +29,7 @@ def conditions() -> torch.Tensor:
 
 @pytest.fixture
 def small() -> RegressionUNet:
-    return RegressionUNet(channels=(8, 8, 8, 8, 8, 8))
+    return RegressionUNet(channels=(8, 8, 8, 8, 8, 8), prior_std=0.4, measured=3)
 
 
 def test_untrained_it_is_the_scan_or_else_the_base(small, conditions):
@@ -54,18 +54,26 @@ def test_every_condition_and_no_background_counts(small, conditions):
 
 
 def test_the_scan_narrows_what_is_predicted(small, conditions):
-    assert small.expected_std(conditions).tolist() == pytest.approx([0.4, 1.0])
+    residual, std = small.prior(conditions, torch.zeros(2, dtype=torch.long))
+    assert std.tolist() == pytest.approx([0.4, 1.0]) and residual[0].any() and not residual[1].any()
 
 
-def test_priors_that_do_not_fit():
-    with pytest.raises(ValueError, match="2 priors are needed"):
-        RegressionUNet(num_conditions=2)
-    with pytest.raises(ValueError, match="at most one below 1"):
-        RegressionUNet(num_conditions=2, prior_stds=(0.4, 0.4))
+def test_the_wanted_contrast_decides(conditions):
+    network = RegressionUNet(channels=(8,) * 6, prior_std=0.4, num_targets=4, target=3).eval()
+    with torch.no_grad():
+        for parameter in network.unet.final_conv.parameters():
+            nn.init.normal_(parameter, std=0.1)
+        flair, t1w = (network(conditions, torch.tensor([number] * 2)) for number in (3, 0))
+        assert (flair - t1w).abs().max() > 0.1
+        assert torch.equal(network(conditions), flair)
+    _, std = network.prior(conditions, torch.tensor([3, 3]))
+    assert std.tolist() == pytest.approx([0.4, 1.0])  # its own scan, which the second case lacks
+    _, std = network.prior(conditions, torch.tensor([0, 0]))
+    assert std.tolist() == pytest.approx([0.4, 0.4])
 
 
 def test_of_one_condition_it_starts_at_that_and_sees_its_detail(conditions):
-    options = {"channels": (8,) * 6, "prior_stds": [1.0], "residual_scale": 0.07}
+    options = {"channels": (8,) * 6, "residual_scale": 0.07}
     one = RegressionUNet(1, base="condition", detail_gain=10.0, **options)
     scan = conditions[:, :1]
     assert not one(scan).any()

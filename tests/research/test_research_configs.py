@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from monai_diffens.networks.weights import load_weights
+from monai_diffens.target import ResidualTarget
 from research.baselines.regression_unet import RegressionUNet
 from research.segmentation.segmentation_unet import SegmentationFolds
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "research" / "weights"
 BUNDLES = {"sr": "diffensembler_sr", "translate": "diffensembler_translate"}
-BASELINES = ("train_regression",)
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
@@ -72,7 +72,7 @@ def test_what_expressions_name_is_there(kind, name):
             if alias in names:
                 assert hasattr(names[alias], attribute), f"{alias}.{attribute}"
                 used += 1
-    assert used or name == "train_volume_diffusion"
+    assert used or name == "regression"
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -92,39 +92,25 @@ def test_what_is_measured_is_what_ships(kind):
         assert evaluate["contrasts"] == inference["contrasts"]
         parts = components(list(CONFIGS[kind].values()))
         scaled = [p["percentile"] for p in parts if p["_target_"].endswith("ScaleForegroundPercentiled")]
-        assert scaled == [50.0] * 3
+        assert scaled == [50.0] * 2
     for config in CONFIGS[kind].values():
         for key, value in (("bundle_root", f"bundles/{BUNDLES[kind]}"), ("dataset_dir", "../shared/data")):
             assert config.get(key, value) == value
 
 
-@pytest.mark.parametrize("name", BASELINES)
-def test_baselines_of_super_resolution_train_alike_and_as_they_are_run(name):
-    baseline, evaluate = CONFIGS["sr"][name], CONFIGS["sr"]["evaluate"]
-    other = CONFIGS["sr"]["train_regression"]
-    for part in ("train", "validate"):
-        assert baseline[part]["items"] == other[part]["items"]
-    for key in ("min_sharpness", "seed", "val_region", "val_factors", "clip_norm", "final_learning_rate"):
-        assert baseline[key] == other[key]
-    assert baseline["train"]["random_transforms"] == other["train"]["random_transforms"]
-    crop = baseline["train"]["random_transforms"][0]["roi_size"]
-    assert crop == [64, 64, 64]
-    assert baseline["network_def"] == evaluate["regression_def"]
-    assert baseline["validate"]["inferer"] == evaluate["regression_inferer"]
-    assert baseline["validate"]["inferer"]["window"] == crop[0]
-
-
-def test_the_regression_of_translation_is_run_as_it_was_trained():
-    regression, evaluate = (CONFIGS["translate"][name] for name in ("train_regression", "evaluate"))
-    assert regression["network_def"] == evaluate["regression_def"]
-    crop = regression["train"]["random_transforms"][0]["roi_size"]
-    assert [evaluate["regression_inferer"]["window"]] * 3 == crop
-    measured = [evaluate, regression, BUNDLED["translate"]["inference"]]
-    priors = {tuple(part["prior_stds"]) for part in components(measured) if "prior_stds" in part}
-    targets = {
-        (p["scale"], p["base"]) for p in components(measured) if p["_target_"].endswith("ResidualTarget")
-    }
-    assert len(priors) == 1 and targets == {(0.3, "brain")}
+@pytest.mark.parametrize("kind", BUNDLES)
+def test_a_regression_learns_what_the_experts_learn(kind):
+    overlay, planes = CONFIGS[kind]["regression"], BUNDLED[kind]["train_planes"]
+    target = ResidualTarget(**{key: value for key, value in planes["target"].items() if key != "_target_"})
+    assert overlay["network_def"]["residual_scale"] == target.scale
+    assert overlay["network_def"].get("base", "brain") == target.base
+    if kind == "translate":
+        wanted = planes["contrasts"][overlay["network_def"]["target"]]
+        assert wanted == "FLAIR" and overlay["network_def"]["num_targets"] == len(planes["contrasts"])
+        assert overlay["train::prepare_batch"]["prior_std"] == overlay["network_def"]["prior_std"]
+    evaluated = CONFIGS[kind]["evaluate"]["regression_inferer"]
+    assert evaluated["window"] == overlay["crop_size"]
+    assert evaluated.get("overlap") == overlay["validate::inferer"].get("overlap")
 
 
 def test_the_segmentation_is_evaluated_as_it_was_trained():
