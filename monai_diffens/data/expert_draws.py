@@ -108,7 +108,7 @@ class ExpertDraws:
         walked: float = 0.0,
     ) -> None:
         self.source = source
-        self.bank = bank.eval().requires_grad_(False)
+        self.bank = bank.train(False).requires_grad_(False)
         self.scheduler = cast(SamplingScheduler, scheduler)  # MONAI's base class lacks what all have
         self.strata = strata
         self.target = target or ResidualTarget(measured=None)
