@@ -35,9 +35,7 @@ from torch import Tensor
 from monai_diffens.acquisition.slicing import neighbour_slices, plane_axis, to_volume
 from monai_diffens.inferers.case_denoiser import foreground_box, shown_boxes
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.inferers.sampling import factor_of_nothing
-from monai_diffens.networks.predictions import EmptySpace
-from monai_diffens.schedulers.arithmetic import to_clean
+from monai_diffens.schedulers.arithmetic import from_clean, to_clean
 from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 from monai_diffens.target import RESIDUAL_SCALE
 
@@ -154,17 +152,19 @@ def differences(scan: Tensor) -> dict[str, float]:
     def clean(velocity: Tensor) -> Tensor:
         return RESIDUAL_SCALE * to_clean(velocity.float(), x_t, level, "v_prediction")
 
-    def ours(bf16: bool, empty: EmptySpace | None) -> Tensor:
+    def ours(bf16: bool, boxes: list[list[list[int]]] | None) -> Tensor:
         with torch.autocast(scan.device.type, torch.bfloat16, enabled=bf16):
-            return clean(model.predict(x_t, condition, timesteps, empty=empty).prediction)
+            present = model.taking_part(condition, "calibrated")
+            predictions = model.bank(x_t, condition, timesteps, present, boxes, empty)
+            return clean(model.fuse(x_t, condition, predictions, timesteps, present).prediction)
 
-    cropped = EmptySpace(shown_boxes(condition, model.planes), factor_of_nothing(inferer.scheduler, last))
+    empty = float(from_clean(torch.zeros(()), torch.ones(()), level, "v_prediction"))
     reference = clean(stock(torch.cat([x_t, condition], dim=1), timesteps))
     whole = stock(torch.cat([noise, scan], dim=1), timesteps)[(..., *region)]
     others = {
         "float32": ours(False, None),
         "bf16": ours(True, None),
-        "cropped": ours(True, cropped),
+        "cropped": ours(True, shown_boxes(condition, model.planes)),
         "background": clean(whole),
     }
     inside = condition > 0

@@ -1,12 +1,14 @@
-"""The loop driven by one function ``denoise(x_t, t, step)``: no experts to fuse."""
+"""The loop driven by one function ``denoise(x_t, t, step)``, without experts; and one pass of a model."""
 
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from monai_diffens.inferers import sampling
 from monai_diffens.inferers.sampling import SamplingScheduler, project_prediction
+from monai_diffens.networks.diff_ensembler import DiffEnsembler, FusedPrediction
 
 Denoise = Callable[[Tensor, int, int], Tensor]
 
@@ -39,3 +41,19 @@ def constrained(
 ) -> Denoise:
     """``denoise`` with its clean samples passed through ``project``."""
     return lambda x_t, t, step: project_prediction(denoise(x_t, t, step), x_t, t, project, scheduler)
+
+
+@torch.no_grad()
+def predict(
+    network: DiffEnsembler,
+    x_t: Tensor,
+    conditions: Tensor,
+    timesteps: Tensor,
+    fusion: str = "calibrated",
+    step: int = 0,
+    emphasis: Tensor | None = None,
+) -> FusedPrediction:
+    """What one denoising step of a model yields."""
+    present = network.taking_part(conditions, fusion, step, emphasis)
+    predictions = network.bank(x_t, conditions, timesteps, present)
+    return network.fuse(x_t, conditions, predictions, timesteps, present, fusion, emphasis)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from monai_diffens.acquisition.measurement import PROFILES
 from monai_diffens.acquisition.slicing import PLANES as REAL_PLANES
 from monai_diffens.engines.processes import SHARES
-from monai_diffens.networks.expert_selection import FUSIONS as REAL_FUSIONS
+from monai_diffens.networks.diff_ensembler import FUSIONS as REAL_FUSIONS
 from monai_diffens.options import (
     FUSIONS,
     OPTIONS,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import torch
 from monai.transforms.utils import generate_spatial_bounding_box
@@ -12,15 +11,14 @@ from tqdm import tqdm
 
 from monai_diffens.acquisition.slicing import PATCH_GRID
 from monai_diffens.inferers.agreement import ScanAgreement
-from monai_diffens.inferers.memory import run_within_memory
-from monai_diffens.inferers.sampling import SamplingScheduler, factor_of_nothing
+from monai_diffens.inferers.memory import smaller_until_it_fits
+from monai_diffens.inferers.sampling import SamplingScheduler
 from monai_diffens.inferers.settings import RunTime, Sampling
 from monai_diffens.networks.computation import computes_in_bf16
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
-from monai_diffens.networks.predictions import EmptySpace, ExpertOutputs
-from monai_diffens.networks.slice_passes import slice_boxes
+from monai_diffens.networks.expert_bank import slice_boxes
+from monai_diffens.schedulers.arithmetic import from_clean
 
-Result = TypeVar("Result")
 FOREGROUND = 1e-3  # scaled intensity above which a voxel is no background
 
 
@@ -55,36 +53,35 @@ class CaseDenoiser:
         self.fusion = sampling.fusion
         self.emphasis = network.emphasis(sampling.condition_weights, sampling.plane_weights)
         self.agreement = agreement
-        self.project_experts = project_experts
-        self.kind = conditions.device.type
-        self.bf16 = computes_in_bf16(run_time.amp, self.kind)
+        self.project_experts = project_experts and agreement is not None
+        kind = conditions.device.type
+        self.precision = torch.autocast(kind, torch.bfloat16, computes_in_bf16(run_time.amp, kind))
         self.boxes = shown_boxes(conditions, network.planes) if run_time.crop_slices else None
         self.bar: tqdm | None = None
         self.weights: Tensor | None = None  # the experts' weights of every step are added to it
 
-    def experts(self, x_t: Tensor, t: int, step: int) -> ExpertOutputs:
-        """Run the experts that the fusion needs and the case has, in passes that fit into memory."""
-        empty = None
-        if self.boxes is not None:
-            empty = EmptySpace(self.boxes, factor_of_nothing(self.scheduler, t))
-        outputs = self.computed(
-            lambda: self.network.run_experts(
-                x_t, self.conditions, self.timesteps(t), self.fusion, step, self.emphasis, empty
-            )
-        )
-        if self.agreement is not None and self.project_experts:
-            for index in outputs.present.any(dim=0).nonzero().flatten().tolist():
-                prediction = outputs.predictions[:, index : index + 1]
-                prediction.copy_(self.agreement.of_prediction(prediction, x_t, t, self.scheduler))
-        return outputs
+    def experts(self, x_t: Tensor, t: int, step: int) -> tuple[Tensor, Tensor]:
+        """Run the experts that the fusion needs and the case has: what they predict, and which they are."""
+        level = float(self.scheduler.alphas_cumprod[t])
+        # a clean sample of 0 is what they predict where nothing is seen, over x_t
+        empty = from_clean(torch.zeros(()), torch.ones(()), level, self.scheduler.prediction_type)
+        present = self.network.taking_part(self.conditions, self.fusion, step, self.emphasis)
+        for attempt in smaller_until_it_fits(self.network, self.conditions.shape[2:]):
+            with attempt, self.precision:
+                predictions = self.network.bank(
+                    x_t, self.conditions, self.timesteps(t), present, self.boxes, float(empty)
+                )
+        if self.project_experts:
+            for index in present[0].nonzero().flatten().tolist():
+                predictions[:, index : index + 1] = self.agree(predictions[:, index : index + 1], x_t, t)
+        return predictions, present
 
-    def fuse(self, predictions: ExpertOutputs, x_t: Tensor, t: int) -> Tensor:
-        """Fuse, in windows that fit into memory."""
-        fused = self.computed(
-            lambda: self.network.fuse_experts(
-                predictions, x_t, self.conditions, self.timesteps(t), self.fusion
-            )
-        )
+    def fuse(self, predictions: tuple[Tensor, Tensor], x_t: Tensor, t: int) -> Tensor:
+        """Fuse what the experts predict."""
+        given = (x_t, self.conditions, predictions[0], self.timesteps(t), predictions[1])
+        for attempt in smaller_until_it_fits(self.network, self.conditions.shape[2:]):
+            with attempt, self.precision:
+                fused = self.network.fuse(*given, self.fusion, self.emphasis)
         if self.bar is not None:
             self.bar.update()
         if self.weights is not None:
@@ -99,12 +96,7 @@ class CaseDenoiser:
 
     def timesteps(self, t: int) -> Tensor:
         """(1,)."""
-        return torch.full((self.conditions.shape[0],), t, device=self.conditions.device)
-
-    def computed(self, run: Callable[[], Result]) -> Result:
-        """The result of ``run``, in the case's precision, again in smaller passes where memory runs out."""
-        with torch.autocast(self.kind, dtype=torch.bfloat16, enabled=self.bf16):
-            return run_within_memory(run, self.network, self.conditions.shape[2:])
+        return torch.full((1,), t, device=self.conditions.device)
 
 
 def foreground_box(conditions: Tensor, margin: int) -> tuple[slice, slice, slice]:

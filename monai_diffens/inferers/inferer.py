@@ -18,7 +18,7 @@ from monai_diffens.acquisition.measurement import Measurement
 from monai_diffens.files import case_of
 from monai_diffens.inferers.agreement import ScanAgreement, cut_off
 from monai_diffens.inferers.case_denoiser import CaseDenoiser, foreground_box
-from monai_diffens.inferers.memory import CPU_WORK, in_step, plan_case
+from monai_diffens.inferers.memory import in_step, plan_case
 from monai_diffens.inferers.sampling import SamplingScheduler, sample_with_prior
 from monai_diffens.inferers.settings import (
     GROUPS,
@@ -29,10 +29,9 @@ from monai_diffens.inferers.settings import (
     changed,
     grouped,
 )
-from monai_diffens.messages import Console, InputRejected, is_command, say
+from monai_diffens.messages import Console, InputRejected, say
 from monai_diffens.networks.computation import computes_in_bf16
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
-from monai_diffens.networks.reuse import keep_for_next_pass
 from monai_diffens.target import ResidualTarget
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
@@ -213,8 +212,6 @@ class DiffEnsemblerInferer(Inferer):
         bf16 = computes_in_bf16(self.run_time.amp, conditions.device.type)
         plan = plan_case(network, cropped, conditions, maps, self.run_time.max_memory, case, bf16)
         plan.apply(network, self.outputs.weights)
-        if is_command():  # a setting of the whole process, for good
-            keep_for_next_pass(CPU_WORK)
         logger.info("%s: %s", case, plan)
         if cost := plan.cost(case):
             logger.warning(cost)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,6 @@ from monai_diffens.acquisition.slicing import PLANES, plane_axis
 from monai_diffens.inferers.available_memory import available_memory
 from monai_diffens.messages import InputRejected, say
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
-from monai_diffens.networks.windows import receptive_halo, split
 
 GIB = 2**30
 FLOAT = 4  # bytes
@@ -76,9 +75,9 @@ class MemoryPlan:
 
 def slice_bytes(network: DiffEnsembler, shape: Sequence[int]) -> int:
     """Bytes that one slice of the largest plane holds in an expert; an upper bound, measured."""
-    denoiser = network.bank.experts[0]
+    denoiser: Any = network.bank.experts[0]
     inputs = 2 + 2 * network.bank.reach
-    floats = 4 * inputs + 24 * int(denoiser.base_channels) / int(denoiser.stem) ** 2  # type: ignore[arg-type]
+    floats = 4 * inputs + 24 * denoiser.unet.base_channels / denoiser.stem**2
     return int(FLOAT * slice_pixels(shape) * floats)
 
 
@@ -95,18 +94,15 @@ def voxel_bytes(network: DiffEnsembler, bf16: bool = False) -> int:
     return int(FLOAT * 3 * inputs + (FLOAT // 2 if bf16 else FLOAT) * hidden)
 
 
-def computed_voxels(network: DiffEnsembler, shape: Sequence[int], window_voxels: int) -> int:
-    """Voxels that the calibrator computes for a volume (X, Y, Z) in windows, with what they overlap."""
-    strides = network.calibrator.level_strides
-    windows = split(shape, window_voxels, receptive_halo(strides), strides[-1])
-    return sum(math.prod(p.stop - p.start for p in window.padded) for window in windows)
+def computed_voxels(network: DiffEnsembler, shape: Sequence[int], window_voxels: int) -> list[int]:
+    """Voxels of each window, with what they overlap, that the calibrator computes for a volume (X, Y, Z)."""
+    windows = network.calibrator.windows(shape, window_voxels)
+    return [math.prod(side.stop - side.start for side in window.padded) for window in windows]
 
 
 def smallest_window(network: DiffEnsembler, shape: Sequence[int]) -> int:
     """Voxels of the smallest windows that the calibrator can be run in."""
-    strides = network.calibrator.level_strides
-    windows = split(shape, 0, receptive_halo(strides), strides[-1])
-    return max(math.prod(p.stop - p.start for p in window.padded) for window in windows)
+    return max(computed_voxels(network, shape, 0))
 
 
 def plan_memory(
@@ -137,10 +133,6 @@ def plan_memory(
     device = torch.device(device)
     voxels = math.prod(shape)
     volumes = num_conditions + network.num_experts + STEP_VOLUMES + num_maps
-    if network.alignment is not None:  # the experts' maps are kept until the calibrator has them
-        denoiser = network.bank.experts[0]
-        pairs = zip(denoiser.feature_channels, denoiser.feature_strides, strict=True)  # type: ignore[arg-type]
-        volumes += 2 * network.num_experts * math.ceil(sum(c / s**2 for c, s in pairs))
     volume_bytes = FLOAT * voxels * volumes
     a_slice, a_voxel = slice_bytes(network, shape), voxel_bytes(network, bf16)
     smallest = smallest_window(network, shape)
@@ -164,7 +156,7 @@ def plan_memory(
     free = min(voxels, max(CPU_WORK, least) // a_voxel)  # the window without a limit
     if free < voxels:
         free = max(smallest, int(SEVERAL_WINDOWS * free))
-    factor = computed_voxels(network, shape, window) / computed_voxels(network, shape, free)
+    factor = sum(computed_voxels(network, shape, window)) / sum(computed_voxels(network, shape, free))
     enough = volume_bytes + min(max(CPU_WORK, least), a_voxel * voxels)
     return MemoryPlan(chunk, window, volume_bytes, work_bytes, factor, enough)
 
@@ -197,8 +189,6 @@ logger = logging.getLogger(__name__)
 
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
-Result = TypeVar("Result")
-
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out; torch raises a plain RuntimeError on a processor."""
@@ -207,23 +197,41 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def run_within_memory(run: Callable[[], Result], network: nn.Module, shape: Sequence[int]) -> Result:
-    """Run the network on (X, Y, Z) voxels; where memory runs out, halve chunk and window, and run again.
+class _Attempt:
+    """One attempt of :func:`smaller_until_it_fits`; ``fits`` says how it ended."""
 
-    The result is the same, see :class:`ExpertBank` and :mod:`monai_diffens.networks.windows`.
+    def __init__(self, network: nn.Module, shape: Sequence[int]) -> None:
+        self.network, self.shape, self.fits = network, shape, True
 
-    Raises:
-        RuntimeError: what ``run`` raised, once single slices and the smallest windows are too much.
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        # several processes would run different passes from here on
+        if error is None or not _alone(self.network) or not is_out_of_memory(error):
+            return False
+        self.fits = not _halve(self.network, self.shape)
+        return not self.fits
+
+
+def smaller_until_it_fits(network: nn.Module, shape: Sequence[int]) -> Iterator[_Attempt]:
+    """Attempts at a pass over (X, Y, Z) voxels: where memory runs out, the next has half chunk and window.
+
+    The result is the same, see :class:`ExpertBank` and :mod:`monai_diffens.networks.windows`. What was raised
+    is raised once single slices and the smallest windows are too much.
+
+    Example::
+
+        for attempt in smaller_until_it_fits(network, shape):
+            with attempt:
+                result = network(x)
     """
     while True:
-        try:
-            return run()
-        except (RuntimeError, MemoryError) as error:
-            # several processes would run different passes from here on
-            if not _alone(network) or not is_out_of_memory(error) or not _halve(network, shape):
-                raise
-        # outside of `except`: the error's traceback holds the tensors of the failed pass
-        if torch.cuda.is_available():
+        attempt = _Attempt(network, shape)
+        yield attempt
+        if attempt.fits:
+            return
+        if torch.cuda.is_available():  # the error, whose traceback holds the failed pass's tensors, is gone
             torch.cuda.empty_cache()
 
 

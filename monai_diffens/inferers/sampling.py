@@ -129,9 +129,3 @@ def project_prediction(
     alpha_cumprod = float(scheduler.alphas_cumprod[t])
     kind = scheduler.prediction_type
     return from_clean(project(to_clean(prediction, x_t, alpha_cumprod, kind)), x_t, alpha_cumprod, kind)
-
-
-def factor_of_nothing(scheduler: SamplingScheduler, t: int) -> float:
-    """What a prediction of a clean sample of 0 is, over x_t."""
-    level, kind = float(scheduler.alphas_cumprod[t]), scheduler.prediction_type
-    return float(from_clean(torch.zeros(()), torch.ones(()), level, kind))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
 from torch import Tensor, nn
 
 from monai_diffens.acquisition.slicing import from_patches, to_patches
-from monai_diffens.networks.computation import as_computed, channels_last_is_fast, computed_type
+from monai_diffens.networks.computation import computed_type
+from monai_diffens.networks.windows import Window, receptive_halo, split
 
 # Deviations from the mean are small against the predictions; brought to the same size they are seen.
 DEVIATION_GAIN = 3.0
@@ -76,7 +79,6 @@ class VolumeCalibrator(nn.Module):
         predictions: Tensor,
         timesteps: Tensor,
         present: Tensor,
-        features: list[Tensor] | None = None,
         emphasis: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Weigh the experts.
@@ -87,9 +89,7 @@ class VolumeCalibrator(nn.Module):
             predictions: (B, E, X, Y, Z).
             timesteps: (B,).
             present: (B, E) bool, at least one true a row.
-            features: what an ``alignment`` made of the experts' decoder maps, one volume
-                (B, channels[level], ...) a level from the second on, or None.
-            emphasis: (B, E), what the user multiplies each expert's part by, see :func:`average_weights`.
+            emphasis: (E,), what the user multiplies each expert's part by, see :func:`average_weights`.
                 The network itself never sees it. 1 for all when None.
 
         Returns:
@@ -106,18 +106,18 @@ class VolumeCalibrator(nn.Module):
         skips: list[Tensor] = []
         # TorchScript: no indexing of modules, no zip(strict=), `forward` where a list was reversed, and no
         # second use of a module's variable
-        for level, (block, reduce) in enumerate(zip(self.down, self.reduce)):  # noqa: B905
-            h = block(_add_features(h, features, level), embedding)
+        for block, reduce in zip(self.down, self.reduce):  # noqa: B905
+            h = block(h, embedding)
             skips.append(h)
             h = reduce(h)
-        h = self.down[-1](_add_features(h, features, len(self.reduce)), embedding)
+        h = self.down[-1](h, embedding)
         for expand, merge in zip(self.expand[::-1], self.up[::-1]):  # noqa: B905
             h = merge.forward(torch.cat([expand.forward(h), skips.pop()], dim=1), embedding)
         raw, bias = self._read_out(h, list(x_t.shape[2:]), mask)
         # What the deviations from the average add is given back in the average's shares. With emphasis they
         # are scaled like the shares: learned weights may be negative, so dividing by their sum is no option.
         if emphasis is not None:
-            raw = raw * emphasis.to(raw.dtype)[:, :, None, None, None]
+            raw = raw * emphasis.to(raw)[None, :, None, None, None]
             share = average_weights(present, emphasis).to(raw.dtype)[:, :, None, None, None]
         return raw.addcmul_(share, 1 - raw.sum(dim=1, keepdim=True)), bias
 
@@ -140,33 +140,37 @@ class VolumeCalibrator(nn.Module):
         more than the network holds later on.
         """
         mean = weighted_sum(share, predictions)
-        x = self._room(x_t, x_t.shape[1] + conditions.shape[1] + 1 + predictions.shape[1])
+        x, y, z = [(side + -side % self.divisor) // self.stem for side in x_t.shape[2:]]
+        channels = int(self.stem**3) * (x_t.shape[1] + conditions.shape[1] + 1 + self.num_experts)
+        dtype = computed_type(x_t)
+        if dtype == torch.bfloat16 and not x_t.is_cuda and not torch.is_grad_enabled():
+            # a processor's convolutions in bf16 reorder nothing where channels come last
+            room = torch.empty([x_t.shape[0], x, y, z, channels], dtype=dtype).movedim(-1, 1)
+        else:
+            room = torch.empty([x_t.shape[0], channels, x, y, z], dtype=dtype, device=x_t.device)
         place = 0
         for part in [x_t, conditions, mean]:
-            place = self._put(part, x, place)
+            place = self._put(part, room, place)
         gain = mask * self.deviation_gain
         for index in range(self.num_experts):
             expert = predictions[:, index : index + 1]
-            place = self._put((expert - mean) * gain[:, index : index + 1], x, place)
-        return x
+            place = self._put((expert - mean) * gain[:, index : index + 1], room, place)
+        return room
 
-    def _room(self, x_t: Tensor, volumes: int) -> Tensor:
-        """Memory for the patches of volumes of x_t's size, padded to whole cells, of any content."""
-        x, y, z = [(side + -side % self.divisor) // self.stem for side in x_t.shape[2:]]
-        channels = volumes * int(self.stem**3)
-        nothing = torch.empty([0], dtype=computed_type(x_t), device=x_t.device)
-        if channels_last_is_fast(nothing):
-            return nothing.new_empty([x_t.shape[0], x, y, z, channels]).movedim(-1, 1)
-        return nothing.new_empty([x_t.shape[0], channels, x, y, z])
-
-    def _put(self, volume: Tensor, x: Tensor, place: int) -> int:
+    def _put(self, volume: Tensor, room: Tensor, place: int) -> int:
         """Write a volume's patches from a channel on; return the one behind them."""
         short = [-side % self.divisor for side in volume.shape[2:]]
-        padded = F.pad(as_computed(volume), (0, short[2], 0, short[1], 0, short[0]))
+        # cast before it is cut into patches: half as much is moved
+        padded = F.pad(volume.to(room.dtype), (0, short[2], 0, short[1], 0, short[0]))
         patches = to_patches(padded, self.stem)
         end = place + patches.shape[1]
-        x[:, place:end] = patches
+        room[:, place:end] = patches
         return end
+
+    @torch.jit.unused
+    def windows(self, shape: Sequence[int], max_voxels: int, at_least: int = 1) -> list[Window]:
+        """Windows of a volume (X, Y, Z) that this network gives the whole's result in, see :func:`split`."""
+        return split(shape, max_voxels, receptive_halo(self.level_strides), self.divisor, at_least)
 
 
 def average_weights(present: Tensor, emphasis: Tensor | None = None) -> Tensor:
@@ -174,7 +178,7 @@ def average_weights(present: Tensor, emphasis: Tensor | None = None) -> Tensor:
 
     Args:
         present: (B, E) bool.
-        emphasis: (B, E), 0 or more: factor of each expert before renormalising, so its logarithm is a
+        emphasis: (E,), 0 or more: factor of each expert before renormalising, so its logarithm is a
             log-weight added. 1 for all when None.
 
     Returns:
@@ -193,15 +197,6 @@ def weighted_sum(weights: Tensor, volumes: Tensor) -> Tensor:
     for index in range(1, volumes.shape[1]):
         total.addcmul_(weights[:, index : index + 1], volumes[:, index : index + 1])
     return total
-
-
-def _add_features(h: Tensor, features: list[Tensor] | None, level: int) -> Tensor:
-    """Add a level's features, cropped or padded to its size; the first level has none."""
-    if features is None or level == 0:
-        return h
-    aligned = features[level - 1].to(h.dtype)
-    x, y, z = [h.shape[dim] - aligned.shape[dim] for dim in (2, 3, 4)]  # below zero: cropped
-    return h + F.pad(aligned, (0, z, 0, y, 0, x))
 
 
 class FilmBlock(nn.Module):

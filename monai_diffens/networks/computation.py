@@ -1,4 +1,4 @@
-"""In which type and in which order in memory a network computes; what it gives differs by rounding alone."""
+"""In which type a network computes; what it gives differs by rounding alone."""
 
 from __future__ import annotations
 
@@ -13,36 +13,6 @@ def computed_type(volume: Tensor) -> torch.dtype:
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):  # none on "meta"
             return torch.get_autocast_dtype(device)
     return volume.dtype
-
-
-def as_computed(volume: Tensor) -> Tensor:
-    """The volume in its :func:`computed_type`: cast before it is cut into patches, half as much is moved."""
-    return volume.to(computed_type(volume))
-
-
-# constants come as defaults: compiled code reads no globals
-def in_fast_layout(x: Tensor, positions: int, fewest: int = 1024) -> Tensor:
-    """Lay (N, C, H, W) out as the convolutions behind it are fastest: another order in memory, equal values.
-
-    In channels_last where :func:`channels_last_is_fast`. torch's group norm of fewer than 1,024 positions is
-    slower in it, by ten times: all else is contiguous.
-
-    Args:
-        x: of any layout.
-        positions: of the map that the convolutions work on.
-        fewest: positions from which on it is laid out in channels_last.
-    """
-    if positions < fewest or not channels_last_is_fast(x):
-        return x.contiguous()
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def channels_last_is_fast(x: Tensor) -> bool:
-    """Whether convolutions of a tensor's device and type reorder nothing where its channels come last.
-
-    A processor's in bf16. Gradients are slower in it.
-    """
-    return not x.is_cuda and x.dtype == torch.bfloat16 and not torch.is_grad_enabled()
 
 
 def check_amp(amp: bool | str) -> None:

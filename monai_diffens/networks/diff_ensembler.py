@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from monai_diffens.acquisition.slicing import PLANES
 from monai_diffens.networks.calibrator import VolumeCalibrator, average_weights, weighted_sum
-from monai_diffens.networks.expert_bank import ExpertBank
-from monai_diffens.networks.expert_selection import ExpertSelection
-from monai_diffens.networks.predictions import EmptySpace, ExpertOutputs, FusedPrediction
-from monai_diffens.networks.reuse import give_back_freed
-from monai_diffens.networks.windows import Box, run_in_windows
+from monai_diffens.networks.expert_bank import ExpertBank, present_conditions
+
+FUSIONS = ("calibrated", "mean", "alternate")
 
 
-class DiffEnsembler(ExpertSelection):
+class FusedPrediction(NamedTuple):
+    """What the fusion of one denoising step yields.
+
+    Attributes:
+        prediction: (B, 1, X, Y, Z).
+        weights: (B, E, X, Y, Z), summing to 1 over E; (B, E, 1, 1, 1) where they are the same everywhere.
+    """
+
+    prediction: Tensor
+    weights: Tensor
+
+
+class DiffEnsembler(nn.Module):
     """Expert bank and calibrator behind the call that MONAI's DiffusionInferer makes (mode "concat").
 
     Source: arXiv 2501.07430. Fusion can be switched from one checkpoint: "calibrated" (the method),
@@ -43,14 +53,20 @@ class DiffEnsembler(ExpertSelection):
         calibrator_channels: tuple[int, ...] = (32, 64),
         **bank: Any,
     ) -> None:
-        super().__init__(ExpertBank(planes=planes, conditions=conditions, **bank))
+        super().__init__()
+        self.bank = ExpertBank(planes=planes, conditions=conditions, **bank)
+        self.num_experts = len(self.bank.names)
+        self.expert_names = self.bank.names
+        self.planes = self.bank.planes
+        self.expert_planes = self.bank.expert_planes
+        self.expert_groups = [self.bank.groups[index] for index in self.bank.expert_groups]
+        # of a single group the user never hears: its experts are called after their planes
+        self.named_groups = self.bank.groups if len(self.bank.groups) > 1 else ()
         self.calibrator = VolumeCalibrator(self.num_experts, len(self.bank.conditions), calibrator_channels)
-        # a study puts a module here that brings the experts' decoder maps to the calibrator's levels
-        self.alignment: nn.Module | None = None
         self.check_fusion(fusion)
         self.fusion = fusion
-        # How `predict` runs, never what it gives: the most voxels that the calibrator takes at once (0 for
-        # the whole volume), and whether windows keep weights and bias (else zeros of one voxel).
+        # How `fuse` runs, never what it gives: the most voxels that the calibrator takes at once (0 for
+        # the whole volume), and whether windows keep weights (else zeros of one voxel).
         self.window_voxels = 0
         self.keep_weights = True
 
@@ -64,89 +80,15 @@ class DiffEnsembler(ExpertSelection):
 
         Returns:
             (B, 1, X, Y, Z), in the prediction type the model was trained for. MONAI tells no number of the
-            step, so "alternate" is the first expert here; :meth:`predict` takes turns.
+            step, so "alternate" is the first plane here.
         """
         if timesteps is None:
             timesteps = torch.zeros(x.shape[0], device=x.device)
         timesteps = timesteps.expand(x.shape[0])  # MONAI's sample gives one for the whole batch
         x_t, conditions = x[:, :1], x[:, 1:]
-        experts = self.run_experts(x_t, conditions, timesteps, self.fusion, 0, None)
-        return self.fuse_experts(experts, x_t, conditions, timesteps, self.fusion).prediction
-
-    @torch.jit.unused
-    def predict(
-        self,
-        x_t: Tensor,
-        conditions: Tensor,
-        timesteps: Tensor,
-        fusion: str = "calibrated",
-        step: int = 0,
-        emphasis: Tensor | None = None,
-        project: Callable[[Tensor], Tensor] | None = None,
-        empty: EmptySpace | None = None,
-    ) -> FusedPrediction:
-        """Run the experts that ``fusion`` needs and the case has, and fuse.
-
-        Args:
-            x_t: (B, 1, X, Y, Z).
-            conditions: (B, M, X, Y, Z), 0 where absent.
-            timesteps: (B,).
-            fusion: see the class.
-            step: number of the denoising step; "alternate" takes the planes in turn by it.
-            emphasis: (E,), see :meth:`emphasis`; 1 for all when None.
-            project: what each expert's prediction (B, 1, X, Y, Z) passes before the fusion.
-            empty: slices are cropped to what they show; whole ones are run when None.
-
-        Raises:
-            ValueError: when no expert is left for a case.
-        """
-        experts = self.run_experts(x_t, conditions, timesteps, fusion, step, emphasis, empty)
-        if project is not None:
-            for index in experts.present.any(dim=0).nonzero().flatten().tolist():
-                prediction = experts.predictions[:, index : index + 1]
-                prediction.copy_(project(prediction))
-        return self.fuse_experts(experts, x_t, conditions, timesteps, fusion)
-
-    def run_experts(
-        self,
-        x_t: Tensor,
-        conditions: Tensor,
-        timesteps: Tensor,
-        fusion: str,
-        step: int,
-        emphasis: Tensor | None,
-        empty: EmptySpace | None = None,
-    ) -> ExpertOutputs:
-        """First half of :meth:`predict`: every slice through the experts, in all processes together."""
-        present = self.active(fusion, step, emphasis).to(x_t.device) & self.present(conditions)
-        if not bool(present.any(dim=1).all()):
-            raise ValueError(f"a case has no condition that fusion '{fusion}' and the weights leave in")
-        with_features = self.alignment is not None and fusion == "calibrated"
-        predictions, features = self.bank.predict_with_features(
-            x_t, conditions, timesteps, present, with_features, empty
-        )
-        if not torch.jit.is_scripting():  # one process in compiled code
-            self.bank.sum_over_processes(predictions)
-        factors: Tensor | None = None
-        if emphasis is not None:
-            factors = emphasis.to(x_t.device).unsqueeze(0).expand(x_t.shape[0], -1)
-        return ExpertOutputs(predictions, present, features, factors)
-
-    def fuse_experts(
-        self, experts: ExpertOutputs, x_t: Tensor, conditions: Tensor, timesteps: Tensor, fusion: str
-    ) -> FusedPrediction:
-        """Second half of :meth:`predict`: the plain or the learned fusion, in windows where they are set."""
-        predictions, present, features, factors = experts
-        if not torch.jit.is_scripting():  # noqa: SIM102 (one window in compiled code)
-            if fusion == "calibrated" and self.window_voxels > 0:
-                return self._fuse_in_windows(
-                    x_t, conditions, predictions, timesteps, present, features, factors
-                )
-        if fusion == "calibrated":
-            return self.fuse(x_t, conditions, predictions, timesteps, present, features, factors)
-        weights = average_weights(present, factors).to(x_t.dtype)[:, :, None, None, None]
-        fused = weighted_sum(weights, predictions)
-        return FusedPrediction(fused, weights, torch.zeros([1, 1, 1, 1, 1], device=x_t.device))
+        present = self.taking_part(conditions, self.fusion)
+        predictions = self.bank(x_t, conditions, timesteps, present)
+        return self.fuse(x_t, conditions, predictions, timesteps, present, self.fusion).prediction
 
     def fuse(
         self,
@@ -155,38 +97,28 @@ class DiffEnsembler(ExpertSelection):
         predictions: Tensor,
         timesteps: Tensor,
         present: Tensor,
-        features: list[list[Tensor]] | None = None,
+        fusion: str = "calibrated",
         emphasis: Tensor | None = None,
     ) -> FusedPrediction:
-        """Fuse given predictions (B, E, X, Y, Z) with the calibrator.
+        """Fuse predictions: their plain average, or the learned fusion, in windows where they are set.
 
         Args:
             x_t: (B, 1, X, Y, Z).
             conditions: (B, M, X, Y, Z).
             predictions: (B, E, X, Y, Z), as :class:`ExpertBank` returns them.
             timesteps: (B,).
-            present: (B, E) bool.
-            features: the experts' decoder maps; heard where there is an ``alignment``.
-            emphasis: (B, E), see :func:`average_weights`.
+            present: (B, E) bool, see :meth:`taking_part`.
+            fusion: see the class; all but "calibrated" average those present.
+            emphasis: (E,), see :meth:`emphasis`; 1 for all when None.
         """
-        aligned: list[Tensor] | None = None
-        if self.alignment is not None and features is not None:
-            aligned = self.alignment(features, x_t.shape[0])
-        return self._weigh(x_t, conditions, predictions, timesteps, present, aligned, emphasis)
-
-    def _weigh(
-        self,
-        x_t: Tensor,
-        conditions: Tensor,
-        predictions: Tensor,
-        timesteps: Tensor,
-        present: Tensor,
-        aligned: list[Tensor] | None,
-        emphasis: Tensor | None,
-    ) -> FusedPrediction:
-        weights, bias = self.calibrator(x_t, conditions, predictions, timesteps, present, aligned, emphasis)
-        fused = weighted_sum(weights, predictions) + bias
-        return FusedPrediction(fused, weights, bias)
+        if fusion != "calibrated":
+            weights = average_weights(present, emphasis).to(x_t.dtype)[:, :, None, None, None]
+            return FusedPrediction(weighted_sum(weights, predictions), weights)
+        if not torch.jit.is_scripting():  # noqa: SIM102 (one window in compiled code)
+            if 0 < self.window_voxels < x_t[0, 0].numel() or self.bank.world_size > 1:
+                return self._fuse_in_windows(x_t, conditions, predictions, timesteps, present, emphasis)
+        weights, bias = self.calibrator(x_t, conditions, predictions, timesteps, present, emphasis)
+        return FusedPrediction(weighted_sum(weights, predictions) + bias, weights)
 
     @torch.jit.unused
     def _fuse_in_windows(
@@ -196,34 +128,114 @@ class DiffEnsembler(ExpertSelection):
         predictions: Tensor,
         timesteps: Tensor,
         present: Tensor,
-        features: list[list[Tensor]],
         emphasis: Tensor | None,
     ) -> FusedPrediction:
         """Fuse as :meth:`fuse`, window by window; each process takes its share of the windows."""
-        aligned = None if self.alignment is None else self.alignment(features, x_t.shape[0])
+        fused = torch.zeros_like(x_t)
+        weights = torch.zeros_like(predictions) if self.keep_weights else fused.new_zeros(1, 1, 1, 1, 1)
+        voxels, processes = self.window_voxels or x_t[0, 0].numel(), self.bank.world_size
+        windows = self.calibrator.windows(x_t.shape[2:], voxels, processes)
+        for core, padded, inner in windows[self.bank.rank :: processes]:
+            x, c, v = (volume[(..., *padded)] for volume in (x_t, conditions, predictions))
+            part, bias = self.calibrator(x, c, v, timesteps, present, emphasis)
+            fused[(..., *core)] = (weighted_sum(part, v) + bias)[(..., *inner)]
+            if self.keep_weights:
+                weights[(..., *core)] = part[(..., *inner)]
+        self.bank.sum_over_processes(fused)
+        if self.keep_weights:
+            self.bank.sum_over_processes(weights)
+        return FusedPrediction(fused, weights)
 
-        def weigh(box: Box, levels: list[Tensor] | None) -> FusedPrediction:
-            if math.prod(side.stop - side.start for side in box) < x_t[0, 0].numel():
-                give_back_freed()  # by the experts or the window before; a volume of several is a large one
-            x, c, v = (volume[(..., *box)] for volume in (x_t, conditions, predictions))
-            return self._weigh(x, c, v, timesteps, present, levels, emphasis)
+    @torch.jit.unused
+    def check_fusion(self, fusion: str) -> None:
+        """Raise ValueError, naming the choices, when ``fusion`` is none of them."""
+        choices = dict.fromkeys((*FUSIONS, *self.expert_planes, *self.named_groups, *self.expert_names))
+        if fusion not in choices:
+            raise ValueError(f"unknown fusion '{fusion}': use one of {', '.join(choices)}")
 
-        nothing = predictions.new_zeros(1, 1, 1, 1, 1)
-        whole = FusedPrediction(
-            torch.zeros_like(x_t),
-            torch.zeros_like(predictions) if self.keep_weights else nothing,
-            torch.zeros_like(x_t) if self.keep_weights else nothing,
+    def taking_part(
+        self, conditions: Tensor, fusion: str, step: int = 0, emphasis: Tensor | None = None
+    ) -> Tensor:
+        """(B, E) bool: the experts that a step runs, among those that the case has conditions for.
+
+        Args:
+            conditions: (B, M, X, Y, Z), 0 where absent.
+            fusion: see the class.
+            step: number of the denoising step; "alternate" takes the planes in turn by it.
+            emphasis: (E,), see :meth:`emphasis`; 1 for all when None.
+
+        Raises:
+            ValueError: when no expert is left for a case.
+        """
+        part = self.active(fusion, step, emphasis).to(conditions.device) & self.present(conditions)
+        if not bool(part.any(dim=1).all()):
+            raise ValueError(f"a case has no condition that fusion '{fusion}' and the weights leave in")
+        return part
+
+    def present(self, conditions: Tensor) -> Tensor:
+        """(B, M, X, Y, Z) -> (B, E) bool: the experts of whose conditions a case has any."""
+        if conditions.shape[1] == 1:
+            return torch.ones(
+                [conditions.shape[0], self.num_experts], dtype=torch.bool, device=conditions.device
+            )
+        members: Tensor = self.bank.group_masks  # type: ignore[assignment]
+        has = (present_conditions(conditions)[:, None] & members).any(dim=2)
+        return has.repeat(1, self.num_experts // has.shape[1])
+
+    def active(self, fusion: str, step: int, emphasis: Tensor | None = None) -> Tensor:
+        """(E,) bool: the experts that ``fusion`` runs at ``step``, among those of ``emphasis`` above 0."""
+        usable = torch.ones(self.num_experts, dtype=torch.bool)
+        if emphasis is not None:
+            usable = emphasis.cpu() > 0
+        if fusion == "calibrated" or fusion == "mean":
+            return usable
+        turn = ""
+        if fusion == "alternate":
+            planes: list[str] = []
+            for index, plane in enumerate(self.expert_planes):
+                if bool(usable[index]) and plane not in planes:
+                    planes.append(plane)
+            turn = planes[step % len(planes)] if len(planes) > 0 else ""
+        chosen = torch.zeros_like(usable)
+        for index in range(self.num_experts):
+            chosen[index] = turn == self.expert_planes[index] or fusion in [
+                self.expert_names[index],
+                self.expert_planes[index],
+                self.expert_groups[index],
+            ]
+        return chosen & usable
+
+    @torch.jit.unused
+    def emphasis(
+        self,
+        condition_weights: Mapping[str, float] | None = None,
+        plane_weights: Mapping[str, float] | None = None,
+    ) -> Tensor | None:
+        """Turn a user's weights into one factor an expert, the product of its condition's and its plane's.
+
+        Args:
+            condition_weights: factor by condition; those not named keep 1.
+            plane_weights: factor by plane, likewise. 0 leaves an expert out, as if it were absent; 1 is what
+                was trained; 2 counts its prediction twice.
+
+        Returns:
+            (E,), or None when every factor is 1.
+
+        Raises:
+            ValueError: for an unknown name, a weight that is no number of 0 or more, or no expert left.
+        """
+        given = (
+            ("condition_weights", condition_weights or {}, self.bank.groups, self.expert_groups),
+            ("plane_weights", plane_weights or {}, self.bank.planes, self.expert_planes),
         )
-        outputs = whole if self.keep_weights else whole[:1]
-        run_in_windows(
-            weigh,
-            outputs,
-            self.window_voxels,
-            self.calibrator.level_strides,
-            aligned,
-            self.bank.rank,
-            self.bank.world_size,
-        )
-        for output in outputs:
-            self.bank.sum_over_processes(output)
-        return whole
+        factors = torch.ones(self.num_experts)
+        for option, weights, known, of_expert in given:
+            for name, weight in weights.items():
+                if name not in known:
+                    raise ValueError(f"{option}: unknown '{name}': use {', '.join(known)}")
+                if not (isinstance(weight, (int, float)) and 0 <= weight < math.inf):
+                    raise ValueError(f"{option}: '{name}' must be a number of 0 or more, got {weight!r}")
+            factors *= torch.tensor([float(weights.get(name, 1)) for name in of_expert])
+        if not factors.any():
+            raise ValueError("condition_weights and plane_weights leave no expert")
+        return None if bool((factors == 1).all()) else factors

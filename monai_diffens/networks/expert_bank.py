@@ -1,4 +1,9 @@
-"""All 2D experts of a model: one for each (plane, condition group), a plane's groups sharing a network."""
+"""All 2D experts of a model: one for each (plane, condition group), a plane's groups sharing a network.
+
+A brain fills well under half of its box: slices near its ends show little of it. Blocks of neighbouring
+slices are cropped to what they show, so that empty space costs nothing in a plane either. A block belongs to
+its place in the volume, not to a chunk or a process, so neither changes what a slice is cropped to.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_diffens.acquisition.slicing import (
+    PATCH_GRID,
     PLANES,
     gather_slices,
     in_plane_axes,
@@ -17,8 +23,10 @@ from monai_diffens.acquisition.slicing import (
     to_slices,
 )
 from monai_diffens.networks.plane_denoiser import PlaneDenoiser
-from monai_diffens.networks.predictions import EmptySpace
-from monai_diffens.networks.slice_passes import crop_slices, slice_passes
+
+BLOCK = 8  # slices that are cropped alike
+MARGIN = 2  # voxels around what they show
+SIDE_STEP = 16  # sides of a crop are multiples of it: each size costs a processor's library a set-up
 
 
 class ExpertBank(nn.Module):
@@ -84,9 +92,15 @@ class ExpertBank(nn.Module):
         )
 
     def forward(
-        self, x_t: Tensor, conditions: Tensor, timesteps: Tensor, present: Tensor | None = None
+        self,
+        x_t: Tensor,
+        conditions: Tensor,
+        timesteps: Tensor,
+        present: Tensor | None = None,
+        boxes: list[list[list[int]]] | None = None,
+        empty: float = 0.0,
     ) -> Tensor:
-        """Predict with every expert that is present.
+        """Predict with every expert that is present, in all processes together.
 
         Args:
             x_t: (B, 1, X, Y, Z).
@@ -94,98 +108,64 @@ class ExpertBank(nn.Module):
             timesteps: (B,).
             present: (E,) bool, or (B, E) where cases differ; an absent expert's prediction is zero, and it is
                 not run where every case lacks it. All when None.
+            boxes: for each plane those of :func:`slice_boxes`, which its slices are cropped to. A network's
+                statistics and attention are then of that part alone, as of the crops it was trained on. Whole
+                slices are run when None.
+            empty: what experts predict outside of the boxes, over x_t; there they are not run.
 
         Returns:
             (B, E, X, Y, Z), in the order of ``names``.
         """
-        return self.predict_with_features(x_t, conditions, timesteps, present, False)[0]
-
-    def predict_with_features(
-        self,
-        x_t: Tensor,
-        conditions: Tensor,
-        timesteps: Tensor,
-        present: Tensor | None = None,
-        keep_features: bool = True,
-        empty: EmptySpace | None = None,
-    ) -> tuple[Tensor, list[list[Tensor]]]:
-        """Predict as :meth:`forward`, and return the decoders' feature maps.
-
-        Args:
-            x_t: as in :meth:`forward`.
-            conditions: likewise.
-            timesteps: likewise.
-            present: likewise.
-            keep_features: return the maps.
-            empty: crop slices to what they show. A network's statistics and attention are then of that part
-                alone, as of the crops it was trained on. Not with maps: those are of whole slices.
-
-        Returns:
-            Predictions (B, E, X, Y, Z), and for each expert its maps (B * N, C, H / s, W / s), coarsest
-            first; empty where the expert is absent or features are not kept.
-        """
         # not a list to be joined at the end: that would hold every prediction twice
-        batch_size, x, y, z = x_t.shape[0], x_t.shape[2], x_t.shape[3], x_t.shape[4]
-        predictions = x_t.new_zeros([batch_size, len(self.names), x, y, z])
-        features: list[list[Tensor]] = []
-        num_groups = len(self.groups)
-        has = present_conditions(conditions) if self.joint else conditions.new_zeros(1, 1)
-        for plane_index, network in enumerate(self.experts):
-            plane = self.planes[plane_index]
-            total = batch_size * x_t.shape[2 + plane_axis(plane)]
-            first, last = total * self.rank // self.world_size, total * (self.rank + 1) // self.world_size
-            count = total // batch_size
-            # one for all slices where it is the same; they are told apart where volumes share a pass
-            single = batch_size == 1
-            steps = timesteps if single else timesteps.repeat_interleave(count)
-            boxes = empty.boxes[plane_index] if empty is not None and not keep_features else None
-            sides = [[x, y, z][axis] for axis in in_plane_axes(plane)]
-            passes = slice_passes(first, last, count, sides, self.slice_chunk, boxes)
-            for source in range(num_groups):
-                index = plane_index * num_groups + source
-                maps: list[Tensor] = []
-                features.append(maps)
+        predictions = x_t.new_zeros([x_t.shape[0], len(self.names)] + list(x_t.shape[2:]))
+        has = present_conditions(conditions) if self.joint else conditions.new_zeros(x_t.shape[0], 1)
+        for number, network in enumerate(self.experts):
+            plane = self.planes[number]
+            count = x_t.shape[2 + plane_axis(plane)]  # slices of a volume
+            first = count * x_t.shape[0] * self.rank // self.world_size
+            last = count * x_t.shape[0] * (self.rank + 1) // self.world_size
+            sides = [x_t.shape[2 + axis] for axis in in_plane_axes(plane)]
+            shown = None if boxes is None else boxes[number]
+            passes = slice_passes(first, last, count, sides, self.slice_chunk, shown)
+            for group in range(len(self.groups)):
+                index = number * len(self.groups) + group
                 if present is None or bool(present[..., index].any()):  # `continue` does not script
                     prediction = predictions[:, index : index + 1]
-                    condition, label = conditions[:, source : source + 1], source
-                    there: Tensor | None = None
-                    if self.joint:
-                        condition, label = conditions, self.target
-                        mask = self.group_masks[source]  # type: ignore[index]
-                        there = (has & mask) if single else (has & mask).repeat_interleave(count, 0)
-                    labels = torch.full_like(steps, label, dtype=torch.long)
-                    chunk_maps: list[list[Tensor]] = []
-                    if empty is not None and boxes is not None:
-                        unseen = to_slices(x_t, plane)[first:last]
-                        put_slices(prediction, empty.factor * unseen, plane, first)
+                    if boxes is not None:
+                        put_slices(prediction, empty * to_slices(x_t, plane)[first:last], plane, first)
+                    label = self.target if self.joint else group
+                    labels = torch.full_like(timesteps, label, dtype=torch.long)
+                    there = has & self.group_masks[group] if self.joint else has  # type: ignore[index]
                     for parts in passes:
-                        slices: list[Tensor] = []
-                        around: list[Tensor] = []
-                        for part in parts:
-                            x_part, shown = crop_slices(x_t, plane, part), crop_slices(condition, plane, part)
-                            slices.append(gather_slices(x_part, plane, part[0], part[1]))
-                            near = gather_slices(shown, plane, part[0], part[1], self.reach)
-                            if self.joint and num_groups > 1:
-                                near = near * self.group_masks[source, :, None, None]  # type: ignore[index]
-                            around.append(near)
-                        begin, end = parts[0][0], parts[-1][1]
-                        chunk, decoded = network.predict_runs(  # type: ignore[operator]
-                            slices,
-                            around,
-                            steps if single else steps[begin:end],
-                            labels if single else labels[begin:end],
-                            there if single or there is None else there[begin:end],
+                        slices, around = self.gather(x_t, conditions, plane, group, parts)
+                        of = torch.zeros_like(labels[:1])  # a single case is told of once for all slices
+                        if x_t.shape[0] > 1:
+                            of = torch.arange(parts[0][0], parts[-1][1], device=x_t.device) // count
+                        chunk = network.predict_runs(  # type: ignore[operator]
+                            slices, around, timesteps[of], labels[of], there[of]
                         )
                         for i, part in enumerate(parts):
                             put_slices(crop_slices(prediction, plane, part), chunk[i], plane, part[0])
-                        if keep_features:
-                            chunk_maps.append(decoded)
-                    if keep_features:
-                        for level in range(len(chunk_maps[0])):
-                            maps.append(torch.cat([decoded[level] for decoded in chunk_maps]))
-        if present is not None and present.dim() == 2 and batch_size > 1:
+        if present is not None and present.dim() == 2 and x_t.shape[0] > 1:
             predictions = predictions * present[:, :, None, None, None].to(x_t.dtype)
-        return predictions, features
+        if not torch.jit.is_scripting():  # one process in compiled code
+            self.sum_over_processes(predictions)
+        return predictions
+
+    def gather(
+        self, x_t: Tensor, conditions: Tensor, plane: str, group: int, parts: list[list[int]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Slices of x_t, and of what a group sees around them, of each part of a pass."""
+        seen = conditions if self.joint else conditions[:, group : group + 1]
+        slices: list[Tensor] = []
+        around: list[Tensor] = []
+        for part in parts:
+            slices.append(gather_slices(crop_slices(x_t, plane, part), plane, part[0], part[1]))
+            near = gather_slices(crop_slices(seen, plane, part), plane, part[0], part[1], self.reach)
+            if self.joint and len(self.groups) > 1:
+                near = near * self.group_masks[group, :, None, None]  # type: ignore[index]
+            around.append(near)
+        return slices, around
 
     @torch.jit.unused
     def share(self, rank: int, world_size: int) -> None:
@@ -220,3 +200,118 @@ class ExpertBank(nn.Module):
 def present_conditions(conditions: Tensor) -> Tensor:
     """(B, M, X, Y, Z) -> (B, M) bool: the conditions that are not 0 everywhere, which no scan is."""
     return conditions.flatten(2).abs().amax(dim=2) > 0
+
+
+# constants come as defaults: compiled code reads no globals
+def slice_boxes(
+    seen: Tensor,
+    plane: str,
+    block_size: int = BLOCK,
+    margin: int = MARGIN,
+    side_step: int = SIDE_STEP,
+    grid: int = PATCH_GRID,
+) -> list[list[int]]:
+    """Box of what each block of a plane's slices shows.
+
+    Args:
+        seen: (B, 1, X, Y, Z) bool, the voxels that show something.
+        plane: plane of the slices.
+        block_size: slices a block.
+        margin: voxels around what is shown.
+        side_step: sides are multiples of it, as far as the volume reaches.
+        grid: the box begins at multiples of it.
+
+    Returns:
+        For each block, those of one volume behind those of the other: first row and end, first column and
+        end of the box in its slices; all 0 where it shows nothing.
+    """
+    axis, (row_axis, column_axis) = plane_axis(plane), in_plane_axes(plane)
+    count = seen.shape[2 + axis]
+    blocks = (count + block_size - 1) // block_size
+    boxes: list[list[int]] = []
+    rows, columns = _shown_lines(seen, axis, column_axis), _shown_lines(seen, axis, row_axis)
+    for volume in range(seen.shape[0]):
+        for block in range(blocks):
+            first = volume * count + block * block_size
+            end = volume * count + min(count, (block + 1) * block_size)
+            box: list[int] = []
+            for shown in [rows[first:end], columns[first:end]]:
+                box.extend(_extent(shown.any(dim=0), margin, side_step, grid))
+            boxes.append(box)
+    return boxes
+
+
+def slice_passes(
+    first: int,
+    last: int,
+    count: int,
+    size: list[int],
+    chunk: int,
+    boxes: list[list[int]] | None,
+    block_size: int = BLOCK,
+) -> list[list[list[int]]]:
+    """Share slices out among passes of an expert.
+
+    Args:
+        first: first slice, counted over the batch.
+        last: one past the last.
+        count: slices a volume.
+        size: rows and columns of a slice.
+        chunk: most slices a pass.
+        boxes: see :func:`slice_boxes`; whole slices are run when None.
+        block_size: likewise.
+
+    Returns:
+        For each pass its parts, each of one volume, one behind the other and of one size: first slice, end,
+        first row, end, first column, end. Slices of blocks that show nothing are in none.
+    """
+    passes: list[list[list[int]]] = []
+    held, last_end, last_shown = 0, -1, [0, 0]
+    begin = first
+    while begin < last:
+        volume, place = begin // count, begin % count
+        end = min(begin + chunk, last, (volume + 1) * count)
+        box = [0, size[0], 0, size[1]]
+        if boxes is not None:
+            block = place // block_size
+            end = min(end, volume * count + (block + 1) * block_size)
+            box = boxes[volume * ((count + block_size - 1) // block_size) + block]
+        shown = [box[1] - box[0], box[3] - box[2]]
+        if shown[0] > 0:
+            part = [begin, end, box[0], box[1], box[2], box[3]]
+            if begin == last_end and shown == last_shown and held + end - begin <= chunk:
+                passes[-1].append(part)
+            else:
+                passes.append([part])
+                held = 0
+            held += end - begin
+            last_end, last_shown = end, shown
+        begin = end
+    return passes
+
+
+def crop_slices(volume: Tensor, plane: str, part: list[int]) -> Tensor:
+    """View of a volume (B, C, X, Y, Z) cropped to a part's rows and columns; all slices are kept."""
+    rows, columns = in_plane_axes(plane)
+    return volume.narrow(2 + rows, part[2], part[3] - part[2]).narrow(2 + columns, part[4], part[5] - part[4])
+
+
+def _shown_lines(seen: Tensor, axis: int, along: int) -> Tensor:
+    """Whether the lines ``along`` one axis of each slice across ``axis`` show anything, (B * N, lines)."""
+    # the largest byte: `any` takes ten times as long
+    shown = seen[:, 0].to(torch.uint8).amax(dim=1 + along, keepdim=True) > 0
+    return shown.movedim(1 + axis, 1).flatten(2).flatten(0, 1).cpu()
+
+
+def _extent(shown: Tensor, margin: int, side_step: int, grid: int) -> list[int]:
+    """Begin and end of a box's side along a line of voxels, 0 and 0 where none is shown."""
+    places = shown.nonzero()
+    if places.numel() == 0:
+        return [0, 0]
+    whole = shown.shape[0]
+    begin = max(0, int(places.min().item()) - margin) // grid * grid
+    side = int(places.max().item()) + 1 + margin - begin
+    side = (side + side_step - 1) // side_step * side_step
+    if begin + side > whole:  # moved back, as far as there is room
+        begin = max(0, whole - side) // grid * grid
+    return [begin, min(whole, begin + side)]

@@ -7,18 +7,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from monai.networks.nets import DiffusionModelUNet
-from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock
+from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock, get_timestep_embedding
 from torch import Tensor, nn
-
-from monai_diffens.networks.computation import in_fast_layout
 
 
 class ScriptableUNet(DiffusionModelUNet):
     """DiffusionModelUNet whose blocks ``torch.jit.script`` accepts; weights keep their names and values.
 
     MONAI 1.6's middle attention, upsampler and ControlNet branch do not script, so that ``ckpt_export``
-    would fail. Compiled code must call the blocks, not this network's ``forward``. Upsampler and residual
-    blocks compute what MONAI's do with fewer products and fewer copies.
+    would fail. Upsampler and residual blocks compute what MONAI's do with fewer products and fewer copies.
 
     Args:
         **options: of DiffusionModelUNet, 2D; without attention levels and ``resblock_updown``.
@@ -26,6 +23,7 @@ class ScriptableUNet(DiffusionModelUNet):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.base_channels = int(options["channels"][0])
         self.middle_block.attention = _SpatialAttention(self.middle_block.get_submodule("attention"))
         for up_block in self.up_blocks:
             if up_block.upsampler is not None:
@@ -35,10 +33,55 @@ class ScriptableUNet(DiffusionModelUNet):
                 if isinstance(block, DiffusionUNetResnetBlock):
                     setattr(parent, name, _ResnetBlock(block))
 
-    @torch.jit.unused
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Predict as MONAI's network does; not in compiled code."""
-        return super().forward(*args, **kwargs)
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None = None,
+        class_labels: Tensor | None = None,
+    ) -> Tensor:
+        """Predict as MONAI's network does.
+
+        Args:
+            x: (N, C, H, W).
+            timesteps: (N,), or (1,) for all.
+            context: unused, as in MONAI's network without cross-attention.
+            class_labels: (N,), or (1,) for all; needed where it was built with ``num_class_embeds``.
+        """
+        emb = self.time_embed(get_timestep_embedding(timesteps, self.base_channels).to(x.dtype))
+        if self.num_class_embeds is not None:
+            if class_labels is None:
+                raise ValueError("class_labels are needed: built with num_class_embeds")
+            emb = emb + self.class_embedding(class_labels).to(x.dtype)
+        h = self.conv_in(in_fast_layout(x, x.shape[2] * x.shape[3]))
+        skips: list[Tensor] = [h]
+        for down_block in self.down_blocks:
+            h, outputs = down_block(hidden_states=h, temb=emb, context=None)
+            for output in outputs:
+                skips.append(output)
+        h = self.middle_block(hidden_states=h, temb=emb, context=None)
+        for up_block in self.up_blocks:
+            count: int = len(up_block.resnets)  # type: ignore[arg-type]
+            h = up_block(hidden_states=h, res_hidden_states_list=skips[-count:], temb=emb, context=None)
+            skips = skips[:-count]
+        return self.out(h)
+
+
+# constants come as defaults: compiled code reads no globals
+def in_fast_layout(x: Tensor, positions: int, fewest: int = 1024) -> Tensor:
+    """Lay (N, C, H, W) out as the convolutions behind it are fastest: another order in memory, equal values.
+
+    A processor's convolutions in bf16 reorder nothing where channels come last; gradients are slower in it.
+    torch's group norm of fewer than 1,024 positions is slower in it, by ten times: all else is contiguous.
+
+    Args:
+        x: of any layout.
+        positions: of the map that the convolutions work on.
+        fewest: positions from which on it is laid out in channels_last.
+    """
+    if positions < fewest or x.is_cuda or x.dtype != torch.bfloat16 or torch.is_grad_enabled():
+        return x.contiguous()
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 class _SpatialAttention(nn.Module):
@@ -82,36 +125,25 @@ class _ResnetBlock(nn.Module):
 
 
 class _Upsample(nn.Module):
-    """Upsampling that takes the time embedding and ignores it; MONAI's calls ``super().forward``."""
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.postconv = block.get_submodule("postconv")
-        self.postconv.conv = _UpsamplingConv(block.get_submodule("postconv.conv"))
-
-    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
-        """(N, C, H, W) -> (N, C, 2 H, 2 W)."""
-        return self.postconv(x)
-
-
-class _UpsamplingConv(nn.Module):
     """Nearest-neighbour upsampling by 2 and a 3x3 convolution behind it, as one transposed convolution.
 
     The same sum in another order: of the nine products of an output pixel those with equal input are joined
-    beforehand, so that 4 are left, and nothing upsampled is written.
+    beforehand, so that 4 are left, and nothing upsampled is written. It takes the time embedding and ignores
+    it; MONAI's calls ``super().forward``, which does not script.
     """
 
-    def __init__(self, conv: nn.Module) -> None:
+    def __init__(self, block: nn.Module) -> None:
         super().__init__()
-        self.weight, self.bias = conv.get_parameter("weight"), conv.get_parameter("bias")
+        self.postconv: Any = block.get_submodule("postconv")
         # one axis: which of the 4 taps of the transposed convolution each of the 3 of the convolution adds to
         taps = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0]], dtype=torch.float64)
         self.register_buffer("taps", torch.kron(taps, taps), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
         """(N, C, H, W) -> (N, C', 2 H, 2 W)."""
+        conv = self.postconv.conv
         x = in_fast_layout(x, 4 * x.shape[2] * x.shape[3])
         # in double precision, which autocast leaves alone: joined in bf16 they would be rounded twice
-        joined = self.weight.flatten(2).double() @ self.taps.double()  # type: ignore[operator]
-        weight = joined.to(self.weight.dtype).unflatten(2, (4, 4)).transpose(0, 1)
-        return F.conv_transpose2d(x, weight, self.bias, stride=2, padding=1)
+        joined = conv.weight.flatten(2).double() @ self.taps.double()  # type: ignore[operator]
+        weight = joined.to(conv.weight.dtype).unflatten(2, (4, 4)).transpose(0, 1)
+        return F.conv_transpose2d(x, weight, conv.bias, stride=2, padding=1)

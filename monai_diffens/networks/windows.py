@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
-
-from torch import Tensor
 
 Box = tuple[slice, slice, slice]
 
@@ -76,43 +74,6 @@ def split(shape: Sequence[int], max_voxels: int, halo: int, divisor: int, at_lea
     if best is None:  # a volume too small for so many windows
         return split(shape, max_voxels, halo, divisor)
     return [_window(*parts) for parts in itertools.product(*best[1])]
-
-
-def run_in_windows(
-    run: Callable[[Box, list[Tensor] | None], Sequence[Tensor]],
-    outputs: Sequence[Tensor],
-    max_voxels: int,
-    level_strides: Sequence[int],
-    aligned: Sequence[Tensor] | None = None,
-    rank: int = 0,
-    world_size: int = 1,
-) -> None:
-    """Run a :class:`VolumeCalibrator` window by window, and write what each window answers for.
-
-    Args:
-        run: function of a box of voxels, and of the aligned features inside of it, to tensors of that box.
-        outputs: receive the first tensors of every window; (B, C, X, Y, Z).
-        max_voxels: see :func:`split`.
-        level_strides: of the calibrator.
-        aligned: features of the whole volume, one tensor a level from the second on.
-        rank: this process; it takes every ``world_size``-th window.
-        world_size: number of processes that share the windows.
-    """
-    halo, divisor = receptive_halo(level_strides), level_strides[-1]
-    windows = split(outputs[0].shape[2:], max_voxels, halo, divisor, world_size)
-    for core, padded, inner in windows[rank::world_size]:
-        levels = None if aligned is None else _crop(aligned, padded, level_strides[1:])
-        for output, part in zip(outputs, run(padded, levels), strict=False):
-            output[(..., *core)] = part[(..., *inner)]
-
-
-def _crop(volumes: Sequence[Tensor], box: Box, strides: Sequence[int]) -> list[Tensor]:
-    """The part of coarser volumes that lies in a box of voxels."""
-    parts: list[Tensor] = []
-    for volume, stride in zip(volumes, strides, strict=True):
-        x, y, z = (slice(axis.start // stride, -(-axis.stop // stride)) for axis in box)
-        parts.append(volume[..., x, y, z])
-    return parts
 
 
 def _axis_options(side: int, halo: int, divisor: int) -> list[list[tuple[slice, slice]]]:

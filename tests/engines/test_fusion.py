@@ -86,7 +86,8 @@ def test_step_is_fuse(tiny_ensembler):
     with torch.no_grad():
         fused = network.fuse(x_t, **keywords)
         assert torch.equal(FusionStep(network)(x_t, **keywords), fused.prediction)
-    expected = (fused.weights * keywords["predictions"]).sum(dim=1, keepdim=True) + fused.bias
+        weights, bias = network.calibrator(x_t, **keywords)
+    expected = (weights * keywords["predictions"]).sum(dim=1, keepdim=True) + bias
     torch.testing.assert_close(fused.prediction, expected)
 
 

@@ -5,8 +5,7 @@ import torch
 from monai.data import MetaTensor, list_data_collate
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.networks.diff_ensembler import DiffEnsembler
-from monai_diffens.networks.predictions import ExpertOutputs, FusedPrediction
+from monai_diffens.networks.diff_ensembler import DiffEnsembler, FusedPrediction
 from monai_diffens.schedulers.arithmetic import from_clean
 from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 from monai_diffens.target import ResidualTarget
@@ -30,15 +29,18 @@ class Oracle:
     def emphasis(self, condition_weights, plane_weights) -> None:
         assert condition_weights is plane_weights is None
 
-    def run_experts(self, x_t, conditions, timesteps, fusion, step, emphasis, empty=None) -> ExpertOutputs:
-        self.calls.append((x_t.shape, fusion, step, torch.is_autocast_enabled("cpu")))
+    def taking_part(self, conditions, fusion, step, emphasis) -> torch.Tensor:
+        self.asked = fusion, step
+        return torch.ones(1, 1, dtype=torch.bool)
+
+    def bank(self, x_t, conditions, timesteps, present, boxes, empty) -> torch.Tensor:
+        self.calls.append((x_t.shape, *self.asked, torch.is_autocast_enabled("cpu")))
         level = float(self.scheduler.alphas_cumprod[int(timesteps[0])])
         clean = self.clean(x_t, conditions)
-        prediction = from_clean(clean, x_t, level, self.scheduler.prediction_type)
-        return ExpertOutputs(prediction, torch.ones(1, 1, dtype=torch.bool), [], None)
+        return from_clean(clean, x_t, level, self.scheduler.prediction_type)
 
-    def fuse_experts(self, experts, x_t, conditions, timesteps, fusion) -> FusedPrediction:
-        return FusedPrediction(experts.predictions, torch.ones(1), torch.zeros(1))
+    def fuse(self, x_t, conditions, predictions, *_) -> FusedPrediction:
+        return FusedPrediction(predictions, torch.ones(1))
 
 
 def knows_the_truth(x_t: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:

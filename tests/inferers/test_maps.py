@@ -123,14 +123,14 @@ def test_weights_tell_who_decided(tiny_ensembler, scan, fusion, shares):
 
 def test_calibrated_weights_are_the_mean_over_the_passes_and_sum_to_1(tiny_ensembler, scan, monkeypatch):
     network, seen = tiny_ensembler(), []
-    fuse = network.fuse_experts
+    fuse = network.fuse
 
     def watched(*args):
         fused = fuse(*args)
         seen.append(fused.weights)
         return fused
 
-    monkeypatch.setattr(network, "fuse_experts", watched)
+    monkeypatch.setattr(network, "fuse", watched)
     options = {"num_steps": 2, "num_samples": 2}
     result = infer(spread=True, weights=True, **options)(scan, network).as_tensor()[0]
     assert len(map_names(True, network.expert_names)) + 1 == len(result) and len(seen) == 4

@@ -2,6 +2,7 @@
 
 import torch
 
+from monai_diffens.acquisition.slicing import to_slice_patches
 from monai_diffens.networks.plane_denoiser import PlaneDenoiser
 
 CONDITIONS = 5
@@ -26,5 +27,6 @@ def batch(size: tuple[int, int] = (16, 16), count: int = 3) -> tuple[torch.Tenso
 
 def read(network: PlaneDenoiser, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
     """What the U-Net of a denoiser without a prior reads."""
-    patches = network.slice_stem.patches(x)
-    return network.slice_stem.read(patches[:, 0], list(patches[:, 1:].unbind(1)), timesteps)
+    patches = to_slice_patches(x, network.stem, network.divisor)
+    nothing = x.new_zeros(1, 0)
+    return network.read(patches[:, 0], list(patches[:, 1:].unbind(1)), timesteps, None, nothing)[0]

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from monai_diffens.networks.calibrator import VolumeCalibrator
-from monai_diffens.networks.computation import in_fast_layout
 from monai_diffens.networks.plane_denoiser import PlaneDenoiser
+from monai_diffens.networks.scriptable_unet import in_fast_layout
 
 CHANNELS_LAST = torch.channels_last
 

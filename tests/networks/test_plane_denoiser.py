@@ -15,22 +15,8 @@ from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 def test_any_slice_size(stem, size):
     network = denoiser(stem=stem)
     x, timesteps = batch(size)
-    prediction, features = network.predict_with_features(x, timesteps)
-    assert prediction.shape == (3, 1, *size)
-    assert torch.equal(prediction, network(x, timesteps))
-    padded = [side + -side % (stem * 2) for side in size]
-    # each block of MONAI's decoder ends with its upsampling, so both levels come at the stem's resolution
-    assert [m.shape for m in features] == [
-        (3, channels, padded[0] // stem, padded[1] // stem) for channels in network.feature_channels
-    ]
-
-
-def test_feature_maps_of_three_levels_come_coarsest_first():
-    network = denoiser(stem=2, channels=(4, 8, 12), num_head_channels=4)
-    _, features = network.predict_with_features(*batch((32, 24)))
-    assert [tuple(m.shape[1:]) for m in features] == [(12, 8, 6), (8, 16, 12), (4, 16, 12)]
-    assert network.feature_channels == (12, 8, 4)
-    assert network.feature_strides == (4, 2, 2)
+    prediction = network(x, timesteps)
+    assert prediction.shape == (3, 1, *size) and prediction.std() > 0
 
 
 @pytest.mark.parametrize(
@@ -51,7 +37,7 @@ def test_blocks_are_called_as_monai_calls_them(options, size):
         spatial_dims=2,
         in_channels=network.unet.in_channels,
         out_channels=stem**2,
-        attention_levels=(False,) * len(network.feature_channels),
+        attention_levels=(False,) * len(network.unet.block_out_channels),
         **{"num_res_blocks": 1} | SMALL | {k: v for k, v in options.items() if k != "stem"},
     ).eval()
     reference.load_state_dict(network.unet.state_dict())

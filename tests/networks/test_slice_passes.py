@@ -10,8 +10,7 @@ from monai_diffens.acquisition.slicing import PATCH_GRID, PLANES, in_plane_axes,
 from monai_diffens.files import case_of
 from monai_diffens.inferers.case_denoiser import foreground_box
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.networks.predictions import EmptySpace
-from monai_diffens.networks.slice_passes import BLOCK, MARGIN, crop_slices, slice_boxes, slice_passes
+from monai_diffens.networks.expert_bank import BLOCK, MARGIN, crop_slices, slice_boxes, slice_passes
 from monai_diffens.schedulers.arithmetic import to_clean
 from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 from monai_diffens.target import RESIDUAL_SCALE
@@ -87,9 +86,7 @@ def test_a_crop_is_what_the_expert_says_of_it_and_the_rest_is_given(tiny_ensembl
     volumes, x_t = ball().repeat(1, len(conditions), 1, 1, 1), torch.randn(1, 1, *SHAPE)
     boxes = [slice_boxes(volumes[:, :1] > 0, plane) for plane in bank.planes]
     with torch.no_grad():
-        predictions, _ = bank.predict_with_features(
-            x_t, volumes, STEP, keep_features=False, empty=EmptySpace(boxes, 7.0)
-        )
+        predictions = bank(x_t, volumes, STEP, None, boxes, 7.0)
         for plane in range(3):
             name, expert = bank.planes[plane], plane * len(conditions)
             count, size = SHAPE[plane_axis(name)], [SHAPE[axis] for axis in in_plane_axes(name)]
@@ -106,16 +103,6 @@ def test_a_crop_is_what_the_expert_says_of_it_and_the_rest_is_given(tiny_ensembl
                 here.movedim(2 + plane_axis(name), 2)[:, :, part[0] : part[1]] = False
             assert untouched.any()
             assert (predictions[:, expert : expert + 1][untouched] == 7 * x_t[untouched]).all()
-
-
-def test_maps_are_of_whole_slices(tiny_ensembler):
-    bank = tiny_ensembler().bank
-    boxes = [slice_boxes(ball() > 0, plane) for plane in bank.planes]
-    x_t = torch.randn(1, 1, *SHAPE)
-    with torch.no_grad():
-        whole = bank.predict_with_features(x_t, ball(), STEP)
-        asked = bank.predict_with_features(x_t, ball(), STEP, empty=EmptySpace(boxes, 1.0))
-    torch.testing.assert_close(asked, whole)
 
 
 @pytest.mark.parametrize("num_steps", [1, 3])

@@ -24,8 +24,8 @@ class Runs(torch.nn.Module):
         around: list[torch.Tensor],
         timesteps: torch.Tensor,
         class_labels: torch.Tensor,
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        return self.network.predict_runs(slices, around, timesteps, class_labels)
+    ) -> list[torch.Tensor]:
+        return self.network.predict_runs(slices, around, timesteps, class_labels, torch.ones(1, 1))
 
 
 @pytest.mark.parametrize("stem", [2, 4])
@@ -45,9 +45,7 @@ def test_stem_moves_every_voxel_of_its_patch_and_scales_what_it_says(stem):
             torch.testing.assert_close(mean[:, 0, row, column], patch.mean(dim=(1, 2)))
     # nothing of the condition is lost: detail plus patch mean is every condition slice again
     base = mean.repeat_interleave(stem, 2).repeat_interleave(stem, 3)
-    torch.testing.assert_close(
-        F.pixel_shuffle(detail, stem) / network.slice_stem.detail_gain + base, x[:, 1:]
-    )
+    torch.testing.assert_close(F.pixel_shuffle(detail, stem) / network.detail_gain + base, x[:, 1:])
 
 
 @pytest.mark.parametrize("scripted", [False, True], ids=["python", "scripted"])
@@ -64,12 +62,11 @@ def test_runs_of_slices_are_predicted_as_slices_with_neighbours_of_their_own(std
     windows = [shown[:, 0].unfold(0, CONDITIONS, 1).movedim(3, 1) for shown in around]
     x = torch.cat([torch.cat(pair, dim=1) for pair in zip(runs, windows, strict=True)])
     with torch.no_grad():
-        expected, expected_maps = network.predict_with_features(x, timesteps.expand(8), groups.expand(8))
-        run = torch.jit.script(Runs(network)) if scripted else network.predict_runs
-        predictions, maps = run(runs, around, timesteps, groups)
+        expected = network(x, timesteps.expand(8), None, groups.expand(8))
+        run = torch.jit.script(Runs(network)) if scripted else Runs(network)
+        predictions = run(runs, around, timesteps, groups)
     assert [tuple(each.shape) for each in predictions] == [(size, 1, 13, 10) for size in sizes]
     torch.testing.assert_close(torch.cat(list(predictions)), expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(list(maps), expected_maps, rtol=1e-4, atol=1e-5)
 
 
 def test_a_prior_that_knows_nothing_changes_nothing():

@@ -4,6 +4,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from denoisers import predict
 
 from monai_diffens.acquisition.slicing import PLANES
 from monai_diffens.networks.calibrator import average_weights
@@ -25,11 +26,6 @@ def case(subset=(0, 1, 2), seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, t
     for absent in set(range(3)) - set(subset):
         volumes[:, absent] = 0
     return torch.randn((1, 1, *SIZE), generator=generator), volumes, torch.tensor([700])
-
-
-@torch.no_grad()
-def predict(network, *arguments, **options):
-    return network.predict(*arguments, **options)
 
 
 @pytest.mark.parametrize("subset", SUBSETS, ids=str)

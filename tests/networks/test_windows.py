@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from denoisers import predict
 
 from monai_diffens.networks.windows import receptive_halo, split
 
@@ -65,15 +66,14 @@ def test_fusion_in_windows_is_the_fusion_of_the_whole(tiny_ensembler, monkeypatc
         return run(x, *arguments)
 
     monkeypatch.setattr(network.calibrator, "forward", counted)
-    with torch.no_grad():
-        expected = network.predict(x_t, conditions, torch.tensor([700]))
-        network.window_voxels = 60 * 24 * 22
-        parts = network.predict(x_t, conditions, torch.tensor([700]))
-        network.keep_weights = False
-        alone = network.predict(x_t, conditions, torch.tensor([700]))
+    expected = predict(network, x_t, conditions, torch.tensor([700]))
+    network.window_voxels = 60 * 24 * 22
+    parts = predict(network, x_t, conditions, torch.tensor([700]))
+    network.keep_weights = False
+    alone = predict(network, x_t, conditions, torch.tensor([700]))
     assert sizes[0] == x_t.numel() and len(sizes) == 1 + 2 * 2
     assert max(sizes[1:]) <= network.window_voxels
     for whole, part in zip(expected, parts, strict=True):
         torch.testing.assert_close(part, whole, rtol=0, atol=2e-5)
     assert torch.equal(alone.prediction, parts.prediction)
-    assert alone.weights.numel() == alone.bias.numel() == 1
+    assert alone.weights.numel() == 1

@@ -32,13 +32,13 @@ def load(item) -> dict:
 def small_sweep(tiny_ensembler, folder: Path, **options) -> tuple[DialSweep, list[str]]:
     """A small DialSweep with these options, and the fusions of its network's runs."""
     network, runs = tiny_ensembler(), []
-    run_experts = network.run_experts
+    taking_part = network.taking_part
 
-    def counted(x_t, conditions, timesteps, fusion, *arguments):
+    def counted(conditions, fusion, *arguments):
         runs.append(fusion)
-        return run_experts(x_t, conditions, timesteps, fusion, *arguments)
+        return taking_part(conditions, fusion, *arguments)
 
-    network.run_experts = counted
+    network.taking_part = counted
     small = {
         "items": [{"label": "/data/x.nii.gz", "case": case} for case in ("sub-1", "sub-2")],
         "preprocessing": load,
