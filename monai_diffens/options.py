@@ -1,19 +1,22 @@
 """The options of a run, in one table: type, range or choices, unit and one line of help each.
 
-The command ``diffens``, ``python -m monai.bundle run``, the Python functions and the MONAI Label app check
-what they are given against it. Defaults are not repeated here: they stand in the bundles' ``inference.json``,
-at its top or, what few turn, under ``more``. Standard library only, so that help and checks are quick.
+The table is ``options.json``; its columns are the attributes of :class:`Option`. The command ``diffens``,
+``python -m monai.bundle run``, the Python functions and the MONAI Label app check what they are given against
+it. Defaults are not repeated there: they stand in the bundles' ``inference.json``, at its top or, what few
+turn, under ``more``. Standard library only, so that help and checks are quick.
 """
 
 from __future__ import annotations
 
 import ast
 import difflib
+import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from monai_diffens.messages import say
@@ -34,7 +37,6 @@ __all__ = [
 ]
 
 PLANES = ("axial", "coronal", "sagittal")
-FUSIONS = ("calibrated", "mean", "alternate")
 QUALITIES = {"fast": 1, "balanced": 4, "detail": 20}  # name -> num_steps
 SWITCH = {"true": True, "false": False}
 MORE = "more"  # heading in inference.json of the options that few turn
@@ -299,158 +301,12 @@ KINDS = {
     "device": Kind("cpu, cuda or cuda:N of a GPU that is there", _read_device, "DEVICE"),
 }
 
-OPTIONS = (
-    Option(
-        name="input",
-        kind="path",
-        optional=True,
-        help="NIfTI file, folder of them or of DICOM series; for a translation case folders or a data list",
-    ),
-    Option(
-        name="series",
-        kind="series",
-        optional=True,
-        help="which DICOM series to take, by number or name; none: the structural ones",
-    ),
-    Option(name="output_dir", kind="path", help="folder of the results; made where it is missing"),
-    Option(
-        name="num_steps",
-        kind="integer",
-        unit="network passes a sample",
-        least=1,
-        most=1000,
-        help="1 has the lowest error, more show more detail and take longer",
-    ),
-    Option(
-        name="num_samples",
-        kind="integer",
-        unit="samples",
-        least=1,
-        most=1000,
-        help="samples a case; the result is their mean, from 2 on with a map of their spread",
-    ),
-    Option(
-        name="seed", kind="integer", least=0, most=2**32 - 1, help="same case and seed give the same volume"
-    ),
-    Option(
-        name="fusion",
-        kind="choice",
-        choices=FUSIONS + PLANES,
-        contrasts=True,
-        help="who decides: the learned fusion, the mean, the planes in turn, or one expert alone",
-    ),
-    Option(
-        name="restart",
-        kind="number",
-        unit="fraction of the noise schedule",
-        above=0,
-        below=1,
-        optional=True,
-        help="with several steps: where they begin after the first estimate; none walks from pure noise",
-    ),
-    Option(
-        name="residual_gain",
-        kind="number",
-        above=0,
-        most=10,
-        help="factor on what the model adds: 1 has the lowest error, 2 is about as sharp as a fine scan",
-    ),
-    Option(
-        name="condition_weights",
-        kind="weights",
-        contrasts=True,
-        least=0,
-        help="emphasis of each contrast; 0 leaves it out, those not named keep 1",
-    ),
-    Option(
-        name="plane_weights",
-        kind="weights",
-        least=0,
-        help="emphasis of each plane's experts; 0 leaves them out, those not named keep 1",
-    ),
-    Option(
-        name="target_spacing",
-        kind="spacing",
-        unit="mm",
-        above=0,
-        most=100,
-        choices=("auto",),
-        optional=True,
-        help="voxel size of the result along right, front and head; none: 1 mm, finer where the scan is",
-    ),
-    Option(
-        name="slice_profile", kind="choice", choices=("box", "gaussian"), help="shape of the thick slices"
-    ),
-    Option(
-        name="slice_thickness",
-        kind="number",
-        unit="mm",
-        above=0,
-        most=100,
-        optional=True,
-        help="where it differs from the distance of the slices",
-    ),
-    Option(
-        name="register",
-        kind="choice",
-        choices=("auto", "always", "never"),
-        help="move contrasts onto each other: auto where they agree better then",
-    ),
-    Option(name="consistency", kind="switch", help="make the result, sliced thick again, equal the scan"),
-    Option(name="spread_scale", kind="number", above=0, help="factor on the map of spread"),
-    Option(
-        name="spread_floor",
-        kind="number",
-        least=0,
-        help="least spread, as a factor on the detail that thick slices may hide",
-    ),
-    Option(
-        name="spread_floor_unmeasured",
-        kind="number",
-        least=0,
-        help="the same where no scan of the target contrast was given",
-    ),
-    Option(name="save_weights", kind="switch", help="write a map of the fusion weights of each expert"),
-    Option(name="report", kind="switch", help="write a page for each case and an index of them"),
-    Option(
-        name="amp",
-        kind="switch",
-        choices=("auto",),
-        help="mixed precision (bf16); auto where the processor computes in it",
-    ),
-    Option(
-        name="max_memory",
-        kind="number",
-        unit="GiB",
-        above=0,
-        optional=True,
-        help="limit beside the model; none takes what is free",
-    ),
-    Option(
-        name="share",
-        kind="choice",
-        choices=("cases", "slices"),
-        help="what several processes share: the cases of a folder, or the slices of each case",
-    ),
-    Option(
-        name="skull",
-        kind="choice",
-        choices=("auto", "keep", "strip", "given"),
-        help="the head around the brain: auto as the model needs it; given: by --brain_mask alone",
-    ),
-    Option(
-        name="brain_mask", kind="path", optional=True, help="brain mask (NIfTI), or a folder with one a case"
-    ),
-    Option(
-        name="volume",
-        kind="integer",
-        least=0,
-        optional=True,
-        help="which volume of a 4D file to take, counted from 0",
-    ),
-    Option(name="fill_nan", kind="switch", help="take voxels that are NaN or infinite as 0"),
-    Option(name="force", kind="switch", help="accept values that do not look like MR"),
-    Option(name="overwrite", kind="switch", help="do cases again whose result is already there"),
-    Option(name="weights_file", kind="path", help="weights to use in place of the bundle's own"),
-    Option(name="device", kind="device", help="where to compute; the first GPU where there is one"),
-)
+
+def _read_table() -> tuple[Option, ...]:
+    rows = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+    return tuple(
+        Option(name=name, **row | {"choices": tuple(row.get("choices", ()))}) for name, row in rows.items()
+    )
+
+
+OPTIONS = _read_table()
