@@ -25,7 +25,7 @@ from monai_diffens.demo.template_brain import FACTOR, load_truth, save, slice_af
 from monai_diffens.files import package_version, sha256_of
 from monai_diffens.inference import open_inference, run_inference
 from monai_diffens.messages import BundleRejected, InputRejected, say, tell
-from monai_diffens.metrics.masked import SSIM_RADIUS, checked_volumes, psnr, ssim_map
+from monai_diffens.metrics import SSIM_RADIUS, checked_volumes, psnr, ssim_map
 from monai_diffens.report.picture import three_plane_picture
 from monai_diffens.transforms.intensity import foreground_percentile
 from monai_diffens.transforms.thick_slices import measurement_for

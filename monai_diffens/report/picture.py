@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from monai_diffens.metrics.masked import psnr
+from monai_diffens.metrics import psnr
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from monai_diffens.metrics.masked import VolumeMetric
+from monai_diffens.metrics import VolumeMetric
 
 
 def inter_slice_error(pred: torch.Tensor, truth: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from monai.utils import MetricReduction
 
-from monai_diffens.metrics.masked import VolumeMetric, laplacian_of_gaussian, require_detail
+from monai_diffens.metrics import VolumeMetric
+from research.metrics.detail import laplacian_of_gaussian, require_detail
 
 
 def sharpness_ratio(log_pred: torch.Tensor, log_truth: torch.Tensor) -> torch.Tensor:

@@ -6,15 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from monai_diffens.metrics.masked import (
-    SSIM_RADIUS,
-    checked_volumes,
-    laplacian_of_gaussian,
-    ms_ssim,
-    psnr,
-    ssim_map,
-    ssim_maps,
-)
+from monai_diffens.metrics import SSIM_RADIUS, checked_volumes, psnr, ssim_map, ssim_maps
+from research.metrics.detail import laplacian_of_gaussian, ms_ssim
 from research.metrics.hfen import hfen
 from research.metrics.inter_slice import inter_slice_error
 from research.metrics.sharpness import sharpness_ratio

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from torch.utils.data import TensorDataset
 
 from monai_diffens.contrasts import CONTRASTS
-from monai_diffens.metrics.masked import gaussian_smooth
+from monai_diffens.metrics import gaussian_smooth
 from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
 from research.realism.patches import cut_patches, patch_corners
 

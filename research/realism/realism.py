@@ -9,7 +9,7 @@ import torch
 from monai.metrics import FIDMetric, MMDMetric
 from torch import Tensor, nn
 
-from monai_diffens.metrics.masked import checked_volumes
+from monai_diffens.metrics import checked_volumes
 from monai_diffens.networks.weights import load_weights
 from research.realism.patch_encoder import PATCH_SIZE, PatchEncoder
 from research.realism.patches import cut_patches, patch_corners, spread_evenly

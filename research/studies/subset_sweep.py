@@ -11,7 +11,7 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
-from monai_diffens.metrics.masked import psnr, ssim_map
+from monai_diffens.metrics import psnr, ssim_map
 from monai_diffens.transforms.conditions import StackConditionsd
 from monai_diffens.transforms.intensity import foreground_percentile
 from monai_diffens.transforms.thick_slices import measurement_for, thick_slice

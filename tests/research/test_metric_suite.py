@@ -10,7 +10,8 @@ import torch
 from monai.metrics import MultiScaleSSIMMetric
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from monai_diffens.metrics.masked import MS_SSIM_WEIGHTS, MaskedPSNRMetric, MaskedSSIMMetric, gaussian_smooth
+from monai_diffens.metrics import MaskedPSNRMetric, MaskedSSIMMetric, gaussian_smooth
+from research.metrics.detail import MS_SSIM_WEIGHTS
 from research.metrics.hfen import HFENMetric
 from research.metrics.inter_slice import InterSliceErrorMetric
 from research.metrics.sharpness import SharpnessRatioMetric

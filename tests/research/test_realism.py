@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from monai_diffens.metrics.masked import gaussian_smooth
+from monai_diffens.metrics import gaussian_smooth
 from research.realism.patch_encoder import PATCH_SIZE, PatchEncoder
 from research.realism.patches import cut_patches, patch_corners, spread_evenly
 from research.realism.realism import ENCODER_FILE, GaussianKernelFeatures, PatchRealism, patch_realism

@@ -10,7 +10,7 @@ from monai.handlers.ignite_metric import IgniteMetricHandler
 from monai.metrics import PSNRMetric, SSIMMetric
 from scipy import ndimage
 
-from monai_diffens.metrics.masked import MaskedPSNRMetric, MaskedSSIMMetric
+from monai_diffens.metrics import MaskedPSNRMetric, MaskedSSIMMetric
 from research.metrics.hfen import HFENMetric
 from research.metrics.inter_slice import InterSliceErrorMetric
 from research.metrics.sharpness import SharpnessRatioMetric

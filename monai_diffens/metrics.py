@@ -12,28 +12,21 @@ from monai.metrics.regression import RegressionMetric, compute_mean_error_metric
 from monai.utils import MetricReduction, convert_to_tensor
 
 
-def gaussian_kernel(sigma: float, order: int, radius: int) -> torch.Tensor:
-    """Sample a Gaussian or its second derivative, as scipy.ndimage.gaussian_filter1d does.
+def gaussian_kernel(sigma: float, radius: int) -> torch.Tensor:
+    """A Gaussian that sums to 1, (2 * radius + 1,) float64, as scipy.ndimage.gaussian_filter1d has it.
 
     Args:
-        sigma: standard deviation in voxels, above 0.
-        order: 0 for the Gaussian itself (sums to 1), 2 for its second derivative.
+        sigma: standard deviation in voxels.
         radius: taps on each side of the centre.
 
-    Returns:
-        Tensor of shape (2 * radius + 1,), float64.
-
     Raises:
-        ValueError: sigma is not a positive number, or order is neither 0 nor 2.
+        ValueError: sigma is not a positive number.
     """
     if not (math.isfinite(sigma) and sigma > 0):
         raise ValueError(f"sigma must be a positive number of voxels, got {sigma}")
-    if order not in (0, 2):
-        raise ValueError(f"order must be 0 or 2, got {order}")
     x = torch.arange(-radius, radius + 1, dtype=torch.float64)
     gauss = torch.exp(-0.5 * (x / sigma) ** 2)
-    gauss = gauss / gauss.sum()
-    return gauss if order == 0 else gauss * (x**2 / sigma**4 - 1 / sigma**2)
+    return gauss / gauss.sum()
 
 
 def filter_axis(volume: torch.Tensor, kernel: torch.Tensor, axis: int) -> torch.Tensor:
@@ -71,48 +64,10 @@ def gaussian_smooth(volume: torch.Tensor, sigma: float, radius: int) -> torch.Te
     Returns:
         The smoothed volume, shape (X, Y, Z).
     """
-    kernel = gaussian_kernel(sigma, 0, radius)
+    kernel = gaussian_kernel(sigma, radius)
     for axis in range(3):
         volume = filter_axis(volume, kernel, axis)
     return volume
-
-
-def laplacian_of_gaussian(
-    volume: torch.Tensor, sigma: float, axes: Sequence[int] = (0, 1, 2)
-) -> torch.Tensor:
-    """Laplacian of Gaussian, equal to scipy.ndimage.gaussian_laplace(volume, sigma).
-
-    Args:
-        volume: shape (X, Y, Z), floating point.
-        sigma: standard deviation of the Gaussian in voxels; the filter is cut at 4 sigma, as scipy's.
-        axes: along which to filter; two of them filter each slice across the third by itself.
-
-    Returns:
-        The response, shape (X, Y, Z), in the volume's unit per voxel squared.
-    """
-    radius = int(4 * sigma + 0.5)
-    smooth, curve = gaussian_kernel(sigma, 0, radius), gaussian_kernel(sigma, 2, radius)
-    # After each axis: `blurred` is smoothed along the axes so far, `response` is the Laplacian over them.
-    first, *others = axes
-    response, blurred = filter_axis(volume, curve, first), filter_axis(volume, smooth, first)
-    for axis in others:
-        response = filter_axis(response, smooth, axis) + filter_axis(blurred, curve, axis)
-        if axis != axes[-1]:
-            blurred = filter_axis(blurred, smooth, axis)
-    return response
-
-
-def require_detail(log_truth: torch.Tensor) -> None:
-    """Refuse a truth without detail, to which nothing can be compared.
-
-    Args:
-        log_truth: Laplacian of Gaussian of the truth, any shape (the voxels that count).
-
-    Raises:
-        ValueError: the response is the same everywhere, to rounding.
-    """
-    if log_truth.std(correction=0) <= 1e-9 * log_truth.abs().max():
-        raise ValueError("truth is flat inside the mask: it has no detail to compare with")
 
 
 def checked_volumes(
@@ -221,7 +176,6 @@ class VolumeMetric(RegressionMetric):
 
 SSIM_SIGMA = 1.5
 SSIM_RADIUS = 5
-MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001)
 
 
 def _check_range(data_range: float) -> float:
@@ -281,42 +235,6 @@ def ssim_maps(
     mean_product, mean_squares = mu_p * mu_t, mu_p**2 + mu_t**2
     structure = (2 * (pt - mean_product) + c2) / (pp + tt - mean_squares + c2)
     return (2 * mean_product + c1) / (mean_squares + c1) * structure, structure
-
-
-def ms_ssim(
-    pred: torch.Tensor, truth: torch.Tensor, data_range: float, structure: torch.Tensor | None = None
-) -> torch.Tensor | None:
-    """Multi-scale SSIM of a whole box over three scales: 1, 2 and 4 voxels.
-
-    It is MONAI's MultiScaleSSIMMetric with the first three weights of Wang et al. (2003), made to sum to 1,
-    here with a separable window, several times as fast. The usual five scales need sides above 160 voxels,
-    more than a brain has in every direction; three are another number than five, and the same for all boxes.
-
-    Args:
-        pred: shape (X, Y, Z), float64.
-        truth: same shape.
-        data_range: range of values that both may take, in their unit.
-        structure: second map of :func:`ssim_maps` of the two, where it is there already.
-
-    Returns:
-        Scalar, 1 for equal volumes; None where a side has fewer than 44 voxels, as MONAI wants it.
-
-    Raises:
-        ValueError: data_range is not a positive number.
-    """
-    if min(truth.shape) // (len(MS_SSIM_WEIGHTS) - 1) ** 2 <= 2 * SSIM_RADIUS:
-        return None
-    interior = (slice(SSIM_RADIUS, -SSIM_RADIUS),) * 3
-    value = torch.ones((), dtype=truth.dtype, device=truth.device)
-    for scale, weight in enumerate(MS_SSIM_WEIGHTS):
-        if scale:
-            pred, truth = (torch.nn.functional.avg_pool3d(v[None, None], 2)[0, 0] for v in (pred, truth))
-        if scale or structure is None:
-            full, structure = ssim_maps(pred, truth, data_range)
-        last = scale == len(MS_SSIM_WEIGHTS) - 1
-        mean = (full if last else structure)[interior].mean()
-        value = value * mean.clamp(min=0) ** (weight / sum(MS_SSIM_WEIGHTS))
-    return value
 
 
 class _MaskedMetric(VolumeMetric):
