@@ -12,7 +12,7 @@ DATA ?= ../shared/data
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test train-smoke wheel-test lint bench bundles download-test label-test deploy-test torture pacs-test dicom-tools \
+.PHONY: help demo test train-smoke wheel-test release lint bench bundles download-test label-test deploy-test torture pacs-test dicom-tools \
 	docs evidence evidence-super-resolution evidence-translation
 
 help:  ## list the targets
@@ -32,6 +32,9 @@ train-smoke: $(VENV)/.installed  ## train both stages of every bundle on small c
 
 wheel-test: $(VENV)/.installed  ## build the wheel, install it in an empty environment and use it in an empty folder
 	$(BIN)/python tests/wheel_test.py
+
+release: $(VENV)/.installed  ## build sdist, wheel, zips, checksums, SBOM and notes, test them, to release/
+	$(BIN)/python .ci/release.py
 
 lint: $(VENV)/.installed  ## ruff, mypy and the layers of imports
 	$(BIN)/ruff check .

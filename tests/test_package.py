@@ -1,8 +1,10 @@
 """The package as installed, and the fixtures the other tests stand on."""
 
+import json
 import re
 import zipfile
 from importlib.metadata import version
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import nibabel as nib
@@ -31,6 +33,27 @@ def test_what_is_cited_is_this_version_and_what_hosts_run_is_the_ci():
     workflow = yaml.safe_load((root / ".github" / "workflows" / "ci.yml").read_text())
     assert workflow["jobs"]["checks"]["steps"][-1] == {"run": ".ci/run"}
     assert yaml.safe_load((root / ".pre-commit-config.yaml").read_text())["repos"]
+
+
+def test_one_version_everywhere():
+    root, version_ = Path(monai_diffens.__file__).parents[1], monai_diffens.__version__
+    cited = yaml.safe_load((root / "CITATION.cff").read_text())["version"]
+    bundled = {
+        json.loads(path.read_text())["version"] for path in root.glob("bundles/*/configs/metadata.json")
+    }
+    newest = re.findall(r"^## \[(\d.+?)\]", (root / "CHANGELOG.md").read_text(), re.M)[0]
+    assert (cited, bundled, newest) == (version_, {version_}, version_)
+
+
+def test_release_notes_are_the_changelogs_section():
+    path = Path(monai_diffens.__file__).parents[1] / ".ci" / "release.py"
+    release = module_from_spec(spec := spec_from_file_location("release", path))
+    spec.loader.exec_module(release)
+    changelog = "# Changelog\n\n## [0.10.0]\n\n- later\n\n## [0.1.0]\n\n- this\n\n## [0.0.9]\n\n- earlier\n"
+    notes = release.release_notes(changelog, "0.1.0")
+    assert "- this" in notes and not {"later", "earlier"} & set(re.findall(r"\w+", notes))
+    with pytest.raises(SystemExit):
+        release.release_notes(changelog, "0.1.1")
 
 
 def test_the_wheel_holds_no_research():

@@ -1,19 +1,20 @@
 """``make wheel-test``: the wheel alone, in an empty environment and an empty folder, with no clone in sight.
 
-The environment takes torch and the other dependencies from the one that runs this script, so that nothing is
-fetched; ``pip check`` tells whether the wheel names all of them.
+The environment holds what the wheel requires and nothing else, linked from the one that runs this script:
+nothing is fetched.
 """
 
 import json
 import os
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
-import venv
 import zipfile
+from email import message_from_string
 from pathlib import Path
+
+from linked_environment import make_linked_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST_MB = 90
@@ -25,45 +26,47 @@ def main() -> None:
     """Build, install, use; SystemExit with the first step that fails."""
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        wheel = build(base)
+        copy_source(base / "source")
+        # no isolation: setuptools is the running environment's
+        pip = (sys.executable, "-m", "pip")
+        run(*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", base, base / "source")
+        (wheel,) = base.glob("*.whl")
+        check_content(wheel)
         python = install(wheel, base / "env")
         check_use(python, base / "empty")
     print("wheel-test: all held")
 
 
-def build(base: Path) -> Path:
-    """The wheel, from a copy of what git knows: what else lies in the clone is not in it."""
-    source = base / "source"
-    source.mkdir()
+def copy_source(target: Path) -> None:
+    """Copy what git knows: what else lies in the clone is in no release."""
     listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file() and not name.startswith(("tests/", "docs/", "research/")):
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            copy(ROOT / name, source / name)
-    # no isolation: setuptools is the running environment's
-    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", base, source)
-    (wheel,) = base.glob("*.whl")
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            copy(ROOT / name, target / name)
+
+
+def check_content(wheel: Path) -> None:
+    """The bundles are in it, nothing foreign is, and it is small."""
     names = zipfile.ZipFile(wheel).namelist()
     for bundle in ("diffensembler_sr", "diffensembler_translate"):
         for file in ("models/model.pt", "models/model.pt.sha256", "configs/inference.json", "LICENSE"):
             assert f"monai_diffens/bundles/{bundle}/{file}" in names, f"{bundle}/{file} is not in the wheel"
-    foreign = [name for name in names if name.split("/")[0] not in ("monai_diffens", f"{wheel_name(wheel)}")]
+    foreign = [name for name in names if name.split("/")[0] not in ("monai_diffens", metadata_folder(wheel))]
     assert not foreign, f"in the wheel: {foreign}"
     size = wheel.stat().st_size / 1e6
     assert size < LARGEST_MB, f"the wheel has {size:.0f} MB"
     print(f"{wheel.name}: {size:.1f} MB, {len(names)} files")
-    return wheel
 
 
 def install(wheel: Path, env: Path) -> Path:
-    """An environment with the wheel, and the packages of the running one behind it."""
-    venv.create(env, with_pip=False, symlinks=True)
-    python = env / "bin" / "python"
-    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
-    # a path in a .pth file is searched, but its own .pth files, of an editable install, are not read
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    run(python, "-m", "pip", "install", "-q", "--no-deps", "--ignore-installed", "--no-index", wheel)
-    run(python, "-m", "pip", "check")
+    """An environment with the wheel and what it requires; its Python."""
+    with zipfile.ZipFile(wheel) as archive:
+        facts = message_from_string(archive.read(f"{metadata_folder(wheel)}/METADATA").decode())
+    python = make_linked_environment(env, facts.get_all("Requires-Dist", []))
+    pip = (sys.executable, "-m", "pip", "--python", python)
+    run(*pip, "install", "-q", "--no-deps", "--no-index", wheel)
+    run(*pip, "check")
     return python
 
 
@@ -111,7 +114,7 @@ def copy(source: Path, target: Path) -> None:
     target.write_bytes(source.read_bytes())
 
 
-def wheel_name(wheel: Path) -> str:
+def metadata_folder(wheel: Path) -> str:
     """Name of a wheel's metadata folder."""
     return "-".join(wheel.name.split("-")[:2]) + ".dist-info"
 
