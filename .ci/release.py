@@ -96,14 +96,32 @@ def check_zip(archive: Path, scan: Path, folder: Path) -> None:
 
 def write_sbom(python: Path, source: Path, made: Path) -> Path:
     """The packages of an environment that holds the wheel and what it requires, as CycloneDX JSON."""
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
     for file in python.parents[1].glob("lib/*/site-packages/monai_diffens-*/direct_url.json"):
         file.unlink()  # the folder that the wheel was installed from
     path = made / SBOM
     options = ("--pyproject", source / "pyproject.toml", "--output-reproducible", "--of", "JSON")
     tool = (sys.executable, "-m", "cyclonedx_py", "environment")
     wheel_test.run(*tool, *options, "-o", path, python)
-    components = json.loads(path.read_text(encoding="utf-8"))["components"]
-    print(f"{SBOM}: {len(components)} packages")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["metadata"]["component"]["version"] = monai_diffens.__version__  # dynamic in pyproject.toml
+    (viewer,) = (ROOT / "monai_diffens").rglob("niivue-*.js")  # inside of the wheel
+    content["components"].append(
+        {
+            "type": "library",
+            "bom-ref": "niivue",
+            "name": "@niivue/niivue",
+            "version": viewer.name.removeprefix("niivue-").removesuffix(".umd.js"),
+            "licenses": [{"license": {"id": "BSD-2-Clause"}}],
+        }
+    )
+    text = json.dumps(content, indent=2) + "\n"
+    if wrong := JsonStrictValidator(SchemaVersion.from_version(content["specVersion"])).validate_str(text):
+        raise SystemExit(f"{SBOM}: {wrong}")
+    path.write_text(text, encoding="utf-8")
+    print(f"{SBOM}: {len(content['components'])} packages")
     return path
 
 

@@ -31,6 +31,8 @@ LEAST = {
     "einops": "0.7",
     "fire": "0.6",
     "itk": "5.4",
+    "jinja2": "3.1.6",
+    "matplotlib": "3.9",
     "monai": "1.6.1",
     "nibabel": "5.3",
     "numpy": "2",
