@@ -16,7 +16,9 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[2]
 SHOWN = (
     "*.md",
+    "CITATION.cff",
     "LICENSE",
+    "docs/*.ipynb",
     "docs/*.md",
     "docs/images/*",
     "docs/performance/*",

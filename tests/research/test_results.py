@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from research.readme import results_table
 from research.realism.realism import shipped_encoder
 from research.studies.tables import MARK, read_table, weights_mark
 from research.tables.model_card import cost_lines, write_card
@@ -135,3 +136,7 @@ def test_energy_of_an_hour_by_hand():
     assert (
         line == "| `models/model.pt` | core | 10.0 | 0.225 | 107 |"
     )  # (12 + 4 * 0.3725) W * 1.67 * 10 h, 475 g
+
+
+def test_the_readmes_table_is_what_the_results_give():
+    assert "\n".join(results_table()) in (ROOT / "README.md").read_text(encoding="utf-8")
