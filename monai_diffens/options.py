@@ -172,8 +172,7 @@ def id_of(config: Mapping[str, Any], name: str) -> str:
 
 def target_of(config: Mapping[str, Any], target: str) -> dict[str, str]:
     """Id to set for another target; of a bundle made for one target that is the only choice."""
-    made = str(config.get("cases", {}).get("suffix", "")).rsplit("_", 1)[-1]
-    choices = list(config.get("contrasts") or ()) if "target" in config else [made]
+    choices = list(config.get("contrasts") or ()) if "target" in config else [str(config.get("made"))]
     if target not in choices:
         raise OptionError("target", target, f"one of {', '.join(choices)}")
     return {"target": target} if "target" in config else {}

@@ -246,7 +246,7 @@ class ContrastCases(CaseList):
         self,
         input: str | PathLike[str],
         output_dir: str | PathLike[str],
-        suffix: str = "desc-synthetic_FLAIR",
+        target: str = "FLAIR",
         force: bool = False,
         overwrite: bool = False,
         target_spacing: float | Sequence[float] = 1.0,
@@ -265,7 +265,7 @@ class ContrastCases(CaseList):
         Args:
             input: folder of case folders, one case folder, or data list (JSON).
             output_dir: as of :class:`CaseList`, like all that follow but two.
-            suffix: of the results' names.
+            target: the contrast that is made; it names the results.
             force: accept values that do not look like MR.
             overwrite: work on cases again whose result is already there.
             target_spacing: of the results in mm.
@@ -282,7 +282,7 @@ class ContrastCases(CaseList):
         super().__init__(
             input,
             output_dir,
-            suffix,
+            f"{RESULT}_{target}",
             force=force,
             overwrite=overwrite,
             target_spacing=target_spacing,
@@ -294,7 +294,7 @@ class ContrastCases(CaseList):
             recipe=recipe,
             series=series,
         )
-        self.target = CONTRASTS[-1]
+        self.target = target
         self.needed = [contrast for contrast in CONTRASTS if fusion.split("/")[-1] == contrast]
         self.ignored = [name for name, weight in (condition_weights or {}).items() if weight == 0]
 
