@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from monai_diffens.inferers import sampling
-from monai_diffens.inferers.sampling import SamplingScheduler, project_prediction
 from monai_diffens.networks.diff_ensembler import DiffEnsembler, FusedPrediction
+from monai_diffens.schedulers.arithmetic import SamplingScheduler, project_prediction
 
 Denoise = Callable[[Tensor, int, int], Tensor]
 

@@ -13,14 +13,13 @@ from monai.networks.schedulers import Scheduler
 from monai.utils import convert_to_tensor
 from torch import Tensor
 
+from monai_diffens.acquisition.consistency import ScanAgreement
 from monai_diffens.acquisition.measurement import Measurement
 from monai_diffens.data.seeding import derived_seed
-from monai_diffens.inferers.agreement import ScanAgreement
-from monai_diffens.inferers.sampling import SamplingScheduler
 from monai_diffens.networks.calibrator import average_weights, weighted_sum
 from monai_diffens.networks.computation import computes_in_bf16
 from monai_diffens.networks.expert_bank import ExpertBank
-from monai_diffens.schedulers.arithmetic import from_clean, stratum_timesteps, to_clean
+from monai_diffens.schedulers.arithmetic import SamplingScheduler, from_clean, stratum_timesteps, to_clean
 from monai_diffens.target import ResidualTarget
 from monai_diffens.transforms.conditions import HAS_KEY, TARGET_KEY, random_subset
 from monai_diffens.transforms.thick_slices import measurement_from_meta

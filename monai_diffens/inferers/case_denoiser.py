@@ -9,15 +9,14 @@ from monai.transforms.utils import generate_spatial_bounding_box
 from torch import Tensor
 from tqdm import tqdm
 
+from monai_diffens.acquisition.consistency import ScanAgreement
 from monai_diffens.acquisition.slicing import PATCH_GRID
-from monai_diffens.inferers.agreement import ScanAgreement
 from monai_diffens.inferers.memory import smaller_until_it_fits
-from monai_diffens.inferers.sampling import SamplingScheduler
 from monai_diffens.inferers.settings import RunTime, Sampling
 from monai_diffens.networks.computation import computes_in_bf16
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.expert_bank import slice_boxes
-from monai_diffens.schedulers.arithmetic import from_clean
+from monai_diffens.schedulers.arithmetic import SamplingScheduler, from_clean
 
 FOREGROUND = 1e-3  # scaled intensity above which a voxel is no background
 

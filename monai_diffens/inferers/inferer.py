@@ -14,12 +14,12 @@ from monai.inferers import Inferer
 from torch import Tensor
 from tqdm import tqdm
 
+from monai_diffens.acquisition.consistency import ScanAgreement, cut_off
 from monai_diffens.acquisition.measurement import Measurement
 from monai_diffens.files import case_of
-from monai_diffens.inferers.agreement import ScanAgreement, cut_off
 from monai_diffens.inferers.case_denoiser import CaseDenoiser, foreground_box
 from monai_diffens.inferers.memory import in_step, plan_case
-from monai_diffens.inferers.sampling import SamplingScheduler, sample_with_prior
+from monai_diffens.inferers.sampling import sample_with_prior
 from monai_diffens.inferers.settings import (
     GROUPS,
     Consistency,
@@ -32,6 +32,7 @@ from monai_diffens.inferers.settings import (
 from monai_diffens.messages import Console, InputRejected, say
 from monai_diffens.networks.computation import computes_in_bf16
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
+from monai_diffens.schedulers.arithmetic import SamplingScheduler
 from monai_diffens.target import ResidualTarget
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 

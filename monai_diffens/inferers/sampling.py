@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from monai_diffens.schedulers.arithmetic import from_clean, to_clean
-
-
-class SamplingScheduler(Protocol):
-    """What the loop needs of a scheduler: MONAI's DDPM, DDIM and PNDM have it, their base class lacks it."""
-
-    num_train_timesteps: int
-    prediction_type: str
-    alphas_cumprod: Tensor
-    timesteps: Tensor
-
-    @property
-    def step(self) -> Callable[..., tuple[Tensor, Any]]:
-        """Function of (prediction, t, x_t) to x_t' and anything."""
-
-    def set_timesteps(self, num_inference_steps: int) -> None:
-        """Choose the timesteps."""
-
-    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """x_t of clean samples."""
+from monai_diffens.schedulers.arithmetic import SamplingScheduler, to_clean
 
 
 class Denoiser(Protocol):
@@ -116,16 +97,3 @@ def sample_with_prior(
     remaining = scheduler.timesteps[-(num_steps - 1) :]
     noised = scheduler.add_noise(prior, x, remaining[:1])
     return sample(model, noised, scheduler, generator, remaining, first_step=1)
-
-
-def project_prediction(
-    prediction: Tensor,
-    x_t: Tensor,
-    t: int,
-    project: Callable[[Tensor], Tensor],
-    scheduler: SamplingScheduler,
-) -> Tensor:
-    """The prediction at timestep t whose clean sample is ``project`` of the given one's."""
-    alpha_cumprod = float(scheduler.alphas_cumprod[t])
-    kind = scheduler.prediction_type
-    return from_clean(project(to_clean(prediction, x_t, alpha_cumprod, kind)), x_t, alpha_cumprod, kind)

@@ -5,7 +5,29 @@ Notation: x_t = alpha x_0 + sigma eps, v = alpha eps - sigma x_0, alpha^2 + sigm
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Protocol
+
 from torch import Tensor
+
+
+class SamplingScheduler(Protocol):
+    """What the loop needs of a scheduler: MONAI's DDPM, DDIM and PNDM have it, their base class lacks it."""
+
+    num_train_timesteps: int
+    prediction_type: str
+    alphas_cumprod: Tensor
+    timesteps: Tensor
+
+    @property
+    def step(self) -> Callable[..., tuple[Tensor, Any]]:
+        """Function of (prediction, t, x_t) to x_t' and anything."""
+
+    def set_timesteps(self, num_inference_steps: int) -> None:
+        """Choose the timesteps."""
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t of clean samples."""
 
 
 def to_clean(prediction: Tensor, x_t: Tensor, alpha_cumprod: Tensor | float, prediction_type: str) -> Tensor:
@@ -34,6 +56,19 @@ def from_clean(clean: Tensor, x_t: Tensor, alpha_cumprod: Tensor | float, predic
     if prediction_type == "sample":
         return clean
     raise ValueError(f"unknown prediction type '{prediction_type}'")
+
+
+def project_prediction(
+    prediction: Tensor,
+    x_t: Tensor,
+    t: int,
+    project: Callable[[Tensor], Tensor],
+    scheduler: SamplingScheduler,
+) -> Tensor:
+    """The prediction at timestep t whose clean sample is ``project`` of the given one's."""
+    alpha_cumprod = float(scheduler.alphas_cumprod[t])
+    kind = scheduler.prediction_type
+    return from_clean(project(to_clean(prediction, x_t, alpha_cumprod, kind)), x_t, alpha_cumprod, kind)
 
 
 def stratum_timesteps(strata: Tensor, num_train_timesteps: int, noise_emphasis: float = 1.0) -> Tensor:

@@ -10,8 +10,8 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer, SlidingWindowInferer, sliding_window_inference
 from torch import Tensor, nn
 
+from monai_diffens.acquisition.consistency import ScanAgreement, cut_off
 from monai_diffens.acquisition.slicing import PATCH_GRID, pad_end
-from monai_diffens.inferers.agreement import ScanAgreement, cut_off
 from monai_diffens.inferers.case_denoiser import foreground_box
 from monai_diffens.target import ResidualTarget
 from monai_diffens.transforms.thick_slices import measurement_from_meta

@@ -1,4 +1,4 @@
-"""Agreement of samples and results with the thick-sliced scan that the case was measured by."""
+"""Data consistency: samples and results agree with the thick-sliced scan that the case was measured by."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from monai_diffens.acquisition.measurement import Measurement
-from monai_diffens.inferers.sampling import SamplingScheduler, project_prediction
+from monai_diffens.schedulers.arithmetic import SamplingScheduler, project_prediction
 from monai_diffens.target import ResidualTarget
 
 
