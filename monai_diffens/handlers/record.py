@@ -1,4 +1,4 @@
-"""What an epoch leaves behind: its state, for exact resume, what it cost, in a CSV, and what is told of it."""
+"""What an epoch leaves behind: its state, for exact resume; what it cost, in a CSV; what is told of it."""
 
 from __future__ import annotations
 
