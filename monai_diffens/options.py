@@ -69,33 +69,19 @@ def unknown_option(name: str, known: Sequence[str], prefix: str = "--") -> Optio
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """One option.
+    """One option."""
 
-    Attributes:
-        name: id in ``inference.json``, and name on every command line and in Python.
-        kind: a key of :data:`KINDS`.
-        help: what it does, one line.
-        unit: of the value, for help and messages.
-        least: smallest value.
-        most: largest value.
-        above: values must be greater.
-        below: values must be smaller.
-        choices: words that are allowed, beside what the kind allows.
-        contrasts: the names are the model's contrasts; of a choice, its experts too.
-        optional: None, or the text ``none``, leaves it out.
-    """
-
-    name: str
-    kind: str
-    help: str
-    unit: str = ""
-    least: float | None = None
-    most: float | None = None
-    above: float | None = None
-    below: float | None = None
-    choices: tuple[str, ...] = ()
-    contrasts: bool = False
-    optional: bool = False
+    name: str  # id in inference.json, and name on every command line and in Python
+    kind: str  # a key of KINDS
+    help: str  # what it does, one line
+    unit: str = ""  # of the value, for help and messages
+    least: float | None = None  # smallest value
+    most: float | None = None  # largest value
+    above: float | None = None  # values must be greater
+    below: float | None = None  # values must be smaller
+    choices: tuple[str, ...] = ()  # words that are allowed, beside what the kind allows
+    contrasts: bool = False  # the names are the model's contrasts; of a choice, its experts too
+    optional: bool = False  # None, or the text none, leaves it out
 
     def choices_for(self, config: Mapping[str, Any]) -> tuple[str, ...]:
         """Words that are allowed with a bundle's configuration."""
@@ -119,17 +105,12 @@ class Option:
 
 @dataclass(frozen=True)
 class Kind:
-    """How values of a kind are read.
+    """How values of a kind are read."""
 
-    Attributes:
-        words: what is allowed, in words.
-        read: function of (value, option, configuration) to the typed value; ValueError for a wrong one.
-        metavar: what help calls the value.
-    """
-
-    words: str
+    words: str  # what is allowed, in words
+    # function of (value, option, configuration) to the typed value; ValueError for a wrong one
     read: Callable[[Any, Option, Mapping[str, Any]], Any]
-    metavar: str
+    metavar: str  # what help calls the value
 
 
 def checked_option(option: Option, value: Any, config: Mapping[str, Any]) -> Any:

@@ -7,15 +7,10 @@ from typing import Any, NamedTuple
 
 
 class Scale(NamedTuple):
-    """What is 1 in a model's scaling.
+    """What is 1 in a model's scaling."""
 
-    Attributes:
-        short: as figures name it.
-        long: what it is.
-    """
-
-    short: str
-    long: str
+    short: str  # as figures name it
+    long: str  # what it is
 
 
 SCALES = {
@@ -25,17 +20,11 @@ SCALES = {
 
 
 class Figure(NamedTuple):
-    """A figure.
+    """A figure."""
 
-    Attributes:
-        name: what it is.
-        value: with its unit.
-        meaning: how to read it.
-    """
-
-    name: str
-    value: str
-    meaning: str
+    name: str  # what it is
+    value: str  # with its unit
+    meaning: str  # how to read it
 
 
 def figures(

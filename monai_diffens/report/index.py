@@ -39,35 +39,21 @@ SECTIONS = {  # key of index.json: title
 
 
 class Cell(NamedTuple):
-    """One cell of a row.
+    """One cell of a row."""
 
-    Attributes:
-        text: what is shown.
-        order: what the column is sorted by; None comes last.
-    """
-
-    text: str
-    order: float | str | None
+    text: str  # what is shown
+    order: float | str | None  # what the column is sorted by; None comes last
 
 
 class Row(NamedTuple):
-    """A result in the table.
+    """A result in the table."""
 
-    Attributes:
-        case: its name.
-        report: file name of its page, if it has one.
-        picture: data URI of its thumbnail, if it has one.
-        cells: as many as there are ``COLUMNS``.
-        warnings: lines.
-        version: of the software, and start of the weights' hash.
-    """
-
-    case: str
-    report: str | None
-    picture: str | None
-    cells: list[Cell]
-    warnings: list[str]
-    version: str
+    case: str  # its name
+    report: str | None  # file name of its page, if it has one
+    picture: str | None  # data URI of its thumbnail, if it has one
+    cells: list[Cell]  # as many as there are COLUMNS
+    warnings: list[str]  # lines
+    version: str  # of the software, and start of the weights' hash
 
 
 COLUMNS = ("agreement", "spread", "fusion weights", "voxels / mm", "steps", "time")

@@ -36,37 +36,22 @@ LEVELS = 62  # of a map; 0 says that there is no value
 
 
 class Colours(NamedTuple):
-    """What the values of a map look like.
+    """What the values of a map look like."""
 
-    Attributes:
-        name: of one of matplotlib's colour maps.
-        low: value of its first colour; lower ones have it too.
-        high: value of its last.
-    """
-
-    name: str
-    low: float
-    high: float
+    name: str  # of one of matplotlib's colour maps
+    low: float  # value of its first colour; lower ones have it too
+    high: float  # value of its last
 
 
 class Layer(NamedTuple):
-    """A volume that the viewer can show.
+    """A volume that the viewer can show."""
 
-    Attributes:
-        key: short name, unique on the page.
-        title: for users.
-        volume: (X, Y, Z), RAS; NaN is not drawn.
-        affine: voxels to mm.
-        unit: what 1 is in the units that users read.
-        colours: of a map; None for a grey image.
-    """
-
-    key: str
-    title: str
-    volume: NDArray[Any]
-    affine: NDArray[np.floating]
-    unit: float = 1.0
-    colours: Colours | None = None
+    key: str  # short name, unique on the page
+    title: str  # for users
+    volume: NDArray[Any]  # (X, Y, Z), RAS; NaN is not drawn
+    affine: NDArray[np.floating]  # voxels to mm
+    unit: float = 1.0  # what 1 is in the units that users read
+    colours: Colours | None = None  # of a map; None for a grey image
 
 
 class Packed(NamedTuple):
@@ -83,45 +68,26 @@ class Packed(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A volume to show in three planes.
+    """A volume to show in three planes."""
 
-    Attributes:
-        title: above the column.
-        volume: (X, Y, Z), RAS; NaN is black.
-        spacing: voxel size along X, Y, Z in mm.
-        centre: voxel that the planes go through.
-        colours: name of one of matplotlib's colour maps.
-        low: value of its first colour.
-        high: value of its last.
-    """
-
-    title: str
-    volume: NDArray[Any]
-    spacing: Sequence[float]
-    centre: Sequence[int]
-    colours: str
-    low: float
-    high: float
+    title: str  # above the column
+    volume: NDArray[Any]  # (X, Y, Z), RAS; NaN is black
+    spacing: Sequence[float]  # voxel size along X, Y, Z in mm
+    centre: Sequence[int]  # voxel that the planes go through
+    colours: str  # name of one of matplotlib's colour maps
+    low: float  # value of its first colour
+    high: float  # value of its last
 
 
 class Panel(NamedTuple):
-    """One picture of a column.
+    """One picture of a column."""
 
-    Attributes:
-        title: of its column.
-        plane: that it shows.
-        picture: data URI.
-        width: share of the widest panel of the grid.
-        ratio: width over height, in mm.
-        letters: directions at its left and right edge.
-    """
-
-    title: str
-    plane: str
-    picture: str
-    width: float
-    ratio: float
-    letters: str
+    title: str  # of its column
+    plane: str  # that it shows
+    picture: str  # data URI
+    width: float  # share of the widest panel of the grid
+    ratio: float  # width over height, in mm
+    letters: str  # directions at its left and right edge
 
 
 def render(template: str, scripts: Sequence[str], **context: Any) -> str:

@@ -23,7 +23,6 @@ from monai_diffens.metrics import psnr
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # plane -> (axis across it, (axis to the right, axis upwards), letters at the left and right edge)
 PLANES = {
@@ -36,12 +35,8 @@ ERROR_PERCENTILE = 99.5  # of the errors shown: above it the colours saturate
 
 SATURATION = 99.0  # percentile of the weights' deviations from equal ones that the colours reach
 
-# pixels
-DPI = 150
-PANEL = 300  # least width of a panel, so that titles fit over small volumes
-LEFT, RIGHT, GAP = 70, 20, 8
-TITLES, BETWEEN = 90, 80
-CAPTION_LINE = 32
+# pixels: of an inch, least width of a panel so that titles fit over small volumes, of a millimetre
+DPI, PANEL, ZOOM = 150, 300, 2
 
 
 def three_plane_picture(
@@ -72,7 +67,6 @@ def three_plane_picture(
     Raises:
         ValueError: there are no volumes, shapes differ, or the truth has no voxel above zero.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     path = Path(path)
@@ -88,58 +82,38 @@ def three_plane_picture(
     shown = np.concatenate([cut_plane(error, plane, centre).ravel() for error in errors for plane in PLANES])
     error_peak = max(float(np.percentile(shown, ERROR_PERCENTILE)), 1e-3)
 
-    extents = [(truth.shape[a] * spacing[a], truth.shape[b] * spacing[b]) for _, (a, b), _ in PLANES.values()]
-    widest = max(width for width, _ in extents)
-    zoom = max(2, int(np.ceil(PANEL / widest)))  # pixels a millimetre; whole, so that voxels look alike
-    width = round(widest * zoom)
-    heights = [round(height * zoom) for _, height in extents]
-    where = ", ".join(f"{axis} {index}" for axis, index in zip("xyz", centre, strict=True))
-    lines = [*caption.splitlines(), f"{CONVENTION} Planes through voxel {where}; PSNR of the whole box."]
-    block = sum(heights) + GAP * (len(heights) - 1)
-    total_width = LEFT + (width + GAP) * (len(columns) + 1) + RIGHT
-    total_height = TITLES + block + BETWEEN + block + CAPTION_LINE * (len(lines) + 1)
-    figure = Figure(figsize=(total_width / DPI, total_height / DPI), dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
+    sizes = [(truth.shape[a] * spacing[a], truth.shape[b] * spacing[b]) for _, (a, b), _ in PLANES.values()]
+    widest, heights = max(width for width, _ in sizes), [height for _, height in sizes]
+    inches = max(PANEL, ZOOM * widest) / DPI / widest  # a millimetre
+    size = (widest * inches * (len(columns) + 1) + 1, 2 * sum(heights) * inches + 2)
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    axes = figure.subplots(6, len(columns) + 1, squeeze=False, height_ratios=[*heights, *heights])
 
-    def panel(left: float, top: float, wide: float, high: float) -> Axes:
-        bottom = total_height - top - high
-        return figure.add_axes(
-            (left / total_width, bottom / total_height, wide / total_width, high / total_height)
-        )
-
-    def draw_block(top: float, stack: Sequence[NDArray[Any]], heads: Sequence[str], **colours: Any) -> Any:
+    def draw(axes: Any, stack: Sequence[NDArray[Any]], heads: Sequence[str], **colours: Any) -> Any:
         image = None
-        for (name, (_, _, letters)), extent, height in zip(PLANES.items(), extents, heights, strict=True):
-            for column, (volume, head) in enumerate(zip(stack, heads, strict=True)):
-                axis = panel(LEFT + column * (width + GAP), top, width, height)
-                cut = cut_plane(volume, name, centre)
-                image = axis.imshow(
-                    cut.T,
-                    origin="lower",
-                    extent=(0, extent[0], 0, extent[1]),
-                    interpolation="nearest",
-                    **colours,
-                )
-                margin = (widest - extent[0]) / 2
-                axis.set(xlim=(-margin, extent[0] + margin), xticks=[], yticks=[], facecolor="black")
-                for spine in axis.spines.values():
-                    spine.set_visible(False)
-                if name == next(iter(PLANES)):
-                    axis.set_title(head, fontsize=11)
-                if column == 0:
-                    axis.set_ylabel(name, fontsize=11)
-                    _letters(axis, letters)
-            top += height + GAP
+        for row, (plane, (_, _, letters)), (width, height) in zip(axes, PLANES.items(), sizes, strict=True):
+            for axis, volume in zip(row, stack, strict=False):
+                shown = {"extent": (0, width, 0, height), "origin": "lower", "interpolation": "nearest"}
+                image = axis.imshow(cut_plane(volume, plane, centre).T, **shown, **colours)
+                margin = (widest - width) / 2
+                axis.set(xlim=(-margin, width + margin), facecolor="black")
+            row[0].set_ylabel(plane, fontsize=11)
+            _letters(row[0], letters)
+        for axis, head in zip(axes[0], heads, strict=False):
+            axis.set_title(head, fontsize=11)
         return image
 
-    draw_block(TITLES, [*columns.values(), truth], [*titles, "truth\n"], cmap="gray", vmin=0, vmax=peak)
-    below = TITLES + block + BETWEEN
-    heads = [f"{name}: error" for name in columns]
-    image = draw_block(below, errors, heads, cmap="inferno", vmin=0, vmax=error_peak)
-    left = LEFT + len(columns) * (width + GAP) + 30
-    bar = figure.colorbar(image, cax=panel(left, below + block * 0.2, 24, block * 0.6), extend="max")
-    bar.set_label("|x \N{MINUS SIGN} truth|, % of the data range", fontsize=11)
-    _footer(figure, lines, total_width, total_height)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    draw(axes[:3], [*columns.values(), truth], [*titles, "truth\n"], cmap="gray", vmin=0, vmax=peak)
+    heads = [f"\n{name}: error" for name in columns]
+    image = draw(axes[3:], errors, heads, cmap="inferno", vmin=0, vmax=error_peak)
+    bar = figure.colorbar(image, cax=axes[4, -1].inset_axes((0.15, 0, 0.1, 1)), extend="max")
+    bar.set_label("|x \N{MINUS SIGN} truth|, % of the data range", fontsize=8)
+    where = ", ".join(f"{axis} {index}" for axis, index in zip("xyz", centre, strict=True))
+    lines = [*caption.splitlines(), f"{CONVENTION} Planes through voxel {where}; PSNR of the whole box."]
+    figure.supxlabel("\n".join(lines), fontsize=8.5, color="0.25", ha="left", x=0.02)
     figure.savefig(path, dpi=DPI, format="png")
     return path
 
@@ -230,24 +204,10 @@ def _psnr(volume: NDArray[Any], truth: NDArray[Any], data_range: float) -> float
 def _letters(axis: Axes, letters: str) -> None:
     from matplotlib.patheffects import withStroke
 
-    outline = [withStroke(linewidth=2, foreground="black")]
-    for letter, x, side in zip(letters, (0.02, 0.98), ("left", "right"), strict=True):
-        axis.text(
-            x,
-            0.03,
-            letter,
-            color="white",
-            fontsize=9,
-            ha=side,
-            transform=axis.transAxes,
-            path_effects=outline,
-        )
-
-
-def _footer(figure: Figure, lines: Sequence[str], width: int, height: int) -> None:
-    for number, line in enumerate(reversed(lines)):
-        y = (CAPTION_LINE * (number + 0.7)) / height
-        figure.text(LEFT / width, y, line, fontsize=8.5, color="0.25", va="center")
+    style: dict[str, Any] = {"color": "white", "fontsize": 9, "transform": axis.transAxes}
+    style["path_effects"] = [withStroke(linewidth=2, foreground="black")]
+    axis.text(0.02, 0.03, letters[0], ha="left", **style)
+    axis.text(0.98, 0.03, letters[1], ha="right", **style)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

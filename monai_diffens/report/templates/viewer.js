@@ -4,8 +4,6 @@
   const $ = (id) => document.getElementById(id);
   const about = JSON.parse($("about").textContent);
   const layers = new Map(about.layers.map((layer) => [layer.key, layer]));
-  const PLANES = { 0: "axial", 1: "coronal", 2: "sagittal", 3: "multiplanar" };
-  const MODES = ["side", "swipe", "fade"];
   const CROSS = [0.3, 0.75, 1, 0.75], LINE = 1.3; // of the cross-hair: colour, and width in pixels
 
   // ---- what the page holds ----------------------------------------------------------------------------
