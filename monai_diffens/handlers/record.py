@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import EMAHandler
-from monai.engines import SupervisedTrainer
 from tqdm import tqdm
 
 from monai_diffens.handlers.training import TrainingFailed
@@ -110,18 +109,22 @@ FIELDS = ("epoch", "iteration", "core_hours", "seconds_a_step", "loss")
 
 
 class TrainingLog:
-    """Mean loss, steps and processor time of each epoch, kept in the checkpoint and in a CSV.
+    """Mean loss, steps and processor time of each epoch: in log, checkpoint and CSV; and a bar.
 
     Processor time is that of the process and its threads, so a training that shares the machine or is paused
-    counts what it used.
+    counts what it used. The bar shows the time left over all epochs: ignite's knows one epoch, and MONAI's
+    StatsHandler detaches the logger it is given from its parents.
 
     Args:
-        path: of the CSV, a row an epoch; only the checkpoint keeps the figures when None. A resumed run drops
-            the rows of epochs that it does again.
+        path: of the CSV, a row an epoch; none is written when None. A resumed run drops the rows of epochs
+            that it does again.
+        hide_bar: show no bar; None shows it on terminals alone.
     """
 
-    def __init__(self, path: str | Path | None = None) -> None:
+    def __init__(self, path: str | Path | None = None, hide_bar: bool | None = None) -> None:
         self.path = None if path is None else Path(path)
+        self.hide_bar = hide_bar
+        self.bar: tqdm | None = None
         self.seconds = 0.0
         self.loss = float("nan")
 
@@ -130,35 +133,45 @@ class TrainingLog:
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._note)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._stop)
+        engine.add_event_handler(Events.COMPLETED, self._close)
 
     def _start(self, engine: Engine) -> None:
         self.started, self.losses = time.process_time(), list[float]()
+        if self.bar is None and idist.get_rank() == 0:
+            total = (engine.state.max_epochs or 0) * (engine.state.epoch_length or 0)
+            done = engine.state.iteration  # a resumed run does not begin at 0
+            self.bar = tqdm(total=total, initial=done, unit="it", disable=self.hide_bar, desc="training")
 
     def _note(self, engine: Engine) -> None:
-        self.losses.append(float(cast(Any, engine.state.output)[0]["loss"]))
+        loss = float(cast(Any, engine.state.output)[0]["loss"])
+        self.losses.append(loss)
+        if self.bar is not None:
+            self.bar.set_postfix(epoch=engine.state.epoch, loss=f"{loss:.4f}", refresh=False)
+            self.bar.update()
 
     def _stop(self, engine: Engine) -> None:
         spent = time.process_time() - self.started
         self.seconds += spent
         self.loss = float(np.mean(self.losses))
-        if self.path is not None and idist.get_rank() == 0:
-            row = (
-                engine.state.epoch,
-                engine.state.iteration,
-                f"{self.seconds / 3600:.4f}",
-                f"{spent / len(self.losses):.3f}",
-                f"{self.loss:.5f}",
-            )
-            self._append(row)
+        state = engine.state
+        if idist.get_rank() == 0:
+            logger.info("epoch %d of %s: mean loss %.4f", state.epoch, state.max_epochs, self.loss)
+            if self.path is not None:
+                hours, step = f"{self.seconds / 3600:.4f}", f"{spent / len(self.losses):.3f}"
+                self._append(self.path, [state.epoch, state.iteration, hours, step, f"{self.loss:.5f}"])
 
-    def _append(self, row: tuple[Any, ...]) -> None:
+    def _append(self, path: Path, row: list[Any]) -> None:
         rows: list[list[str]] = []
-        if cast(Path, self.path).is_file():
-            with cast(Path, self.path).open(newline="", encoding="utf-8") as file:
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
                 rows = [each for each in list(csv.reader(file))[1:] if each and int(each[0]) < row[0]]
-        cast(Path, self.path).parent.mkdir(parents=True, exist_ok=True)
-        with cast(Path, self.path).open("w", newline="", encoding="utf-8") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([FIELDS, *rows, row])
+
+    def _close(self, engine: Engine) -> None:
+        if self.bar is not None:
+            self.bar.close()
 
     def state_dict(self) -> dict[str, float]:
         """Loss and seconds."""
@@ -167,55 +180,3 @@ class TrainingLog:
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Undo :meth:`state_dict`."""
         self.seconds, self.loss = state["seconds"], state["loss"]
-
-
-logger = logging.getLogger(__name__)
-
-
-class TrainingProgress:
-    """Show iterations done, epoch, loss, and the time left over all epochs; log each epoch's mean loss.
-
-    ignite's bar knows one epoch; MONAI's StatsHandler detaches the logger it is given from its parents.
-
-    Args:
-        disable: show nothing; None shows it on terminals alone.
-    """
-
-    def __init__(self, disable: bool | None = None) -> None:
-        self.disable = disable
-        self.bar: tqdm | None = None
-        self.losses: list[float] = []
-
-    def attach(self, engine: Engine) -> None:
-        """Follow the trainer ``engine``."""
-        engine.add_event_handler(Events.EPOCH_STARTED, self.start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.report)
-        engine.add_event_handler(Events.COMPLETED, self.close)
-
-    def start(self, engine: SupervisedTrainer) -> None:
-        """Begin where the run stands; a resumed one does not begin at 0."""
-        if self.bar is None:
-            total = (engine.state.max_epochs or 0) * (engine.state.epoch_length or 0)
-            done = engine.state.iteration
-            self.bar = tqdm(total=total, initial=done, unit="it", disable=self.disable, desc="training")
-
-    def __call__(self, engine: SupervisedTrainer) -> None:
-        """One iteration more."""
-        output: Any = engine.state.output
-        loss = float(output[0]["loss"])
-        self.losses.append(loss)
-        if self.bar is not None:
-            self.bar.set_postfix(epoch=engine.state.epoch, loss=f"{loss:.4f}", refresh=False)
-            self.bar.update()
-
-    def report(self, engine: Engine) -> None:
-        """Log the epoch's mean loss."""
-        mean = sum(self.losses) / len(self.losses)
-        logger.info("epoch %d of %s: mean loss %.4f", engine.state.epoch, engine.state.max_epochs, mean)
-        self.losses = []
-
-    def close(self, engine: Engine) -> None:
-        """Leave the bar as it is."""
-        if self.bar is not None:
-            self.bar.close()
