@@ -19,6 +19,7 @@ import traceback
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).parents[1]
 SERVER = multiprocessing.get_context("forkserver")
@@ -40,10 +41,10 @@ LONGEST_S = 900
 
 
 class Command:
-    """``python -m WORDS`` in a forked process, with the methods of :class:`subprocess.Popen` that tests use.
+    """A forked ``python -m WORDS`` or ``python -c CODE``, with what tests use of :class:`subprocess.Popen`.
 
     Args:
-        words: module and its arguments.
+        words: module, or -c and code, and its arguments.
         cwd: folder that it runs in, default this one.
         environment: variables beside those of this process.
         limits: of :mod:`resource`, by their number.
@@ -112,7 +113,7 @@ def inference(bundle: Path, **options: object) -> list[str]:
 def _run(
     words: list[str], cwd: str, environment: dict[str, str], limits: dict[int, int], told: list[Path]
 ) -> None:
-    """Be ``python -m``: its streams, variables, folder, arguments, and end."""
+    """Be ``python``: its streams, variables, folder, arguments, and end."""
     for number, path in enumerate(told, start=1):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, number)
@@ -126,7 +127,11 @@ def _run(
     sys.argv = [*words]
     status: object = 0
     try:
-        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+        if words[0] == "-c":
+            sys.modules["__main__"] = ModuleType("__main__")
+            exec(compile(words[1], "<string>", "exec"), sys.modules["__main__"].__dict__)
+        else:
+            runpy.run_module(words[0], run_name="__main__", alter_sys=True)
     except SystemExit as stopped:
         status = stopped.code
     except BaseException:

@@ -65,6 +65,7 @@ def external(address: str) -> bool:
     return bool(re.match(r"\s*(\w+:)?//", address))
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched_from_elsewhere(site):
     pages = sorted(site.rglob("*.html"))
     assert len(pages) > 30
@@ -87,6 +88,7 @@ def test_it_can_tell_what_is_fetched():
     assert [external(address) for address in Fetched(page).addresses] == [True, True, False]
 
 
+@pytest.mark.slow
 def test_every_page_is_there(site):
     for source in [*ROOT.glob("docs/**/*.md"), *ROOT.glob("bundles/*/docs/*.md"), *ROOT.glob("*.md")]:
         name = source.relative_to(ROOT).with_suffix(".html")
@@ -102,6 +104,7 @@ def test_every_page_is_there(site):
     assert not re.search(r":(class|func|meth|mod):", networks)
 
 
+@pytest.mark.slow
 def test_formulas_are_mathml(site):
     page = (site / "docs" / "method.html").read_text(encoding="utf-8")
     source = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")

@@ -21,16 +21,13 @@ def run_two(arguments: dict[str, Any], machines: int = 1) -> None:
     """
     words = ["monai.bundle", "run"]
     words += [part for name, value in arguments.items() for part in (f"--{name}", str(value))]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     launched: list[Command] | list[subprocess.Popen[str]]
     if machines == 1:
-        launched = in_two(words, port)
+        launched = in_two(words)
     else:
         command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", f"--nnodes={machines}"]
         command += ["--nproc_per_node=1", "--rdzv_id=7", "--rdzv_backend=c10d"]
-        command += [f"--rdzv_endpoint=127.0.0.1:{port}", "-m", *words]
+        command += [f"--rdzv_endpoint=127.0.0.1:{free_port()}", "-m", *words]
         known = {**os.environ, "PYTHONPATH": str(ROOT), **ALIKE}
         pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
         launched = [subprocess.Popen(command, env=known, **pipes) for _ in range(machines)]
@@ -39,9 +36,16 @@ def run_two(arguments: dict[str, Any], machines: int = 1) -> None:
         assert each.returncode == 0, errors[-2000:]
 
 
-def in_two(words: list[str], port: int) -> list[Command]:
-    """Start a module in two processes that meet at this port."""
+def free_port() -> int:
+    """A port that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def in_two(words: list[str]) -> list[Command]:
+    """Start a module in two processes of one machine."""
     known = ALIKE | {"TORCHELASTIC_RUN_ID": "7", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    known |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    known |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     places = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
     return [Command(words, ROOT, known | place) for place in places]

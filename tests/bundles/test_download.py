@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import nibabel as nib
 import numpy as np
 import pytest
@@ -181,13 +182,13 @@ def test_from_a_file_and_from_the_hub_into_one_process(python, releases, address
 # What MONAI's command takes unchecked, and ours does not
 
 
-def test_monai_writes_nothing_outside_either(python, releases, tmp_path):
+def test_monai_writes_nothing_outside_either(releases, tmp_path):
     bad = tmp_path / "bad.zip"
     shutil.copy(releases[SR], bad)
     with zipfile.ZipFile(bad, "a") as archive:
         archive.writestr(f"{SR}/../../escaped.txt", "x")
     command = ("--name", SR, "--url", bad.as_uri(), "--bundle_dir", tmp_path / "deep" / "bundles")
-    done = run(python, "-m", "monai.bundle", "download", *command, cwd=tmp_path)
+    done = forked.run(["monai.bundle", "download", *command], tmp_path)
     assert done.returncode != 0 and "Unsafe path" in done.stderr
     assert not list(tmp_path.rglob("escaped.txt"))
     proved("monai.bundle download refuses a path that leads out, too")

@@ -41,6 +41,7 @@ def scan(count: int, case: int) -> MetaTensor:
     return inputs
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
 @pytest.mark.parametrize("bundle", [BUNDLE, TRANSLATION], ids=lambda path: path.name)
 def test_results_stay(bundle):

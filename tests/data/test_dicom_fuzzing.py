@@ -25,7 +25,7 @@ from monai_diffens.data.dicom.study import study_table, table_text
 from monai_diffens.data.load_scan import LoadScand
 from monai_diffens.messages import InputRejected
 
-SECONDS = float(os.environ.get("DIFFENS_FUZZ_SECONDS", "15"))
+SECONDS = float(os.environ.get("DIFFENS_FUZZ_SECONDS", "5"))
 FIRST = int(os.environ.get("DIFFENS_FUZZ_FIRST", "0"))  # seed to begin with
 SHAPE = (10, 12, 6)
 PLACE_MM = 0.15  # a slice may lie this far off its place in the volume
@@ -159,6 +159,7 @@ def attempt(folder: Path, out: Path, told: list[str]) -> bool:
     return bool(items)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # pydicom warns of what the test writes
 def test_spoiled_series_are_refused_or_read_right(tmp_path, capsys, caplog):
     ends, seed = time.monotonic() + SECONDS, FIRST
@@ -184,4 +185,4 @@ def test_spoiled_series_are_refused_or_read_right(tmp_path, capsys, caplog):
         caplog.clear()
         seed += 1
     print(f"{accepted + refused} series: {accepted} accepted and right, {refused} refused")
-    assert accepted >= min(SECONDS, 5) and refused >= min(SECONDS, 5)
+    assert accepted >= min(SECONDS / 3, 5) and refused >= min(SECONDS / 3, 5)

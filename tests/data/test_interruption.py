@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 
+import forked
 import pytest
 
 RUN = """
@@ -56,7 +55,7 @@ PLACES = {
 @pytest.mark.parametrize("place", PLACES)
 def test_a_signal_ends_the_run_in_order(place, number):
     code = RUN.format(number=int(number), place=PLACES[place].format(number=int(number)))
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    ended = forked.run(["-c", code])
     assert ended.returncode == 128 + number, ended.stderr
     assert ended.stdout.splitlines() == ["cleaned up"]
     assert ended.stderr.count(signal.Signals(number).name) == 1
@@ -75,6 +74,6 @@ class Finaliser:
 end_on_signals(always=True)
 Finaliser()
 """
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    ended = forked.run(["-c", code])
     assert ended.returncode == 0
     assert "ValueError: of a finaliser" in ended.stderr

@@ -1,4 +1,4 @@
-"""Run by torchrun in each process: one volume alone and shared, saved for the test with what was run."""
+"""Run in each of two processes: one volume alone and shared, saved for the test with what was run."""
 
 import sys
 from collections import Counter

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from forked import inference
+from two_processes import in_two
 
 from monai_diffens.data.cases import CaseFolder
 from monai_diffens.engines import processes
@@ -21,11 +22,14 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 SRUN = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1"}
 
 
-def launch(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    known = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(
+def launch(command: list[str]) -> str:
+    """What a command prints."""
+    known = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
         command, cwd=ROOT, env=known, capture_output=True, text=True, check=False, timeout=900
     )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 def folder_of_scans(folder: Path, count: int) -> Path:
@@ -79,8 +83,9 @@ def test_every_case_is_somebody_s_and_what_has_no_record_is_done_again(tmp_path)
 
 @pytest.mark.slow
 def test_two_processes_share_a_volume(tmp_path):
-    result = launch([*TORCHRUN, str(Path(__file__).with_name("shared_volume.py")), str(tmp_path)])
-    assert result.returncode == 0, result.stderr[-3000:]
+    for each in in_two(["shared_volume", str(tmp_path)]):
+        _, errors = each.communicate()
+        assert each.returncode == 0, errors[-3000:]
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert torch.equal(first["shared"]["volume"], second["shared"]["volume"])
     torch.testing.assert_close(first["shared"]["volume"], first["alone"]["volume"], rtol=0, atol=1e-5)
@@ -110,9 +115,15 @@ def alone(tmp_path_factory) -> tuple[Path, Path]:
 @pytest.mark.parametrize("share", ["cases", "slices"])
 def test_the_bundle_runs_in_two_processes(alone, tmp_path, share):
     scans, expected = alone
-    result = launch([*TORCHRUN, "-m", *command(scans, tmp_path, "--share", share)])
-    assert result.returncode == 0, result.stderr[-3000:]
-    told = [line for line in result.stdout.splitlines() if " done, " in line]
+    words = command(scans, tmp_path, "--share", share)
+    if share == "cases":  # as a user starts it
+        printed = launch([*TORCHRUN, "-m", *words])
+    else:
+        both = in_two(words)
+        outs = [each.communicate() for each in both]
+        assert [each.returncode for each in both] == [0, 0], outs
+        printed = "".join(out for out, _ in outs)
+    told = [line for line in printed.splitlines() if " done, " in line]
     wanted = ["process 1 of 2: 2 done", "process 2 of 2: 1 done"] if share == "cases" else ["3 done"]
     assert [line.split(",")[0] for line in sorted(told)] == wanted
     names = sorted(path.name for path in expected.iterdir())

@@ -160,6 +160,7 @@ def test_default_threshold_keeps_all_good_ground_truth_and_no_thick_slices(data_
     assert not {name for name in listed if name.split("_")[0] in thick}
 
 
+@pytest.mark.slow
 def test_thick_slices_of_the_pack_lie_as_they_are_said_to(data_dir):
     """Every volume that training takes slices of is blurriest across them."""
     thick = thick_volumes(data_dir, "train", min_sharpness=TRAINING_SHARPNESS)

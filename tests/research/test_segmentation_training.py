@@ -95,6 +95,7 @@ def test_folds_of_the_training_subjects(data_dir):
     assert all({"tcga", "upenn"} <= fold for fold in sources)
 
 
+@pytest.mark.slow
 def test_it_learns_validates_on_the_fold_and_joins_all(workflow, tmp_path):
     for fold, epochs in ((0, 3), (1, 1)):
         out = tmp_path / "train" / "segmentation" / f"fold_{fold}"

@@ -107,6 +107,7 @@ def test_rows_and_report(sweep):
     assert line.endswith("| - |")  # no interpolation without a scan of the contrast
 
 
+@pytest.mark.slow
 def test_the_regression_is_one_more_method(sweep):
     network = RegressionUNet(2, (8, 8, 8, 8, 8, 8), (1.0, 0.4))
     inferer = RegressionInferer(window=16, target=ResidualTarget("brain", 0.3, 1))

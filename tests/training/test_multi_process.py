@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from two_processes import run_two
+from two_processes import ROOT, run_two
 
 BUNDLES = ["diffensembler_sr", "diffensembler_translate"]
 # slices with everything that is random about them, in place of what each process draws by itself
@@ -103,15 +103,21 @@ def assert_same_steps(single: dict, joined: dict) -> None:
         torch.testing.assert_close(joined["network"][name], value, rtol=1e-3, atol=1e-5)
 
 
+def without_renewal(bundle: str, stage: str) -> dict[str, bool]:
+    """What leaves the buffer alone: these runs have none."""
+    config = json.loads((ROOT / "bundles" / bundle / "configs" / f"{stage}.json").read_text())
+    (number,) = (n for n, one in enumerate(config["train"]["handlers"]) if "ReplayRenewal" in str(one))
+    return {f"train::handlers::{number}::_disabled_": True}
+
+
 @pytest.mark.slow
 def test_two_processes_train_the_fusion_as_one_does_on_the_joined_batch(one_and_two):
-    no_replay = {"train::handlers::4::_disabled_": True}  # the renewal of the buffer
-    assert_same_steps(*one_and_two("train", crops(12), no_replay))
+    assert_same_steps(*one_and_two("train", crops(12), without_renewal(BUNDLES[0], "train")))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("bundle", "machines"), list(zip(BUNDLES, (2, 1), strict=True)))
 def test_two_processes_train_a_plane_as_one_does_on_the_joined_batch(bundle, machines, one_and_two):
     items = slices(12, groups=4 if "translate" in bundle else 1)
-    fixed = {"train::prepare_batch": FIXED_SLICES, "train::handlers::6::_disabled_": True}  # no renewal
+    fixed = {"train::prepare_batch": FIXED_SLICES} | without_renewal(bundle, "train_planes")
     assert_same_steps(*one_and_two("train_planes", items, fixed, bundle, machines))

@@ -17,12 +17,10 @@ SR, TRANSLATE = "diffensembler_sr", "diffensembler_translate"
 @pytest.mark.parametrize(
     ("bundle", "stage", "dataset"),
     [
-        (SR, "train_planes", None),
         (SR, "train_planes", "train#source"),
         (SR, "train", None),
-        (SR, "train", "train#source"),
         (TRANSLATE, "train_planes", None),
-        (TRANSLATE, "train", None),
+        (TRANSLATE, "train", "train#source"),
     ],
 )
 def test_killed_and_resumed_equals_uninterrupted(
