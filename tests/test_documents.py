@@ -70,6 +70,16 @@ def test_every_import_is_there():
             assert hasattr(importlib.import_module(module), name.strip()), (module, name)
 
 
+def test_the_glossarys_code_is_there():
+    page = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    package = ROOT / "monai_diffens"
+    source = "".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
+    for path in re.findall(r"`([a-z_/]+\.py)`", page):
+        assert (package / path).is_file(), path
+    for name in re.findall(r"`([A-Z][A-Za-z]+)(?:\.\w+)?`", page):
+        assert f"class {name}" in source, name
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_notebook_runs(tmp_path, monkeypatch):
