@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from monai_diffens.acquisition.slicing import PLANES
 from monai_diffens.files import sha256_of, whole_or_absent
+from monai_diffens.messages import BundleRejected
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.plane_denoiser import PlaneDenoiser
 
@@ -26,13 +27,15 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         path: file of a state_dict; the hash file beside it holds "<hex>  <file name>".
 
     Raises:
-        SystemExit: with one line: a file is missing, the hash differs, or names or shapes do not fit.
+        BundleRejected: a file is missing, the hash differs, or names or shapes do not fit.
     """
     path = Path(path)
     try:
         network.load_state_dict(_read_recorded(path), strict=True)
+    except BundleRejected:
+        raise
     except Exception as error:
-        raise SystemExit(f"{path} does not fit this network: {_first_reason(error)}") from error
+        raise BundleRejected(f"{path} does not fit this network: {_first_reason(error)}") from error
 
 
 def save_weights(state: Mapping[str, Tensor], path: str | Path) -> None:
@@ -58,13 +61,15 @@ def load_planes(network: DiffEnsembler, folders: Mapping[str, str]) -> None:
         folders: plane -> folder.
 
     Raises:
-        SystemExit: with one line, when a plane has no folder or a folder no weights.
+        BundleRejected: when a plane has no folder or a folder no weights.
     """
     for name, expert in zip(network.bank.planes, network.bank.experts, strict=True):
         folder = Path(folders.get(name, ""))
         found = sorted(folder.glob("[!.]*.pt"), key=lambda path: path.stat().st_mtime)
         if name not in folders or not found:
-            raise SystemExit(f"no checkpoint of expert '{name}': run train_planes.json --planes {name} first")
+            raise BundleRejected(
+                f"no checkpoint of expert '{name}': run train_planes.json --planes {name} first"
+            )
         if (folder / "model.pt").is_file():
             load_weights(expert, folder / "model.pt")
         else:
@@ -83,10 +88,10 @@ def shrink_fusion(network: DiffEnsembler, share: float) -> None:
         share: 0 to 1.
 
     Raises:
-        SystemExit: with one line, for another share.
+        BundleRejected: for another share.
     """
     if not 0 <= share <= 1:
-        raise SystemExit(f"fusion_share must lie between 0 and 1, got {share}")
+        raise BundleRejected(f"fusion_share must lie between 0 and 1, got {share}")
     with torch.no_grad():
         for parameter in network.calibrator.conv_out.parameters():
             parameter.mul_(share)
@@ -104,7 +109,7 @@ def start_expert(denoiser: PlaneDenoiser, path: str | Path, planes: str | Sequen
         planes: plane or planes it is going to be trained on.
 
     Raises:
-        SystemExit: with one line, when the file does not fit.
+        BundleRejected: when the file does not fit.
     """
     state = _read(Path(path))
     if "ema" in state:
@@ -116,7 +121,7 @@ def start_expert(denoiser: PlaneDenoiser, path: str | Path, planes: str | Sequen
     try:
         denoiser.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        raise SystemExit(f"{path} does not fit this expert: {_first_reason(error)}") from error
+        raise BundleRejected(f"{path} does not fit this expert: {_first_reason(error)}") from error
 
 
 def _record_of(path: Path) -> Path:
@@ -127,7 +132,7 @@ def _read_recorded(path: Path) -> Any:
     """:func:`_read` of a file that must have its hash beside it."""
     for needed in (path, _record_of(path)):
         if not needed.is_file():
-            raise SystemExit(f"{needed} is missing: fetch the bundle again, or train it (train.json)")
+            raise BundleRejected(f"{needed} is missing: fetch the bundle again, or train it (train.json)")
     return _read(path)
 
 
@@ -135,11 +140,11 @@ def _read(path: Path) -> Any:
     """Content of a checkpoint: compared with the hash beside it, if there is one; nothing in it is run."""
     content, record = path.read_bytes(), _record_of(path)  # read once: what is loaded is what was compared
     if record.is_file() and record.read_bytes().split()[:1] != [sha256(content).hexdigest().encode()]:
-        raise SystemExit(f"{path} does not match {record.name}: damaged or replaced; it was not loaded")
+        raise BundleRejected(f"{path} does not match {record.name}: damaged or replaced; it was not loaded")
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's text advises to switch the protection off
-        raise SystemExit(f"{path} holds more than plain tensors: it was not loaded") from error
+        raise BundleRejected(f"{path} holds more than plain tensors: it was not loaded") from error
 
 
 def _expert_state(state: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from monai_diffens.messages import BundleRejected
 from monai_diffens.networks.weights import shrink_fusion
 
 
@@ -24,5 +25,5 @@ def test_a_shrunk_fusion_lies_between_the_average_and_the_learned_one(tiny_ensem
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])
 def test_a_share_outside_of_0_to_1_is_refused(tiny_ensembler, share):
-    with pytest.raises(SystemExit, match="fusion_share must lie between 0 and 1"):
+    with pytest.raises(BundleRejected, match="fusion_share must lie between 0 and 1"):
         shrink_fusion(tiny_ensembler(), share)

@@ -10,6 +10,7 @@ import torch
 
 from monai_diffens.acquisition.slicing import PLANES
 from monai_diffens.files import sha256_of
+from monai_diffens.messages import BundleRejected
 from monai_diffens.networks.plane_denoiser import PlaneDenoiser
 from monai_diffens.networks.weights import (
     load_planes,
@@ -28,11 +29,11 @@ def record(path: Path, digest: str | None = None) -> Path:
 
 def refusal(load, *arguments) -> str:
     """Return the one line with which a file is refused."""
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(BundleRejected) as stop:
         load(*arguments)
-    assert isinstance(stop.value.code, str) and len(stop.value.code.splitlines()) == 1
-    assert stop.value.code.isprintable()
-    return stop.value.code
+    line = str(stop.value)
+    assert len(line.splitlines()) == 1 and line.isprintable()
+    return line
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 
+from monai_diffens.messages import BundleRejected
 from monai_diffens.metrics import gaussian_smooth
 from research.realism.patch_encoder import PATCH_SIZE, PatchEncoder
 from research.realism.patches import cut_patches, patch_corners, spread_evenly
@@ -112,7 +113,7 @@ def test_a_changed_encoder_is_not_loaded(tmp_path, realism, head):
     content = bytearray(file.read_bytes())
     content[-500] ^= 1
     file.write_bytes(content)
-    with pytest.raises(SystemExit, match="does not match"):
+    with pytest.raises(BundleRejected, match="does not match"):
         patch_realism(file)
 
 
