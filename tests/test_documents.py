@@ -84,7 +84,11 @@ def test_the_glossarys_code_is_there():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_notebook_runs(tmp_path, monkeypatch):
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    command = tmp_path / "bin" / "diffens"  # of this tree, whatever is installed
+    command.parent.mkdir()
+    command.write_text(f"#!{sys.executable}\nfrom monai_diffens.cli import main\n\nmain()\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("MPLBACKEND", "agg")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     book = nbformat.read(ROOT / "docs" / "tour.ipynb", as_version=4)
