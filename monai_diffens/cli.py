@@ -24,7 +24,7 @@ __all__ = ["app", "bundle_app", "main"]
 
 app = typer.Typer(
     cls=OneLine,
-    help="Sharpen thick-sliced brain MRI, and make one contrast from others. Research use only.",
+    help="Restore brain MRI with thick slices, and make one contrast from others. Research use only.",
     epilog=STATUSES,
     rich_markup_mode=None,
     no_args_is_help=True,
@@ -40,8 +40,8 @@ EITHER: dict[str, Any] = {"token_normalize_func": lambda word: word.replace("-",
 DIAL = ", ".join(f"{name} ({steps} step{'s' * (steps > 1)})" for name, steps in QUALITIES.items())
 Output = Annotated[Path, typer.Option("-o", "--output_dir", help="folder of the results; made if missing")]
 Root = Annotated[Path | None, typer.Option("--bundle_root", help="a bundle of your own [default: installed]")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="tell errors alone")]
-JsonLines = Annotated[bool, typer.Option("--json_lines", help="a JSON object a case, and one at the end")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print errors only")]
+JsonLines = Annotated[bool, typer.Option("--json_lines", help="print a JSON object for each case, then one")]
 Quality = Annotated[str | None, typer.Option(metavar="WORD", help=f"dial: {DIAL}")]
 NOTHING_GIVEN: Mapping[str, Any] = {}
 
@@ -74,7 +74,7 @@ def sr(
     json_lines: JsonLines = False,
     options: Mapping[str, Any] = NOTHING_GIVEN,
 ) -> None:
-    """Sharpen scans with thick slices."""
+    """Restore scans with thick slices."""
     root = bundle_root or bundle_path("sr")
     typed = checked(read_config(root), {**options, **steps_of(quality, options)})
     raise typer.Exit(run_cases("sr", root, scan, output_dir, typed, quiet, json_lines))
@@ -117,7 +117,7 @@ def check(
     force: Annotated[bool, typer.Option("--force", help="accept values unlike MR")] = False,
     json_lines: JsonLines = False,
 ) -> None:
-    """Tell what would be done to each case; write nothing."""
+    """Say what would be done to each case; write nothing."""
     if task not in BUNDLES:
         raise OptionError("task", task, f"one of {', '.join(BUNDLES)}")
     root = bundle_root or bundle_path(task)
@@ -152,12 +152,12 @@ def demo(
         "demo_output"
     ),
     num_steps: Annotated[
-        int | None, typer.Option(min=1, help="steps a sample [default: the bundle's]")
+        int | None, typer.Option(min=1, help="denoising steps [default: the bundle's]")
     ] = None,
     crop: Annotated[int | None, typer.Option(min=15, help="side of a central box to work on, voxels")] = None,
     bundle_root: Root = None,
 ) -> None:
-    """Restore a thick-sliced template brain; measure it."""
+    """Restore a template brain in 5 mm slices; measure it."""
     from monai_diffens.demo.demo import run
 
     run(output_dir, bundle_root or bundle_path("sr"), num_steps, crop)

@@ -87,7 +87,7 @@ def read_config(root: Path, file: str = CONFIG) -> dict[str, Any]:
 
 
 def check_versions(root: Path) -> None:
-    """Stop where a package that the bundle needs is missing or too old; log which ones are not as tested.
+    """Stop where a package that the bundle needs is missing or too old; log which ones are older than tested.
 
     Where there is no metadata.json (a workflow made in Python may not know its bundle's folder), only MONAI,
     PyTorch and NumPy are looked at.
@@ -109,7 +109,7 @@ def check_versions(root: Path) -> None:
         if not version_leq(least, found):
             line = say("old_package", name=root.name, package=package, least=least, found=found)
             raise BundleRejected(line)
-        if content and found.split("+")[0] != version:
+        if content and not version_leq(version, found):  # later ones are what pip installs
             other.append((f"{package} {version}", f"{package} {found}"))
     if other:
         expected, actual = (", ".join(names) for names in zip(*other, strict=True))

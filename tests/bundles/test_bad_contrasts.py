@@ -75,7 +75,7 @@ def test_swapped_names(plain, got, name, told):
         for row, name, told, words in [
             (23, "none", "", f"no contrast that can be used|expected one of {', '.join(CONTRASTS)}"),
             (24, "apart", "", f"{T1W} and {T2W} share 25 %|not registered to each other"),
-            (4, "nan", f"nan_{T2W}", "voxels are NaN|--fill_nan True"),
+            (4, "nan", f"nan_{T2W}", "voxels are NaN|--fill_nan"),
             (7, "cut", f"cut_{T1W}", "truncated or corrupt"),
             (29, "linked", f"linked_{T2W}", "leads out of the input folder"),
         ]

@@ -56,7 +56,7 @@ def with_options(bundle, scan, run_inference, tmp_path_factory) -> Run:
         for row, name, words in [
             (1, "r01_flat", "2D image|3D volume is needed"),
             (3, "r03_series", "holds 2 volumes|--volume N"),
-            (4, "r04_nan", "NaN|--fill_nan True"),
+            (4, "r04_nan", "NaN|--fill_nan"),
             (5, "r05_constant", "every voxel has the value 7"),
             (6, "r06_empty", "empty file"),
             (7, "r07_cut", "truncated or corrupt"),

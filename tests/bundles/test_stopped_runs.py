@@ -74,7 +74,7 @@ def stopped(bundle, data_dir_or_none, run_inference, tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("missing", "missing.nii.gz: no such file or folder; check --input"),
+        ("missing", "missing.nii.gz: no such file or folder; check the path"),
         ("cut", "cut.nii.gz: truncated or corrupt"),
         pytest.param("unwritable", "cannot write to this output", marks=pytest.mark.bad_input(31)),
         pytest.param("replaced", "does not match model.pt.sha256", marks=pytest.mark.bad_input(28)),
