@@ -76,3 +76,9 @@ def test_a_machine_is_told_by_the_products_it_computes_a_second(benchmark):
     rates = benchmark("measurement").machine()["product_rate"]
     assert set(rates) == {"float32", "bf16"}
     assert min(rates.values()) > 1e9  # less than a billion a second is no processor that trains
+
+
+def test_a_pass_goes_through_few_functions_and_a_case_through_few_files(benchmark):
+    counts = benchmark("bench_hops").counted()
+    assert 4 <= counts["frames"] <= 7 and 50 < counts["hops"] <= 500
+    assert counts["frames"] < counts["whole"] <= 12
