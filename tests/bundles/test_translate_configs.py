@@ -57,7 +57,9 @@ def test_configs_agree_with_each_other():
         "train": 0.35,
     }
     for part in targets.values():
-        assert part["base"] == "brain" and part["measured"] == CONTRASTS.index("FLAIR")
+        assert part["base"] == "brain"
+        assert part["measured"] in (CONTRASTS.index("FLAIR"), "$@contrasts.index(@made)")
+    assert CONFIGS["inference"]["made"] == "FLAIR"
     scaled = [p["percentile"] for _, p in PARTS if p["_target_"].endswith("ScaleForegroundPercentiled")]
     assert scaled == [50.0] * 3
     steps = [CONFIGS[name]["train"]["deterministic_transforms"] for name in ("train", "train_planes")]
