@@ -12,7 +12,6 @@ import numpy as np
 from monai.bundle import ConfigWorkflow
 from numpy.typing import NDArray
 
-from monai_diffens.data.training_volumes import participants
 from monai_diffens.transforms.registration import Scan
 from research.clinic.trials import Row, read, thick
 from research.data_pack import contrast_path
@@ -22,18 +21,17 @@ PIXEL, SLICES = 0.72, 4.0  # mm
 CONTRAST = "ce-gadolinium_T1w"  # the sharpest of most subjects
 
 
-def trials(dataset_dir: Path, subjects: int) -> Iterator[Row]:
-    """Test subjects whose 1 mm pixels are called 0.72 mm, in 4 mm slices, with and without what is put back.
+def trials(dataset_dir: Path, subjects: Sequence[str]) -> Iterator[Row]:
+    """Subjects whose 1 mm pixels are called 0.72 mm, in 4 mm slices, with and without what is put back.
 
     No scan of the pack is finer than 1 mm; calling its pixels finer keeps their detail, and the truth.
     """
-    names = [row["participant_id"] for row in participants(dataset_dir) if row["split"] == "test"]
-    for subject in names[:subjects]:
+    for subject in subjects:
         whole = read(contrast_path(dataset_dir, subject, CONTRAST))
         truth = Scan(whole.values, whole.affine @ np.diag([PIXEL, PIXEL, 1, 1]))
         low = thick(truth, (1, 1, SLICES))
         for asked in (None, 1.0):
-            result = restore(low, asked)
+            result = restore(low, target_spacing=asked)
             there = result.on(truth.affine, truth.values.shape, order=3, mode="nearest")
             again = thick(Scan(there.astype(np.float32), truth.affine), (1, 1, SLICES)).values
             brain, seen = truth.values > 0, low.values > 0
@@ -50,8 +48,8 @@ def trials(dataset_dir: Path, subjects: int) -> Iterator[Row]:
             }
 
 
-def restore(scan: Scan, target_spacing: float | None) -> Scan:
-    """What the bundle gives for a scan."""
+def restore(scan: Scan, **options: Any) -> Scan:
+    """What the bundle gives for a scan, with options by id."""
     with tempfile.TemporaryDirectory() as folder:
         image = nib.Nifti1Image(scan.values, scan.affine)
         image.header.set_xyzt_units("mm")
@@ -62,8 +60,8 @@ def restore(scan: Scan, target_spacing: float | None) -> Scan:
             bundle_root=str(BUNDLE),
             input=str(Path(folder) / "scan.nii.gz"),
             output_dir=str(Path(folder) / "out"),
-            target_spacing=target_spacing,
             report=False,
+            **options,
         )
         workflow.initialize()
         try:

@@ -11,8 +11,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_diffens.data.training_volumes import participants
-from monai_diffens.transforms.registration import RegistrationFailed, Scan, align
+from monai_diffens.transforms.registration import RegistrationFailed, Scan, align, register_rigid
 from research.clinic.trials import Row, read, thick
 from research.data_pack import contrast_path
 
@@ -42,19 +41,22 @@ def move(scan: Scan, motion: NDArray[np.floating]) -> Scan:
     return Scan(np.clip(values, 0, None) * (inside > 0.5), affine)
 
 
-def trials(dataset_dir: Path, subjects: int) -> Iterator[Row]:
-    """Each contrast of test subjects, moved and cut into slices, against FLAIR: the error left in mm."""
-    named = [row["participant_id"] for row in participants(dataset_dir) if row["split"] == "test"]
-    chosen = [
-        name for name in named if all(contrast_path(dataset_dir, name, c).is_file() for c in ("T1w", "T2w"))
-    ][:subjects]
-    for number, subject in enumerate(chosen):
+def trials(dataset_dir: Path, subjects: Sequence[str], moves: Sequence[int] = tuple(MOVES)) -> Iterator[Row]:
+    """Each contrast of subjects, moved and cut into slices, against FLAIR: the error left in mm.
+
+    Args:
+        dataset_dir: BIDS folder.
+        subjects: names; they have all contrasts.
+        moves: in degrees, of :data:`MOVES`.
+    """
+    for number, subject in enumerate(subjects):
         flair = read(contrast_path(dataset_dir, subject, "FLAIR"))
         brain = flair.values > 0
         points = nib.affines.apply_affine(flair.affine, np.argwhere(brain)[::50])
         for kind, contrast in enumerate(("T1w", "ce-gadolinium_T1w", "T2w")):
             other = read(contrast_path(dataset_dir, subject, contrast))
-            for degrees, mm in MOVES.items():
+            for degrees in moves:
+                mm = MOVES[degrees]
                 motion = rigid(degrees, mm, points.mean(axis=0), 100 * number + 10 * kind + degrees)
                 moved, truth = move(other, motion), np.linalg.inv(motion)
                 for setting, target, moving in (
@@ -80,9 +82,12 @@ def slices(axis: int) -> list[float]:
 def trial(
     target: Scan, moving: Scan, brain: NDArray[np.bool_], points: NDArray[np.floating], truth: NDArray[Any]
 ) -> Row:
-    """Register one pair; errors are means over points of the brain."""
+    """Register one pair; errors are means over points of the brain.
+
+    "offered_mm" is how far the registration would have moved the brain where the header's pose was kept.
+    """
     begin = time.process_time()
-    row: Row = {"outcome": "", "start_mm": _apart(np.eye(4), truth, points)}
+    row: Row = {"outcome": "", "start_mm": _apart(np.eye(4), truth, points), "offered_mm": np.nan}
     try:
         found = align(target, moving, brain)
     except RegistrationFailed as error:
@@ -92,7 +97,10 @@ def trial(
         row["outcome"] = "registered" if found.moved else "header"
         row["error_mm"] = _apart(found.motion.matrix, truth, points)
         row |= {"before": found.before, "after": found.after}
-    return row | {"cpu_s": time.process_time() - begin}
+    row["cpu_s"] = time.process_time() - begin
+    if row["outcome"] == "header":
+        row["offered_mm"] = _apart(np.eye(4), register_rigid(target, moving), points)
+    return row
 
 
 def _apart(one: NDArray[Any], other: NDArray[Any], points: NDArray[np.floating]) -> float:

@@ -23,10 +23,25 @@ def read(path: Path) -> Scan:
     return Scan(np.asarray(image.dataobj, dtype=np.float32), np.asarray(image.affine, dtype=float))
 
 
-def thick(scan: Scan, spacing: Sequence[float]) -> Scan:
-    """A scan in thick slices, its spacing in its voxels by axis; 1 leaves an axis as it is."""
+def central_box(scan: Scan, sides: Sequence[int] | None) -> Scan:
+    """The middle of a scan, side lengths in voxels; all of it when None."""
+    if sides is None:
+        return scan
+    start = [max(0, (n - side) // 2) for n, side in zip(scan.values.shape, sides, strict=True)]
+    box = tuple(slice(s, s + side) for s, side in zip(start, sides, strict=True))
+    return Scan(scan.values[box], scan.affine @ nib.affines.from_matvec(np.eye(3), start))
+
+
+def thick(scan: Scan, spacing: Sequence[float], thickness: float | None = None) -> Scan:
+    """A scan in thick slices.
+
+    Args:
+        scan: a fine one.
+        spacing: of the slices, in voxels by axis; 1 leaves an axis as it is.
+        thickness: of the slices, in voxels; the spacing when None.
+    """
     axes = [
-        None if factor == 1 else AxisSampling.from_factor(size, factor)
+        None if factor == 1 else AxisSampling.from_factor(size, factor, thickness)
         for size, factor in zip(scan.values.shape, spacing, strict=True)
     ]
     values = Measurement(axes)(torch.from_numpy(scan.values)).numpy()
