@@ -166,6 +166,17 @@ def sharp_volumes(
     return items
 
 
+def sharpest_volumes(
+    dataset_dir: str | Path, split: str, contrasts: Sequence[str] = CONTRASTS
+) -> list[dict[str, str]]:
+    """One volume of each subject of a split, its sharpest across slices: items of :func:`sharp_volumes`."""
+    best: dict[str, tuple[dict[str, str], float]] = {}
+    for item, sharpness in _volumes(dataset_dir, split, contrasts):
+        if sharpness > best.get(item["subject"], (item, 0.0))[1]:
+            best[item["subject"]] = item, sharpness
+    return [item for item, _ in best.values()]
+
+
 def thick_volumes(dataset_dir: str | Path, split: str, min_sharpness: float = 0.5) -> list[dict[str, str]]:
     """Volumes that :func:`sharp_volumes` leaves out as blurred; their slices are sharp as slices.
 

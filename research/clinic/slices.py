@@ -19,7 +19,7 @@ BOX = (112, 128, 120)  # voxels of 1 mm: whole slices of every spacing
 
 
 def trials(dataset_dir: Path, subjects: Sequence[str]) -> Iterator[Row]:
-    """The middle of subjects in axial slices of each kind, restored as slices without gaps, and as they are."""
+    """The middle of subjects in axial slices of each kind, restored with and without knowing their kind."""
     for subject in subjects:
         truth = central_box(read(contrast_path(dataset_dir, subject, CONTRAST)), BOX)
         brain = truth.values > 0

@@ -17,9 +17,8 @@ from monai_diffens.transforms.intensity import foreground_percentile
 from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
 from research.baselines.regression_inferer import RegressionInferer
 from research.metrics.suite import volume_metrics
-from research.realism.realism import PatchRealism
 from research.studies.baselines import REGRESSION
-from research.studies.sweep import DialSweep, Trial
+from research.studies.sweep import DialSweep, Realism, Trial
 
 LABEL_KEY = "lesions"
 PEAK_PERCENTILE = 99.5
@@ -109,7 +108,7 @@ class SubsetSweep(DialSweep):
 
 
 def translation_metrics(
-    pred: Tensor, truth: Tensor, lesions: Tensor | None = None, realism: PatchRealism | None = None
+    pred: Tensor, truth: Tensor, lesions: Tensor | None = None, realism: Realism | None = None
 ) -> dict[str, Any]:
     """Figures of a synthesised volume.
 

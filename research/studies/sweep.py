@@ -22,12 +22,12 @@ from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
 from research.metrics.suite import volume_metrics
-from research.realism.realism import PatchRealism
 from research.studies.baselines import Baseline, DialPoint, Drawn, restore_at, those_given
 from research.studies.study import Measure, Names, Study, dial_names
 from research.studies.tables import MARK, MethodMarks
 
 KEYS = ("setting", "case", "method", "num_steps", "restart", "gain")
+Realism = Callable[[Tensor, Tensor, Tensor], Mapping[str, Any]]
 
 
 @dataclass
@@ -62,7 +62,8 @@ class DialSweep(Study):
             are.
         region: side lengths of the central box that is restored, in voxels; the whole volume when None.
         device: where to run.
-        realism: measures "fid" and "mmd"; neither when None.
+        realism: further figures of (result, truth, mask), as "fid" and "mmd" of
+            :class:`~research.realism.realism.PatchRealism`; none when None.
         weights_files: files of all weights that the figures depend on; their hashes mark the rows (column
             "weights"). None among them is left out.
         baselines: further methods by name; one that is None is left out.
@@ -84,7 +85,7 @@ class DialSweep(Study):
         output_dir: str | Path,
         region: Sequence[int] | None = None,
         device: str | torch.device = "cpu",
-        realism: PatchRealism | None = None,
+        realism: Realism | None = None,
         weights_files: Sequence[str | Path | None] = (),
         baselines: Mapping[str, Baseline | None] | None = None,
         method_weights: Mapping[str, Sequence[str | Path | None]] | None = None,
@@ -128,7 +129,9 @@ class DialSweep(Study):
         low, mask = measurement(truth), truth[0] > 0
 
         def measure(result: Tensor) -> dict[str, Any]:
-            figures = volume_metrics(result[0], truth[0], mask, 1.0, self.sharpness_axes)
+            figures: dict[str, Any] = dict(
+                volume_metrics(result[0], truth[0], mask, 1.0, self.sharpness_axes)
+            )
             figures |= self.realism(result[0], truth[0], mask) if self.realism else {}
             return figures | {"consistency": float((measurement(result) - low).abs().mean())}
 
