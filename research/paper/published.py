@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from research.baselines.training_targets import MATCHED, TEMPLATE
+
 SR, MT, BOTH = "SR", "MT", "both"
 TASKS = {
     SR: "super-resolution of a volume pooled by 4 along every axis",
@@ -48,13 +50,16 @@ PUBLISHED: dict[str, dict[str, Published]] = {
         BOTH: Published(36.37, 0.964, 5.4, 3.8),
     },
 }
+NO_ROW = "no row of its own"
 ROWS = {  # row of the table -> what the paper calls it
     "3D U-Net regression": "U-Net 3D",
     "one plane": "Palette 2D",
     "alternate": "TPDM",
     "mean": "MADM: mean of three planes, 2.5D",
     "fused": "Diff-Ensembler, three planes, 2.5D",
-    "fused with features": "no row of its own",
+    "fused with features": NO_ROW,
+    MATCHED: NO_ROW,
+    TEMPLATE: NO_ROW,
 }
 DIFFERS = (
     "The published rows are of 251 BraTS 2021 cases, of networks of 55 M parameters a plane trained on some "

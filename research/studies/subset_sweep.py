@@ -16,6 +16,7 @@ from monai_diffens.transforms.conditions import StackConditionsd
 from monai_diffens.transforms.intensity import foreground_percentile
 from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
 from research.baselines.regression_inferer import RegressionInferer
+from research.baselines.training_targets import MATCHED, TEMPLATE, TrainingTargets
 from research.metrics.suite import volume_metrics
 from research.studies.baselines import REGRESSION
 from research.studies.sweep import DialSweep, Realism, Trial
@@ -47,6 +48,7 @@ class SubsetSweep(DialSweep):
         factors: slice spacing of the low-resolution scan along each axis, in voxels.
         regression: a network that regresses the residual, on ``device``: one more method; none when None.
         regression_inferer: runs it.
+        references: translations without a network, of the subsets without the target; none when None.
         **options: of :class:`DialSweep`; ``settings`` are those of :func:`all_subsets`.
     """
 
@@ -57,6 +59,7 @@ class SubsetSweep(DialSweep):
         factors: Sequence[float] = (4, 4, 4),
         regression: nn.Module | None = None,
         regression_inferer: RegressionInferer | None = None,
+        references: TrainingTargets | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -65,12 +68,17 @@ class SubsetSweep(DialSweep):
         self.factors = tuple(factors)
         self.regression = None if regression is None else regression.eval()
         self.regression_inferer = regression_inferer or RegressionInferer()
+        self.references = references
         self.stack = StackConditionsd(self.contrasts, thick_key=target)
 
     def load(self, item: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Contrasts (1, X, Y, Z), 1 at the brain's median, and lesion labels where there are some."""
+        """Contrasts (1, X, Y, Z), 1 at the brain's median; lesions and training mean where there are some."""
         loaded = self.preprocessing(item)
         keys = [key for key in (*self.contrasts, LABEL_KEY) if key in loaded]
+        if self.references is not None:  # before the brain is cut
+            given = {key: torch.as_tensor(loaded[key]) for key in self.contrasts if key in loaded}
+            loaded[TEMPLATE] = self.references.template(given)
+            keys.append(TEMPLATE)
         return {key: torch.as_tensor(self.crop(loaded[key])).float() for key in keys}
 
     def trial(self, case: str, loaded: Any, setting: Mapping[str, Any]) -> Trial:
@@ -87,6 +95,11 @@ class SubsetSweep(DialSweep):
             chosen[self.target] = low / scale
             spline = torch.as_tensor(low).clamp(min=0)
             baselines = {"restored spline": lambda: spline}
+        elif self.references is not None and TEMPLATE in volumes:
+            baselines = {
+                MATCHED: partial(self.references.matched, chosen),
+                TEMPLATE: lambda: volumes[TEMPLATE],
+            }
         inputs = self.stack(chosen)["image"]
         inputs.meta["case"] = case
         if self.regression is not None:

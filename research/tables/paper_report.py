@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import bootstrap
 
+from research.baselines.training_targets import MATCHED, TEMPLATE
 from research.paper.figures import DIFFERENCE, mean_difference
 from research.paper.published import DIFFERS, PUBLISHED, ROWS, TASKS
 from research.studies.tables import read_table
@@ -24,6 +25,8 @@ METHODS = {
     "mean": "mean",
     "calibrated": "fused",
     "calibrated with features": "fused with features",
+    MATCHED: MATCHED,
+    TEMPLATE: TEMPLATE,
 }
 COLUMNS = {  # figure of a case -> head, decimals
     "psnr_paper": ("PSNR box", 2),

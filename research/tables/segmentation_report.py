@@ -24,6 +24,7 @@ class Segmented(NamedTuple):
         dice: (F,), a figure a fold.
         ml: (F,) segmented volume.
         truth: volume of the labels in ml.
+        hd95: (F,) in mm, NaN where nothing is segmented; None of a table from before it was measured.
     """
 
     case: str
@@ -34,6 +35,7 @@ class Segmented(NamedTuple):
     dice: NDArray[np.floating]
     ml: NDArray[np.floating]
     truth: float
+    hd95: NDArray[np.floating] | None = None
 
     @property
     def label(self) -> str:
@@ -54,12 +56,13 @@ def segmented_rows(table: str | Path) -> list[Segmented]:
 
     def folds(row: Mapping[str, str], figure: str) -> NDArray[np.floating]:
         count = sum(key.startswith(f"{figure}_") and key[-1].isdigit() for key in row)
-        return np.array([float(row[f"{figure}_{fold}"]) for fold in range(count)])
+        return np.array([float(row[f"{figure}_{fold}"] or "nan") for fold in range(count)])
 
     return [
         Segmented(
             *(row["case"], row["setting"], row["method"], int(row["num_steps"]), row["restart"]),
             *(folds(row, "dice"), folds(row, "ml"), float(row["ml_truth"])),
+            folds(row, "hd95") if row.get("hd95_0") is not None else None,
         )
         for row in rows
     ]
@@ -153,8 +156,12 @@ def _case_lines(rows: Sequence[Segmented]) -> list[str]:
         ]
         cells += [_mean_sd(row.dice), "-" if row is real else _mean_sd(less, sign="+")]
         cells += [", ".join(f"{value:.3f}" for value in row.dice), f"{row.ml.mean():.1f}"]
+        if real.hd95 is not None:
+            known = np.array([]) if row.hd95 is None else row.hd95[np.isfinite(row.hd95)]
+            cells.append(f"{known.mean():.1f}" if known.size else "-")
         table.append(cells)
-    return [f"## {rows[0].case}, labels of {rows[0].truth:.1f} ml", "", *markdown_table(HEADS, table)]
+    heads = (*HEADS, "HD95 / mm") if real.hd95 is not None else HEADS
+    return [f"## {rows[0].case}, labels of {rows[0].truth:.1f} ml", "", *markdown_table(heads, table)]
 
 
 def _order_lines(rows: Sequence[Segmented]) -> list[str]:

@@ -9,7 +9,7 @@ from torch import nn
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 from monai_diffens.target import ResidualTarget
-from research.studies.segmentation_sweep import SegmentationSweep
+from research.studies.segmentation_sweep import SegmentationSweep, repeated
 from research.studies.subset_sweep import all_subsets
 from research.studies.tables import read_table
 from research.tables.segmentation_report import segmented_rows, write_segmentation_report
@@ -104,17 +104,26 @@ def test_figures_by_hand(sweep):
     half[:, :6] = half[:, :6].clamp(max=1)  # 2 of 4 slices of the lesion are lost
     assert small.figures(volumes, half)["dice_0"] == pytest.approx(2 * 32 / (32 + 64))
     assert small.figures(volumes, truth.clamp(max=1))["dice_0"] == 0
+    assert figures["hd95_0"] == 0 and figures["hd95_1"] > 10
+    # slices 4 and 5 of 4 to 7 are lost: two voxels of 2 mm
+    assert small.figures(volumes, half)["hd95_0"] == 4
+    assert small.figures(volumes, truth.clamp(max=1))["hd95_0"] == ""
+
+
+def test_thick_slices_are_repeated():
+    low = torch.arange(4.0)[None, None, None]
+    assert repeated(low, (1, 1, 1, 8)).flatten().tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_rows_and_report(sweep, tmp_path):
     table = sweep().run()
     assert table.name == "segmentation.csv"
     rows = read_table(table)
-    own = ["calibrated", "mean"]
+    own, low = ["calibrated", "mean"], ["thick slices", "cubic", "restored spline"]
     assert [(row["setting"], row["method"]) for row in rows] == [
         (setting, method)
         for setting in ("T1w", "FLAIR", "T1w + FLAIR")
-        for method in (["real", *(["cubic", "restored spline"] if "FLAIR" in setting else []), *own])
+        for method in (["real", *(low if "FLAIR" in setting else []), *own])
     ]
     assert {row["weights"] for row in rows} == {"0123456789ab+fedcba987654"}
     assert {row["dice_0"] for row in rows if row["method"] == "real"} == {"1"}
