@@ -13,7 +13,7 @@ from monai.transforms import ResizeWithPadOrCrop
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monai_diffens.metrics.masked import SSIM_RADIUS, psnr, ssim_map
+from monai_diffens.metrics import SSIM_RADIUS, psnr, ssim_map
 from research.studies.sweep import Realism
 
 BOX = (192, 192, 152)  # voxels of 1 mm

@@ -57,7 +57,6 @@ ROWS = {  # row of the table -> what the paper calls it
     "alternate": "TPDM",
     "mean": "MADM: mean of three planes, 2.5D",
     "fused": "Diff-Ensembler, three planes, 2.5D",
-    "fused with features": NO_ROW,
     MATCHED: NO_ROW,
     TEMPLATE: NO_ROW,
 }

@@ -63,8 +63,6 @@ def paper_sweep(
         "fusions": list(FUSIONS),
         "regression_weights": str(weights / "regression.pt"),
     }
-    if bundle == "sr":
-        given["features_weights"] = str(weights / "fusion_features.pt")
     parser.update(given)
     parser["initialize"] = parser["initialize"][1:]  # what stands first looks at a command line
     parser.get_parsed_content("initialize")

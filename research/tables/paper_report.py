@@ -24,7 +24,6 @@ METHODS = {
     "alternate": "alternate",
     "mean": "mean",
     "calibrated": "fused",
-    "calibrated with features": "fused with features",
     MATCHED: MATCHED,
     TEMPLATE: TEMPLATE,
 }
