@@ -39,10 +39,11 @@ def main() -> None:
     parser.add_argument("--bundle_root", type=Path, default=BUNDLE)
     parser.add_argument("--eclare", help="ECLARE's command run-eclare")
     parser.add_argument("--eclare_patches", type=int, default=ECLARE_PATCHES)
+    parser.add_argument("--eclare_told", action="store_true", help="tell ECLARE the slices' thickness")
     parser.add_argument("--limit_s", type=float, default=3600, help="seconds a program may take for a scan")
     asked = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    every = programs(asked.eclare, asked.eclare_patches, asked.bundle_root)
+    every = programs(asked.eclare, asked.eclare_patches, asked.eclare_told, asked.bundle_root)
     study = PeerStudy(
         sharp_volumes(asked.dataset_dir, asked.split, min_sharpness=MIN_SHARPNESS)[: asked.volumes],
         [program for program in every if not asked.programs or program.name in asked.programs],

@@ -17,7 +17,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
+
+import nibabel as nib
 
 from research.peers import launch
 
@@ -62,7 +64,10 @@ class Program:
 
 
 def programs(
-    eclare: str | None = None, eclare_patches: int = ECLARE_PATCHES, bundle_root: Path | None = None
+    eclare: str | None = None,
+    eclare_patches: int = ECLARE_PATCHES,
+    eclare_told: bool = False,
+    bundle_root: Path | None = None,
 ) -> list[Program]:
     """All of them, those that are not installed too.
 
@@ -70,23 +75,34 @@ def programs(
         eclare: its command ``run-eclare``, which has an environment of its own (it wants scipy 1.11.4); the
             one on the path when None.
         eclare_patches: that it trains on.
+        eclare_told: tell it the slices' thickness; its own estimate takes thousands of steps.
         bundle_root: bundle of our rows; the one of this clone when None.
     """
     found = eclare or shutil.which("run-eclare") or ""
     there = bool(found) and Path(found).is_file()
-    eclare_name = ECLARE if eclare_patches == ECLARE_PATCHES else f"{ECLARE}, {eclare_patches} patches"
+    short = f", {eclare_patches} patches" if eclare_patches != ECLARE_PATCHES else ""
+    eclare_name = ECLARE + short + (", told the thickness" if eclare_told else "")
     options = ["--n-patches", str(eclare_patches), "--suffix", "_eclare", "--gpu-id", "-1"]
     return [
         *(interpolation(kind) for kind in ("cubic", "Lanczos")),
         Program(
             eclare_name,
-            lambda scan, out: [found, "--in-fpath", str(scan), "--out-dir", str(out), *options],
+            lambda scan, out: [
+                *(found, "--in-fpath", str(scan), "--out-dir", str(out), *options),
+                *(thickness(scan) if eclare_told else ()),
+            ],
             lambda scan, out: out / scan.name.replace(".nii", "_eclare.nii"),
             "" if there else "no command run-eclare: install eclare==1.0.1 in an environment of its own",
         ),
         ours(MEAN, bundle_root, "--fusion", "mean"),
         ours(FUSED, bundle_root),
     ]
+
+
+def thickness(scan: Path) -> list[str]:
+    """How ECLARE is told that slices have no gaps; in pixels, whose profile it takes for Gaussian."""
+    spacing = [float(size) for size in cast(nib.Nifti1Image, nib.load(scan)).header.get_zooms()[:3]]
+    return ["--relative-slice-thickness", f"{max(spacing) / min(spacing):g}"]
 
 
 def interpolation(kind: str) -> Program:
@@ -109,8 +125,8 @@ def ours(name: str, bundle_root: Path | None, *options: str) -> Program:
     return Program(
         name,
         lambda scan, out: [
-            *(sys.executable, "-m", "monai_diffens", "sr"),
-            *(str(scan), "-o", str(out), *fixed, *options),
+            *(sys.executable, "-c", "from monai_diffens.cli import main; main()"),
+            *("sr", str(scan), "-o", str(out), *fixed, *options),
         ],
         lambda scan, out: out / scan.name.replace(".nii.gz", "_sr.nii.gz"),
         environment={"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
