@@ -2,7 +2,9 @@
 
 import gc
 import os
-from collections.abc import Callable, Generator
+import signal
+import sys
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +62,18 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def hooks() -> tuple[object, ...]:
+    """What a command sets for the whole process."""
+    return signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.unraisablehook
+
+
 @pytest.fixture(autouse=True)
-def _seed() -> None:
+def _alone() -> Iterator[None]:
+    """Every test begins with one seed, and leaves signals as they were."""
     torch.default_generator.manual_seed(0)  # torch.manual_seed notes a stack for every kind of device
+    before = hooks()
+    yield
+    assert hooks() == before, "a handler of signals was left behind"
 
 
 @pytest.fixture(scope="session")

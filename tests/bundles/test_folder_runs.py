@@ -4,7 +4,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -73,9 +72,7 @@ def without_room(kind: str, bundle: Path, scan: Path, out: Path) -> subprocess.C
         return run(words, limits={resource.RLIMIT_FSIZE: ROOM})
     option = "ro" if kind == "read-only disk" else f"size={ROOM}"
     out.mkdir()
-    mount = f'mount -t tmpfs -o {option} tmpfs "$0" && exec "$@"'
-    command = ["unshare", "-m", "sh", "-c", mount, str(out), sys.executable, "-m", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=torture.LONGEST_S)
+    return run(["small_disk", out, option, *words])
 
 
 def may_mount(folder: Path) -> bool:

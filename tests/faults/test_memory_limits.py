@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from bisect import bisect_left
 from pathlib import Path
 
 import pytest
@@ -129,11 +130,8 @@ def test_27_a_tight_limit_is_told_before_the_first_pass(tiny_ensembler, caplog):
     network, seen = tiny_ensembler(), []
     volume = torch.rand(1, 1, 120, 40, 44, generator=torch.Generator().manual_seed(0)) + 0.1
     free = plan_memory(network, volume.shape[2:], 1)
-    least = next(
-        limit
-        for limit in (free.volume_bytes / GIB + step / 2000 for step in range(1, 2000))
-        if _fits(network, volume.shape[2:], limit)
-    )
+    limits = [free.volume_bytes / GIB + step / 2000 for step in range(1, 2000)]
+    least = limits[bisect_left(limits, True, key=lambda limit: _fits(network, volume.shape[2:], limit))]
     plan = plan_memory(network, volume.shape[2:], 3, max_memory=least)
 
     def first(module, inputs):
