@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ class BestWeights:
             save_weights(self.network.state_dict(), self.path)
 
 
-class ResumableEarlyStop:
+class ResumableEarlyStop(EarlyStopping):
     """ignite's early stopping in a form that configs can use and that a resumed run goes on counting with.
 
     Attached to the evaluator. MONAI's EarlyStopHandler has no state to save.
@@ -87,39 +87,22 @@ class ResumableEarlyStop:
     """
 
     def __init__(self, patience: int, metric: str) -> None:
-        self.patience = patience
-        self.metric = metric
-        self.counting: EarlyStopping | None = None
+        nobody = Engine(lambda engine, batch: None)
+        super().__init__(patience, lambda engine: engine.state.metrics[metric], nobody)
 
-    def attach(self, engine: Engine) -> None:
-        """Count after each run of the evaluator ``engine``."""
+    def attach(self, engine: Engine) -> None:  # type: ignore[override]
+        """Count after each run of the evaluator ``engine``; ignite's would begin anew with each."""
         engine.add_event_handler(Events.COMPLETED, self)
 
     def set_trainer(self, trainer: Engine) -> None:
         """Name the engine to stop; the evaluator belongs to it, so it cannot be an argument."""
-        self.counting = EarlyStopping(
-            self.patience, lambda engine: engine.state.metrics[self.metric], trainer
-        )
+        self.trainer = trainer
 
-    def __call__(self, engine: Engine) -> None:
-        """Count."""
-        self._ready()(engine)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Validations without improvement, and the best score."""
-        return dict(self._ready().state_dict())
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo :meth:`state_dict`; a run that had stopped stays stopped."""
-        counting = self._ready()
-        counting.load_state_dict(state)
-        if counting.counter >= self.patience:
-            counting.trainer.terminate()
-
-    def _ready(self) -> EarlyStopping:
-        if self.counting is None:
-            raise RuntimeError("call set_trainer first")
-        return self.counting
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on counting; a run that had stopped stays stopped."""
+        super().load_state_dict(state)
+        if self.counter >= self.patience:
+            self.trainer.terminate()
 
 
 class ThreePlanePreview(TensorBoardHandler):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from monai_diffens.acquisition.consistency import ScanAgreement, cut_off
 from monai_diffens.acquisition.measurement import Measurement
 from monai_diffens.files import case_of
 from monai_diffens.inferers.case_denoiser import CaseDenoiser, foreground_box
-from monai_diffens.inferers.memory import in_step, plan_case
+from monai_diffens.inferers.memory import in_step, plan_memory
 from monai_diffens.inferers.sampling import sample_with_prior
 from monai_diffens.inferers.settings import (
     GROUPS,
@@ -209,9 +210,11 @@ class DiffEnsemblerInferer(Inferer):
         """Make the network run in passes that fit into memory, and say what that takes."""
         if not isinstance(network, DiffEnsembler):  # another network sees to its memory itself
             return
+        outside = math.ceil(2 * conditions[0].numel() / cropped[0].numel())  # the scan and the result
         maps = 2 * self.outputs.spread + (network.num_experts + 1) * self.outputs.weights
-        bf16 = computes_in_bf16(self.run_time.amp, conditions.device.type)
-        plan = plan_case(network, cropped, conditions, maps, self.run_time.max_memory, case, bf16)
+        volumes, device = conditions.shape[1] + outside + maps, conditions.device
+        bf16 = computes_in_bf16(self.run_time.amp, device.type)
+        plan = plan_memory(network, cropped.shape[2:], volumes, device, self.run_time.max_memory, case, bf16)
         plan.apply(network, self.outputs.weights)
         logger.info("%s: %s", case, plan)
         if cost := plan.cost(case):

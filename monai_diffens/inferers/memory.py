@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from monai_diffens.acquisition.slicing import PLANES, plane_axis
 from monai_diffens.inferers.available_memory import available_memory
 from monai_diffens.messages import InputRejected, say
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 
+logger = logging.getLogger(__name__)
+
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # as torch says it
 GIB = 2**30
 FLOAT = 4  # bytes
 # What the networks hold on the way, whatever the volume: the fusion takes a brain whole in it.
@@ -108,8 +111,7 @@ def smallest_window(network: DiffEnsembler, shape: Sequence[int]) -> int:
 def plan_memory(
     network: DiffEnsembler,
     shape: Sequence[int],
-    num_conditions: int,
-    num_maps: int = 0,
+    num_volumes: int,
     device: torch.device | str = "cpu",
     max_memory: float | None = None,
     name: str = "",
@@ -120,8 +122,7 @@ def plan_memory(
     Args:
         network: the model.
         shape: (X, Y, Z) of the case.
-        num_conditions: volumes it comes with.
-        num_maps: further volumes of the result that are kept.
+        num_volumes: those of the case that are kept, of its input and of its result.
         device: where it runs.
         max_memory: limit in GiB for all of it beside the model; what the device has left when None.
         name: of the case, for the message.
@@ -130,10 +131,14 @@ def plan_memory(
     Raises:
         InputRejected: in one line, when not even single slices and the smallest windows fit.
     """
+
+    def window_in(budget: float) -> int:
+        window = int(min(voxels, budget // a_voxel))
+        return window if window == voxels else max(smallest, int(SEVERAL_WINDOWS * window))
+
     device = torch.device(device)
     voxels = math.prod(shape)
-    volumes = num_conditions + network.num_experts + STEP_VOLUMES + num_maps
-    volume_bytes = FLOAT * voxels * volumes
+    volume_bytes = FLOAT * voxels * (num_volumes + network.num_experts + STEP_VOLUMES)
     a_slice, a_voxel = slice_bytes(network, shape), voxel_bytes(network, bf16)
     smallest = smallest_window(network, shape)
     least = max(a_slice, a_voxel * smallest)
@@ -147,34 +152,14 @@ def plan_memory(
     work = left if on_gpu else min(left, max(CPU_WORK, least))
     most = GPU_CHUNK if on_gpu else min(max(shape), max(1, CPU_PIXELS // slice_pixels(shape)))
     chunk = int(min(max(1, work // a_slice), most))
-    window = int(min(voxels, work // a_voxel))
-    if window < voxels:
-        window = max(smallest, int(SEVERAL_WINDOWS * window))
+    window = window_in(work)
     work_bytes = max(chunk * a_slice, window * a_voxel)
     if on_gpu or window == voxels:
         return MemoryPlan(chunk, window, volume_bytes, work_bytes)
-    free = min(voxels, max(CPU_WORK, least) // a_voxel)  # the window without a limit
-    if free < voxels:
-        free = max(smallest, int(SEVERAL_WINDOWS * free))
+    free = window_in(max(CPU_WORK, least))  # without a limit
     factor = sum(computed_voxels(network, shape, window)) / sum(computed_voxels(network, shape, free))
     enough = volume_bytes + min(max(CPU_WORK, least), a_voxel * voxels)
     return MemoryPlan(chunk, window, volume_bytes, work_bytes, factor, enough)
-
-
-def plan_case(
-    network: DiffEnsembler,
-    cropped: Tensor,
-    conditions: Tensor,
-    num_maps: int = 0,
-    max_memory: float | None = None,
-    name: str = "",
-    bf16: bool = False,
-) -> MemoryPlan:
-    """Plan a case of conditions (1, M, X, Y, Z) cropped to (1, M, x, y, z); see :func:`plan_memory`."""
-    outside = math.ceil(2 * conditions[0].numel() / cropped[0].numel())  # the scan and the result
-    volumes = conditions.shape[1] + outside
-    device = conditions.device
-    return plan_memory(network, cropped.shape[2:], volumes, num_maps, device, max_memory, name, bf16)
 
 
 def available_on(device: torch.device) -> int | None:
@@ -183,11 +168,6 @@ def available_on(device: torch.device) -> int | None:
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return available_memory()
-
-
-logger = logging.getLogger(__name__)
-
-NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

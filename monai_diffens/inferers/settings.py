@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from monai_diffens.networks.computation import check_amp
 from monai_diffens.transforms.describe import SPREAD, WEIGHT
 
 
@@ -126,7 +125,8 @@ class RunTime:
     crop_slices: bool = True
 
     def __post_init__(self) -> None:
-        check_amp(self.amp)
+        if self.amp not in (True, False, "auto"):
+            raise ValueError(f"amp must be true, false or 'auto', got '{self.amp}'")
         if self.max_memory is not None and self.max_memory <= 0:
             raise ValueError(f"max_memory must be above 0 GiB, got {self.max_memory}")
 

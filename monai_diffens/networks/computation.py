@@ -15,12 +15,6 @@ def computed_type(volume: Tensor) -> torch.dtype:
     return volume.dtype
 
 
-def check_amp(amp: bool | str) -> None:
-    """Raise ValueError where a choice of precision is none."""
-    if amp not in (True, False, "auto"):
-        raise ValueError(f"amp must be true, false or 'auto', got '{amp}'")
-
-
 def computes_in_bf16(amp: bool | str, device_type: str) -> bool:
     """Whether to autocast: on processors without bf16 arithmetic it is several times slower.
 
