@@ -47,7 +47,7 @@ class OneLine(TyperGroup):
             status = super().main(*args, **kwargs) or 0
         except (typer.Abort, KeyboardInterrupt):
             status = INTERRUPTED
-        except SystemExit as stopped:  # of a bundle's run
+        except SystemExit as stopped:
             text = isinstance(stopped.code, str)
             status, line = (NOT_USABLE, str(stopped.code)) if text else (int(stopped.code or 0), None)
         except Exception as error:

@@ -55,6 +55,7 @@ def run_cases(
     """
     _must_exist(scan)
     _must_be_writable(output_dir)
+    from monai_diffens.engines.process_state import Interrupted, told_status
     from monai_diffens.inference import open_inference, run_inference
 
     began = time.perf_counter()
@@ -72,6 +73,8 @@ def run_cases(
     except InputRejected as error:  # none can be worked on
         tell(str(error), sys.stderr)
         return SOME_FAILED
+    except Interrupted as stopped:
+        return told_status(stopped)
     page = output_dir / PAGE
     summary = {
         "done": len(cases.items) - len(cases.failures),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,12 @@ from monai_diffens.bundle.before_run import (
 )
 from monai_diffens.bundle.folder import CONFIG, read_config
 from monai_diffens.data.case_list import CaseList
-from monai_diffens.data.interruption import end_on_signals
 from monai_diffens.data.results import write_derivatives, write_table
 from monai_diffens.data.writer import output_path
 from monai_diffens.engines import processes
 from monai_diffens.engines.case_evaluator import CaseEnd, CaseProgress
-from monai_diffens.messages import InputRejected, say
+from monai_diffens.engines.process_state import Interrupted, interruptible, random_state_kept, told_status
+from monai_diffens.messages import InputRejected, say, survive_consoles
 from monai_diffens.networks.weights import load_weights
 from monai_diffens.options import id_of
 from monai_diffens.report.index import write_index
@@ -46,12 +46,15 @@ def run(bundle_root: str | Path) -> None:
         bundle_root: folder of the bundle.
 
     Raises:
-        SystemExit: 1 where a case has no result; else as
+        SystemExit: 1 where a case has no result, 128 and the number of a signal; else as
             :func:`~monai_diffens.bundle.before_run.ended_in_a_line`.
     """
     check_before_run(bundle_root)
-    with ended_in_a_line():
-        status = _run(running_workflow().parser)
+    try:
+        with ended_in_a_line():
+            status = _run(running_workflow().parser)
+    except Interrupted as stopped:
+        raise SystemExit(told_status(stopped)) from None
     if status:
         raise SystemExit(status)
 
@@ -59,22 +62,23 @@ def run(bundle_root: str | Path) -> None:
 def _run(parser: ConfigParser) -> int:
     """Restore the cases; 1 where one was rejected or has no result, else 0."""
     get = parser.get_parsed_content
-    share, network = get(id_of(parser.get(), "share")), get("network_def")
-    processes.start(share)
-    end_on_signals()
-    cases: CaseList = get("cases")
-    items = cases.items  # found and checked before anything is loaded
-    load_weights(network, get(id_of(parser.get(), "weights_file")))
-    processes.join(network, share)
-    if items:
-        get("evaluator").run()
-    processes.leave()
-    if processes.place().rank == 0:
-        if get("report"):
-            write_index(cases, get("scale"))
-            write_table(cases)
-        write_derivatives(cases)
-    return cases.finish() if processes.writes(share) else 0
+    survive_consoles()
+    with interruptible(), random_state_kept():
+        share, network = get(id_of(parser.get(), "share")), get("network_def")
+        processes.start(share)
+        cases: CaseList = get("cases")
+        items = cases.items  # found and checked before anything is loaded
+        load_weights(network, get(id_of(parser.get(), "weights_file")))
+        processes.join(network, share)
+        if items:
+            get("evaluator").run()
+        processes.leave()
+        if processes.place().rank == 0:
+            if get("report"):
+                write_index(cases, get("scale"))
+                write_table(cases)
+            write_derivatives(cases)
+        return cases.finish() if processes.writes(share) else 0
 
 
 def open_inference(root: Path, options: Mapping[str, Any]) -> ConfigWorkflow:
@@ -118,18 +122,13 @@ def run_inference(
         OptionError: an option has a wrong name or value.
         BundleRejected: the bundle or its weights cannot be used.
         InputRejected: there is nothing to work on, or the only case was rejected.
+        Interrupted: a signal ended the run.
     """
     _prepare(workflow, [CaseProgress(on_end, bar)], bar)
     with redirect_stdout(io.StringIO()), own_errors():  # the caller tells the summary in its own way
         check_bundle(workflow.config_root_path.parent.resolve())
         check_overrides(workflow)
-        try:
-            status = _run(workflow.parser)
-        except SystemExit as stopped:  # of the cases
-            begun = workflow.parser.ref_resolver.resolved_content.get("evaluator")
-            if stopped.code != 1 or begun is None:
-                raise
-            status = 1
+        status = _run(workflow.parser)
         workflow.finalize()
     return cases_of(workflow), status
 
@@ -144,7 +143,7 @@ def restore_cases(workflow: ConfigWorkflow) -> Path:
         InputRejected: in one line, why there is none.
     """
     _prepare(workflow, [], False)
-    with own_errors(), _heard():
+    with own_errors():
         cases = cases_of(workflow)
         items = cases.items
     if cases.rejected or len(items) + len(cases.skipped) + len(cases.fine) != 1:
@@ -185,22 +184,3 @@ def _prepare(workflow: ConfigWorkflow, handlers: list[Any], progress: bool) -> N
     workflow.parser["handlers"] = handlers
     workflow.parser["inferer::run_time::progress"] = progress
     workflow.initialize()
-
-
-@contextmanager
-def _heard() -> Iterator[None]:
-    """Turn an end of the run into an exception with the line that was meant for the user.
-
-    Raises:
-        InputRejected: in place of SystemExit.
-    """
-    errors = io.StringIO()
-    try:
-        with redirect_stderr(errors):
-            yield
-    except SystemExit as stopped:
-        if isinstance(stopped.code, int) and stopped.code >= 128:  # a signal
-            raise
-        told = [line for line in errors.getvalue().splitlines() if line.strip()]
-        line = stopped.code if isinstance(stopped.code, str) else (told or ["stopped"])[-1]
-        raise InputRejected(line) from None

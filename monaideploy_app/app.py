@@ -87,6 +87,8 @@ def main() -> None:
     if bundle.get("contrasts"):
         raise SystemExit("this application loads one volume; run this bundle by monai.bundle run inference")
     cases = bundle.get_parsed_content("cases")
+    with importlib.import_module("monai_diffens.bundle.before_run").ended_in_a_line():
+        _ = cases.items
     if len(cases.items) > 1:
         raise SystemExit(f"{len(cases.items)} scans; this application takes one at a time")
     for case in cases.items:
@@ -95,7 +97,7 @@ def main() -> None:
         except Exception as error:
             reason = importlib.import_module("monai_diffens.engines.case_evaluator").failure_line
             cases.fail(case["case"], reason(case["case"], error))
-    cases.finish()
+    sys.exit(cases.finish())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ as one line, listed again at the end, and the exit status is then 1.
 from __future__ import annotations
 
 import logging
-import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -15,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from monai_diffens.data.dicom.gate import check_series
 from monai_diffens.data.dicom.series import DicomSeries
-from monai_diffens.data.interruption import put_back_random_state
+from monai_diffens.data.dicom.study import Wanted
 from monai_diffens.data.output_folder import (
     Earlier,
     Recipe,
@@ -36,6 +35,50 @@ from monai_diffens.messages import InputRejected, say, tell
 from monai_diffens.transforms.input_gate import CheckedVolume, check_volume
 from monai_diffens.transforms.target_grid import as_spacing
 
+log = logging.getLogger("monai_diffens")
+
+Spacing = tuple[float, float, float]
+VOXEL_BYTES = 4  # of a result, before compression
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read of an input, and what is accepted.
+
+    Attributes:
+        series: which DICOM series to take, by number, name or description; see
+            :func:`~monai_diffens.data.dicom.study.choose`.
+        volume: which volume of a 4D file to take, counted from 0.
+        mask: a brain mask (NIfTI) for a single case, or a folder with one for every case.
+        fill_nan: accept NaN and infinite voxels, which are to be taken as 0.
+        force: accept values that do not look like MR.
+    """
+
+    series: Wanted = None
+    volume: int | None = None
+    mask: str | PathLike[str] | None = None
+    fill_nan: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run leaves in its folder.
+
+    Attributes:
+        suffix: of the results' names: letters, digits, ``-`` and ``_``.
+        maps: names of the maps that a finished case has beside its result, as ``std`` for
+            ``<case>_<suffix>_std.nii.gz``; where one is missing, the case is worked on again.
+        recipe: what results are made with: one of an earlier run with another is kept, and its case told and
+            turned down.
+        overwrite: work on cases again whose result is already there.
+    """
+
+    suffix: str = "sr"
+    maps: Sequence[str] = ()
+    recipe: Recipe | None = None
+    overwrite: bool = False
+
 
 class Rejected(NamedTuple):
     """An input that was not worked on, and the line that says why."""
@@ -46,7 +89,7 @@ class Rejected(NamedTuple):
 
 @dataclass
 class RunOutcome:
-    """The cases of a run.
+    """What became of the cases of a run.
 
     Attributes:
         items: cases to work on.
@@ -55,7 +98,7 @@ class RunOutcome:
         fine: inputs for which nothing is to do.
         left_out: lines on what was not looked at.
         results: result of each item, in their order.
-        before: which writing of these was there before the run, see :func:`stamp`.
+        before: which writing of these was there before the run.
     """
 
     items: list[dict[str, Any]] = field(default_factory=list)
@@ -66,11 +109,10 @@ class RunOutcome:
     results: list[Path] = field(default_factory=list)
     before: list[tuple[int, int] | None] = field(default_factory=list)
 
-    def work_on(self, item: dict[str, Any], result: Path) -> None:
-        """Take in a case that is to be worked on."""
-        self.items.append(item)
-        self.results.append(result)
-        self.before.append(stamp(result))
+    def reject(self, path: Path, reason: str) -> None:
+        """Turn an input down."""
+        log.error("rejected: %s", reason)
+        self.rejected.append(Rejected(path, reason))
 
     def finish(self, failures: dict[str, str], share: tuple[int, int]) -> int:
         """Print what became of the cases.
@@ -80,10 +122,7 @@ class RunOutcome:
             share: rank and number of processes of the run.
 
         Returns:
-            0 when every case has its result.
-
-        Raises:
-            SystemExit: status 1, when a case was rejected or its result was not written in this run.
+            0 when every case has its result; 1 when one was rejected or its result not written in this run.
         """
         failed = [
             item["case"]
@@ -103,15 +142,7 @@ class RunOutcome:
             tell(f"failed: {failures.get(case) or say('no_result', name=case)}")
         for line in self.left_out:
             tell(line)
-        if self.rejected or failed:
-            raise SystemExit(1)
-        return 0
-
-
-log = logging.getLogger("monai_diffens")
-
-Spacing = tuple[float, float, float]
-VOXEL_BYTES = 4  # of a result, before compression
+        return int(bool(self.rejected or failed))
 
 
 class CaseList(ABC):
@@ -119,50 +150,29 @@ class CaseList(ABC):
 
     A case is known by a path and has a name; its result is ``<output_dir>/<case>_<suffix>.nii.gz``. Inputs
     that would share a result are all rejected, so that its name never depends on what else was given.
+
+    Args:
+        input: what the user gave; the subclass says what it may be.
+        output_dir: where results go; need not exist.
+        target_spacing: of the results in mm, one number or one for the right, front and head axes each;
+            spacings are not looked at when None.
+        reading: what is read of the input, and accepted.
+        results: what the run leaves in the folder.
+        share: rank and number of processes that share the cases: this one takes every such case.
     """
 
     def __init__(
         self,
         input: str | PathLike[str],
         output_dir: str | PathLike[str],
-        suffix: str = "sr",
-        force: bool = False,
-        overwrite: bool = False,
         target_spacing: float | Sequence[float] | None = None,
-        volume: int | None = None,
-        fill_nan: bool = False,
-        mask: str | PathLike[str] | None = None,
-        maps: Sequence[str] = (),
+        reading: Reading | None = None,
+        results: Results | None = None,
         share: tuple[int, int] = (0, 1),
-        recipe: Recipe | None = None,
-        series: int | str | Sequence[int | str] | None = None,
     ) -> None:
-        """Remember what is asked for; nothing is read or written yet.
-
-        Args:
-            input: what the user gave; the subclass says what it may be.
-            output_dir: where results go; need not exist.
-            suffix: of the results' names: letters, digits, ``-`` and ``_``.
-            force: accept values that do not look like MR.
-            overwrite: work on cases again whose result is already there.
-            target_spacing: of the results in mm, one number or one for the right, front and head axes each;
-                spacings are not looked at when None.
-            volume: which volume of a 4D file to take, counted from 0.
-            fill_nan: accept NaN and infinite voxels, which are to be taken as 0.
-            mask: a brain mask (NIfTI) for a single case, or a folder with one for every case.
-            maps: names of the maps that a finished case has beside its result, as ``std`` for
-                ``<case>_<suffix>_std.nii.gz``; where one is missing, the case is worked on again.
-            share: rank and number of processes that share the cases: this one takes every such case.
-            recipe: what results are made with: one of an earlier run with another is kept, and its case told
-                and turned down.
-            series: which DICOM series to take, by number, name or description; see
-                :func:`~monai_diffens.data.dicom.study.choose`.
-        """
-        self.input, self.output_dir = input, Path(str(output_dir))
-        self.suffix, self.force, self.overwrite = str(suffix), force, overwrite
-        self.target_spacing = target_spacing
-        self.volume, self.fill_nan, self.mask = volume, fill_nan, mask
-        self.maps, self.share, self.recipe, self.series = tuple(maps), share, recipe, series
+        self.input, self.output_dir, self.target_spacing = input, Path(str(output_dir)), target_spacing
+        self.reading, self.results, self.share = reading or Reading(), results or Results(), share
+        self.suffix = str(self.results.suffix)
         self.problems: list[str] = []  # what could not even become a case
         self.left_out: list[str] = []  # what lies at the input and is not looked at
         self.failures: dict[str, str] = {}
@@ -204,8 +214,8 @@ class CaseList(ABC):
         """Cases to work on, as :meth:`examine` describes them; checked once.
 
         Raises:
-            SystemExit: status 1, after one line on stderr: nothing at the input, its only case was rejected,
-                or the output folder cannot be written.
+            InputRejected: nothing at the input, its only case was rejected, or the output folder cannot be
+                written.
         """
         return self._outcome.items
 
@@ -229,8 +239,7 @@ class CaseList(ABC):
         self.failures[case] = reason
 
     def finish(self) -> int:
-        """Print what became of the cases; call it after the last one. See :meth:`RunOutcome.finish`."""
-        put_back_random_state()
+        """Print what became of the cases, after the last one; returns :meth:`RunOutcome.finish`'s status."""
         return self._outcome.finish(self.failures, self.share)
 
     def check_scan(self, scan: Path | DicomSeries) -> tuple[str | list[str], CheckedVolume]:
@@ -243,10 +252,11 @@ class CaseList(ABC):
         Raises:
             InputRejected: it cannot be worked on.
         """
+        read = self.reading
         if isinstance(scan, DicomSeries):
-            files, checked = check_series(scan, force=self.force)
+            files, checked = check_series(scan, force=read.force)
             return [str(file) for file in files], replace(checked, sha256=sha256_of_scan(files))
-        return str(scan), check_volume(scan, force=self.force, fill_nan=self.fill_nan, volume=self.volume)
+        return str(scan), check_volume(scan, force=read.force, fill_nan=read.fill_nan, volume=read.volume)
 
     def mask_of(self, name: str, masked: str, single: bool) -> Path | None:
         """Return the mask of a case, which is there; None where no masks were given.
@@ -259,9 +269,9 @@ class CaseList(ABC):
         Raises:
             InputRejected: there is none.
         """
-        if self.mask is None:
+        if self.reading.mask is None:
             return None
-        given = Path(str(self.mask))
+        given = Path(str(self.reading.mask))
         mask = given / name if given.is_dir() else given
         if not mask.is_file() or not (single or given.is_dir()):
             raise InputRejected(say("no_mask", name=masked))
@@ -269,88 +279,79 @@ class CaseList(ABC):
 
     def earlier(self, path: Path, case: str) -> Earlier:
         """What an earlier run's result of a case is worth."""
-        result, maps = self._result(case), self._maps(case)
-        if self.overwrite or not result.is_file():
+        result = self._result(case)
+        if self.results.overwrite or not result.is_file():
             return Earlier(Verdict.ABSENT)
         try:
             hashes = {key: sha256_of_scan(files) for key, files in self.inputs(path).items()}
         except (OSError, InputRejected):  # what is wrong with the input is told where it is checked
             return Earlier(Verdict.ABSENT)
-        return earlier_result(result, maps, hashes, self.recipe)
+        maps = [output_path(self.output_dir, case, f"{self.suffix}_{name}") for name in self.results.maps]
+        return earlier_result(result, maps, hashes, self.results.recipe)
 
     @cached_property
     def _outcome(self) -> RunOutcome:
-        outcome = RunOutcome()
-        try:
-            self._result("probe")
-            spacing = None if self.target_spacing is None else as_spacing(self.target_spacing)
-            if self.volume is not None and (not isinstance(self.volume, int) or self.volume < 0):
-                raise InputRejected(say("bad_volume", value=repr(self.volume)))
-            paths = self.find()
-            check_output_folder(self.output_dir)
-            remove_leftovers(self.output_dir)
-        except InputRejected as error:
-            _stop(str(error))
-        outcome.left_out = self.left_out
+        self._result("probe")
+        spacing = None if self.target_spacing is None else as_spacing(self.target_spacing)
+        volume = self.reading.volume
+        if volume is not None and (not isinstance(volume, int) or volume < 0):
+            raise InputRejected(say("bad_volume", value=repr(volume)))
+        paths = self.find()
+        check_output_folder(self.output_dir)
+        remove_leftovers(self.output_dir)
+        outcome = RunOutcome(left_out=self.left_out)
         for line in self.left_out:
             log.warning(line)
         for line in self.problems:
-            log.error("rejected: %s", line)
-            outcome.rejected.append(Rejected(Path(str(self.input)), line))
+            outcome.reject(Path(str(self.input)), line)
         single = self.is_single(paths)
         sharing = Counter(self.names(path)[0].casefold() for path in paths)
-        sizes = []
+        sizes: list[int] = []
         rank, world_size = self.share  # by place in the list, which finished cases do not change
         for path in paths[rank::world_size]:
-            case, told = self.names(path)
-            result = self._result(case)
             try:
                 if not single:
                     self.check_place(path)
-                    if (count := sharing[case.casefold()]) > 1:
-                        raise InputRejected(say("same_name", name=told, count=count, result=result.name))
-                earlier = self.earlier(path, case)
-                if earlier.verdict is Verdict.SAME:
-                    outcome.skipped.append(result)
-                    continue
-                if earlier.verdict is Verdict.FOREIGN:
-                    raise InputRejected(say("foreign_result", name=told, result=result.name))
-                if earlier.verdict is Verdict.DIFFERS:
-                    what = "; ".join(earlier.differences)
-                    raise InputRejected(say("settings_differ", name=told, result=result.name, what=what))
-                if earlier.verdict is Verdict.DAMAGED:
-                    log.warning(say("damaged_result", name=result.name))
-                found = self.examine(path, spacing)
+                    self._check_name(path, sharing)
+                sizes += self._take(path, spacing, outcome)
             except InputRejected as error:
                 if single:
-                    _stop(str(error))
-                log.error("rejected: %s", error)
-                outcome.rejected.append(Rejected(path, str(error)))
-                continue
-            if found is None:
-                outcome.fine.append(path)
-                continue
-            item, voxels = found
-            for warning in item["warnings"]:
-                log.warning("%s: %s", case, warning)
-            sizes.append(int(voxels * VOXEL_BYTES * (1 + len(self.maps))))
-            outcome.work_on(item, result)
-        try:
-            notes = check_room(self.output_dir, sizes)
-        except InputRejected as error:
-            _stop(str(error))
-        for line in notes:
+                    raise
+                outcome.reject(path, str(error))
+        for line in check_room(self.output_dir, sizes):
             log.warning(line)
         return outcome
 
+    def _check_name(self, path: Path, sharing: Counter[str]) -> None:
+        case, told = self.names(path)
+        if (count := sharing[case.casefold()]) > 1:
+            raise InputRejected(say("same_name", name=told, count=count, result=self._result(case).name))
+
+    def _take(self, path: Path, spacing: Spacing | None, outcome: RunOutcome) -> list[int]:
+        """Take in a case; the size of its result in bytes, where it is to be made."""
+        case, told = self.names(path)
+        result, earlier = self._result(case), self.earlier(path, case)
+        if earlier.verdict is Verdict.SAME:
+            outcome.skipped.append(result)
+            return []
+        if earlier.verdict is Verdict.FOREIGN:
+            raise InputRejected(say("foreign_result", name=told, result=result.name))
+        if earlier.verdict is Verdict.DIFFERS:
+            what = "; ".join(earlier.differences)
+            raise InputRejected(say("settings_differ", name=told, result=result.name, what=what))
+        if earlier.verdict is Verdict.DAMAGED:
+            log.warning(say("damaged_result", name=result.name))
+        found = self.examine(path, spacing)
+        if found is None:
+            outcome.fine.append(path)
+            return []
+        item, voxels = found
+        for warning in item["warnings"]:
+            log.warning("%s: %s", case, warning)
+        outcome.items.append(item)
+        outcome.results.append(result)
+        outcome.before.append(stamp(result))
+        return [int(voxels * VOXEL_BYTES * (1 + len(self.results.maps)))]
+
     def _result(self, case: str) -> Path:
         return output_path(self.output_dir, case, self.suffix)
-
-    def _maps(self, case: str) -> list[Path]:
-        return [output_path(self.output_dir, case, f"{self.suffix}_{name}") for name in self.maps]
-
-
-def _stop(line: str) -> NoReturn:
-    put_back_random_state()
-    tell(line, sys.stderr)
-    raise SystemExit(1)

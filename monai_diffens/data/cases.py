@@ -176,7 +176,7 @@ class CaseFolder(CaseList):
     def find(self) -> list[Path]:
         """Files, or names of series."""
         files, series, self.problems, self.left_out = find_inputs(
-            self.input, self.output_dir, self.suffix, self.series
+            self.input, self.output_dir, self.suffix, self.reading.series
         )
         self._series = {Path(one.name): one for one in series}
         return [*files, *self._series]

@@ -11,7 +11,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -21,10 +21,10 @@ import nibabel as nib
 import numpy as np
 
 from monai_diffens.contrasts import CONTRASTS, contrast_of, image_name
-from monai_diffens.data.case_list import CaseList, Spacing
+from monai_diffens.data.case_list import CaseList, Reading, Results, Spacing
 from monai_diffens.data.dicom.series import DicomSeries, holds_dicom, only_series
 from monai_diffens.data.dicom.study import Wanted, study_cases
-from monai_diffens.data.output_folder import Recipe, is_ours
+from monai_diffens.data.output_folder import is_ours
 from monai_diffens.files import NIFTI_ENDINGS, case_name
 from monai_diffens.messages import InputRejected, say
 from monai_diffens.transforms.input_gate import CheckedVolume, check_volume
@@ -240,6 +240,17 @@ class ContrastCases(CaseList):
     A missing contrast is simply absent. A case is rejected when it has none, when one of its files is bad,
     when its files do not lie on each other, or when it lacks the one that ``fusion`` names. A mask in a
     folder of masks is named ``<case>.nii.gz``; it serves all contrasts of the case.
+
+    Args:
+        input: folder of case folders, one case folder, or data list (JSON).
+        output_dir: where results go.
+        target: the contrast that is made; it names the results.
+        target_spacing: of the results in mm.
+        reading: what is read, and accepted.
+        results: what the run leaves in the folder; without its suffix.
+        share: rank and number of processes that share the cases.
+        fusion: a case that lacks the contrast it names, if any, is rejected.
+        condition_weights: contrasts of weight 0 are left out, as if absent.
     """
 
     def __init__(
@@ -247,53 +258,15 @@ class ContrastCases(CaseList):
         input: str | PathLike[str],
         output_dir: str | PathLike[str],
         target: str = "FLAIR",
-        force: bool = False,
-        overwrite: bool = False,
-        target_spacing: float | Sequence[float] = 1.0,
-        volume: int | None = None,
-        fill_nan: bool = False,
-        mask: str | PathLike[str] | None = None,
+        target_spacing: float | Sequence[float] | None = 1.0,
+        reading: Reading | None = None,
+        results: Results | None = None,
+        share: tuple[int, int] = (0, 1),
         fusion: str = "calibrated",
         condition_weights: Mapping[str, float] | None = None,
-        maps: Sequence[str] = (),
-        share: tuple[int, int] = (0, 1),
-        recipe: Recipe | None = None,
-        series: int | str | Sequence[int | str] | None = None,
     ) -> None:
-        """Remember what is asked for; nothing is read or written yet.
-
-        Args:
-            input: folder of case folders, one case folder, or data list (JSON).
-            output_dir: as of :class:`CaseList`, like all that follow but two.
-            target: the contrast that is made; it names the results.
-            force: accept values that do not look like MR.
-            overwrite: work on cases again whose result is already there.
-            target_spacing: of the results in mm.
-            volume: which volume of 4D files to take.
-            fill_nan: accept voxels that are not finite.
-            mask: a brain mask, or a folder of them.
-            fusion: a case that lacks the contrast it names, if any, is rejected.
-            condition_weights: contrasts of weight 0 are left out, as if absent.
-            maps: names of further results of each case.
-            share: rank and number of processes that share the cases.
-            recipe: what results are made with.
-            series: which DICOM series to make a case of, where no names tell contrasts.
-        """
-        super().__init__(
-            input,
-            output_dir,
-            f"{RESULT}_{target}",
-            force=force,
-            overwrite=overwrite,
-            target_spacing=target_spacing,
-            volume=volume,
-            fill_nan=fill_nan,
-            mask=mask,
-            maps=maps,
-            share=share,
-            recipe=recipe,
-            series=series,
-        )
+        named = replace(results or Results(), suffix=f"{RESULT}_{target}")
+        super().__init__(input, output_dir, target_spacing, reading, named, share)
         self.target = target
         self.needed = [contrast for contrast in CONTRASTS if fusion.split("/")[-1] == contrast]
         self.ignored = [name for name, weight in (condition_weights or {}).items() if weight == 0]
@@ -301,7 +274,7 @@ class ContrastCases(CaseList):
     @cached_property
     def _contrasts(self) -> dict[Path, ContrastFiles]:
         # cases of one data list share a folder: their place in the list tells them apart
-        found = find_contrasts(self.input, self.series)
+        found = find_contrasts(self.input, self.reading.series)
         return {case.folder / f"{number}": case for number, case in enumerate(found, start=1)}
 
     def find(self) -> list[Path]:

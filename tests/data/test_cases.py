@@ -4,7 +4,7 @@ from hashlib import sha256
 
 import nibabel as nib
 import numpy as np
-from thick_scans import head, save, stops, write
+from thick_scans import cases_with, head, save, stops, write
 
 from monai_diffens.data.cases import CaseFolder
 
@@ -21,7 +21,7 @@ def test_a_single_file(tmp_path, capsys):
 
 def test_force_reaches_the_gate(tmp_path):
     path = save(tmp_path / "ct.nii.gz", 2 * head() - 1000)
-    assert len(CaseFolder(path, tmp_path / "out", force=True).items) == 1
+    assert len(cases_with(CaseFolder, path, tmp_path / "out", force=True).items) == 1
 
 
 def test_missing_input(tmp_path, capsys):
@@ -41,7 +41,7 @@ def test_own_results_in_the_input_folder_are_no_inputs(scans):
     (scans / "nan.nii.gz").unlink()
     save(scans / "c_sr.nii.gz")
     write(CaseFolder(scans, scans))
-    again = CaseFolder(scans, scans, overwrite=True)
+    again = cases_with(CaseFolder, scans, scans, overwrite=True)
     assert [item["case"] for item in again.items] == ["a", "b", "c_sr"]
 
 

@@ -148,8 +148,8 @@ def attempt(folder: Path, out: Path, told: list[str]) -> bool:
     cases = CaseFolder(folder, out, target_spacing=1.0)
     try:
         items = cases.items
-    except SystemExit as stop:
-        assert stop.code == 1
+    except InputRejected as stop:
+        assert len(str(stop).splitlines()) == 1
         return False
     told += [entry.reason for entry in cases.rejected] + [item["case"] for item in items]
     for item in items:

@@ -1,5 +1,6 @@
 """Small made-up scans of thick slices, and runs over them."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import nibabel as nib
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 from monai.data import MetaTensor
 
+from monai_diffens.data.case_list import Reading, Results
 from monai_diffens.data.cases import CaseFolder
 from monai_diffens.data.writer import SaveVolumed
+from monai_diffens.messages import InputRejected
 
 
 def head(shape=(20, 24, 10)) -> np.ndarray:
@@ -30,19 +33,27 @@ def write(cases: CaseFolder) -> None:
     """Give every case a result and its record."""
     for item in cases.items:
         data = {**item, "pred": MetaTensor(head()[None].astype(np.float32), np.eye(4))}
-        if cases.recipe is not None:
+        if cases.results.recipe is not None:
             data["facts"] = {
-                "Sampling": dict(cases.recipe.parameters),
-                "WeightsSHA256": cases.recipe.weights_sha256(),
+                "Sampling": dict(cases.results.recipe.parameters),
+                "WeightsSHA256": cases.results.recipe.weights_sha256(),
             }
         SaveVolumed("pred", output_dir=cases.output_dir, suffix=cases.suffix)(data)
 
 
+def cases_with(kind, *args, **options):
+    """Cases with options, each in the group that it belongs to."""
+    reading, results = (
+        group(**{field.name: options.pop(field.name) for field in fields(group) if field.name in options})
+        for group in (Reading, Results)
+    )
+    return kind(*args, reading=reading, results=results, **options)
+
+
 def stops(cases: CaseFolder, capsys) -> str:
     """Return the one line with which a run stops at once."""
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(InputRejected) as stop:
         _ = cases.items
-    assert stop.value.code == 1
-    out, err = capsys.readouterr()
-    assert out == "" and len(err.splitlines()) == 1
-    return err
+    line = str(stop.value)
+    assert capsys.readouterr() == ("", "") and len(line.splitlines()) == 1
+    return line

@@ -20,6 +20,7 @@ from monai_diffens.transforms.intensity import (
 )
 from monai_diffens.transforms.target_grid import RestoreToSpacingd
 from monai_diffens.transforms.thick_slices import measurement_from_meta
+from tests.data.thick_scans import cases_with
 
 BRAIN = head() > 0
 
@@ -44,7 +45,7 @@ SCANS = {
 
 
 def prepared(path, tmp_path, mask=None):
-    (item,) = CaseFolder(path, tmp_path / "out", force=True, mask=mask).items
+    (item,) = cases_with(CaseFolder, path, tmp_path / "out", force=True, mask=mask).items
     steps = [
         LoadScand("image"),
         RepairScand("image"),

@@ -17,6 +17,7 @@ from monai_diffens.data.output_folder import Recipe, stamp
 from monai_diffens.data.writer import SaveVolumed, save_volume
 from monai_diffens.messages import InputRejected, say
 from monai_diffens.transforms.brain_mask import BrainMaskd
+from tests.data.thick_scans import cases_with
 
 OPTIONS = {"num_steps": 1, "target_spacing": 1.0, "plane_weights": {"axial": 1}}
 
@@ -43,7 +44,9 @@ def again(tmp_path, weights):
         save(tmp_path / "in" / f"{name}.nii.gz", head() + (name == "a"))
 
     def run(parameters=OPTIONS, **options) -> CaseFolder:
-        return CaseFolder(tmp_path / "in", tmp_path / "out", recipe=Recipe(parameters, weights), **options)
+        return cases_with(
+            CaseFolder, tmp_path / "in", tmp_path / "out", recipe=Recipe(parameters, weights), **options
+        )
 
     finish(run())
     return run
@@ -68,8 +71,7 @@ def test_29_other_options_are_told_and_the_result_is_kept(again, tmp_path, now, 
     assert run.items == [] and run.skipped == []
     reasons = [say("settings_differ", name=f"{n}.nii.gz", result=f"{n}_sr.nii.gz", what=what) for n in "ab"]
     assert [entry.reason for entry in run.rejected] == reasons
-    with pytest.raises(SystemExit):
-        run.finish()
+    assert run.finish() == 1
     assert stamp(tmp_path / "out" / "a_sr.nii.gz") == before
     assert len(again(OPTIONS | now, overwrite=True).items) == 2
 
@@ -90,12 +92,14 @@ def test_29_contrasts_are_compared_one_by_one(tmp_path, weights):
         save(tmp_path / "in" / f"sub-01_{contrast}.nii.gz")
 
     def run(**options):
-        return ContrastCases(tmp_path / "in", tmp_path / "out", recipe=Recipe(OPTIONS, weights), **options)
+        return cases_with(
+            ContrastCases, tmp_path / "in", tmp_path / "out", recipe=Recipe(OPTIONS, weights), **options
+        )
 
     finish(run())
     assert len(run().skipped) == 1
     save(tmp_path / "in" / "sub-01_FLAIR.nii.gz")
-    with pytest.raises(SystemExit):
+    with pytest.raises(InputRejected):
         run().items  # noqa: B018
     assert len(run(condition_weights={"FLAIR": 0}).skipped) == 1
 
@@ -171,7 +175,7 @@ def test_23_a_scan_or_mask_that_was_replaced_while_it_waited_fails_its_case(tmp_
     scan = save(tmp_path / "in" / "a.nii.gz")
     mask = save(tmp_path / "mask.nii.gz", (head() > 0).astype(np.uint8))
     other = save(tmp_path / "other.nii.gz", head() * 2)
-    (item,) = CaseFolder(scan, tmp_path / "out", mask=mask).items
+    (item,) = cases_with(CaseFolder, scan, tmp_path / "out", mask=mask).items
 
     def prepare():
         return BrainMaskd("image", skull="strip")(

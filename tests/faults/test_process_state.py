@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from monai_diffens import messages
 from monai_diffens.data.case_list import Rejected, RunOutcome
-from monai_diffens.data.interruption import end_on_signals
+from monai_diffens.engines.process_state import interruptible
 from monai_diffens.messages import Console, is_command, tell
 
 
@@ -19,7 +19,11 @@ def test_08_signals_of_a_program_of_the_user_s_are_left_alone():
     assert not is_command()
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.getsignal(number) for number in numbers], sys.unraisablehook, logging.raiseExceptions
-    end_on_signals()
+    with interruptible():
+        now = [signal.getsignal(number) for number in numbers], sys.unraisablehook, logging.raiseExceptions
+        assert now == before
+    with interruptible(always=True):
+        assert signal.getsignal(signal.SIGINT) != before[0][0] and sys.unraisablehook != before[1]
     now = [signal.getsignal(number) for number in numbers], sys.unraisablehook, logging.raiseExceptions
     assert now == before
 
@@ -70,9 +74,8 @@ def test_11_a_console_that_is_gone_decides_nothing(monkeypatch, error):
     for stream in (Closed(error), None):
         monkeypatch.setattr(sys, "stdout", stream)
         assert RunOutcome().finish({}, (0, 1)) == 0
-        with pytest.raises(SystemExit) as stop:
-            RunOutcome(rejected=[Rejected(None, "a: bad")], left_out=["two files"]).finish({}, (0, 1))
-        assert stop.value.code == 1
+        bad = RunOutcome(rejected=[Rejected(None, "a: bad")], left_out=["two files"])
+        assert bad.finish({}, (0, 1)) == 1
     bar = tqdm(total=3, file=Console(Closed(error)))
     bar.update()
     bar.close()

@@ -9,7 +9,7 @@ import pytest
 
 RUN = """
 import signal, sys, time, weakref
-from monai_diffens.data.interruption import end_on_signals
+from monai_diffens.engines.process_state import Interrupted, interruptible, told_status
 
 class Finaliser:
     def __del__(self):
@@ -33,14 +33,21 @@ def work():
         sum(range(1000))
     print("not stopped")
 
-end_on_signals(always=True)
-end_on_signals(always=True)  # a second evaluator in the process
+def run():
+    try:
+        {place}
+        work()
+    finally:
+        print("cleaned up")
+        print("a bar is closed", file=sys.stderr)
+
+with interruptible(always=True):  # an earlier run in the process
+    pass
 try:
-    {place}
-    work()
-finally:
-    print("cleaned up")
-    print("a bar is closed", file=sys.stderr)
+    with interruptible(always=True):
+        run()
+except Interrupted as stopped:
+    sys.exit(told_status(stopped))
 """
 
 PLACES = {
@@ -65,14 +72,14 @@ def test_a_signal_ends_the_run_in_order(place, number):
 
 def test_other_dropped_errors_are_told_as_ever():
     code = """
-from monai_diffens.data.interruption import end_on_signals
+from monai_diffens.engines.process_state import interruptible
 
 class Finaliser:
     def __del__(self):
         raise ValueError("of a finaliser")
 
-end_on_signals(always=True)
-Finaliser()
+with interruptible(always=True):
+    Finaliser()
 """
     ended = forked.run(["-c", code])
     assert ended.returncode == 0
