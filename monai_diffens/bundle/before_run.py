@@ -131,6 +131,18 @@ def check_before_run(bundle_root: str | Path | None = None) -> None:
             check_bundle(Path(str(root)).resolve())
         if caller is not None:
             check_overrides(caller.workflow, caller.files, typed)
+            _end_in_a_line(caller.workflow)
+
+
+def _end_in_a_line(workflow: ConfigWorkflow) -> None:
+    """From now on what this package raises in the workflow's ``run`` ends in one line and a status."""
+    run = workflow.run
+
+    def ended() -> list[Any]:
+        with ended_in_a_line():
+            return run()
+
+    workflow.run = ended  # type: ignore[method-assign]
 
 
 def running_workflow() -> ConfigWorkflow:

@@ -6,7 +6,7 @@ import csv
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,7 @@ from numpy.typing import NDArray
 
 from monai_diffens.acquisition.slicing import PLANES, plane_axis
 from monai_diffens.contrasts import CONTRASTS
-from monai_diffens.data.training_volumes import (
-    SECTIONS,
-    bids_cases,
-    bids_volumes,
-    listed_items,
-    training_volumes,
-)
+from monai_diffens.data.training_volumes import SECTIONS, Item, bids_cases, bids_volumes, listed_items
 from monai_diffens.files import sha256_of
 from monai_diffens.messages import InputRejected, say
 from monai_diffens.transforms.augmentation import SHARP_PLANE_KEY
@@ -30,6 +24,10 @@ from monai_diffens.transforms.input_gate import CheckedVolume, check_volume
 from monai_diffens.transforms.nifti_file import open_nifti
 
 SPACING_TOLERANCE = 0.05
+SAME_PLACE_MM = 0.01
+
+# of an item: further columns of its row, what its entry in the list holds further, why it is left out
+Look = Callable[[Item, Path], tuple[dict[str, Any], Item, str]]
 
 
 def prepare_volumes(
@@ -58,25 +56,81 @@ def prepare_volumes(
         Path of the data list, to be given as ``--data_list``.
 
     Raises:
-        SystemExit: status 1 after the summary, when there was an error or nothing serves for training.
+        InputRejected: after the summary, when there was an error or nothing serves for training.
     """
-    output = Path(output_dir)
+
+    def look(item: Item, output: Path) -> tuple[dict[str, Any], Item, str]:
+        row, plane = _look_at(Path(item["label"]), spacing)
+        listed = {**item, "label": os.path.relpath(item["label"], output)}
+        if row["sharpness"] >= min_sharpness:
+            return row, listed, ""
+        blurred = say("blurred", plane=plane, value=row["sharpness"], least=min_sharpness)
+        return row | {"verdict": blurred}, {**listed, SHARP_PLANE_KEY: plane}, ""
+
+    items = bids_volumes(dataset_dir) if data_list is None else _listed(data_list, "label")
+    columns = {"shape": "", "spacing_mm": "", "sharpness": ""}
+    return _prepare([(*each, columns, [each[1]["label"]]) for each in items], Path(output_dir), look)
+
+
+def prepare_cases(
+    dataset_dir: str | Path,
+    output_dir: str | Path,
+    data_list: str | Path | None = None,
+    target: str = "FLAIR",
+    spacing: float = 1.0,
+) -> Path:
+    """Check every contrast of every case with the input gate, write ``prepare.csv`` and ``data_list.json``.
+
+    Left out, and said so: cases without the target or with nothing beside it. An error: files that the gate
+    rejects, another voxel size, contrasts on another grid than the target, a subject or a file in two splits.
+    How well contrasts are registered to each other is not measured.
+
+    Args:
+        dataset_dir: as of :func:`prepare_volumes`.
+        output_dir: receives the two files.
+        data_list: looked at instead of the folder, see
+            :func:`~monai_diffens.data.training_volumes.training_cases`.
+        target: contrast to synthesise.
+        spacing: voxel size of ground truth in mm.
+
+    Returns:
+        Path of the data list, to be given as ``--data_list``.
+
+    Raises:
+        InputRejected: after the summary, when there was an error or nothing serves for training.
+    """
+
+    def look(item: Item, output: Path) -> tuple[dict[str, Any], Item, str]:
+        paths = {contrast: item[contrast] for contrast in CONTRASTS if contrast in item}
+        checked = {contrast: check_target(Path(path), spacing) for contrast, path in paths.items()}
+        listed = {key: item[key] for key in ("case", "subject")}
+        listed |= {contrast: os.path.relpath(path, output) for contrast, path in paths.items()}
+        if target not in paths or len(paths) < 2:
+            return {}, listed, say("no_target", target=target)
+        _check_grids(checked, target)
+        return {}, listed, ""
+
+    items = []
+    for split, item in bids_cases(dataset_dir) if data_list is None else _listed(data_list, target):
+        there = [contrast for contrast in CONTRASTS if contrast in item]
+        items.append((split, item, {"contrasts": " ".join(there)}, [item[name] for name in there]))
+    return _prepare(items, Path(output_dir), look)
+
+
+def _prepare(
+    items: Sequence[tuple[str, Item, dict[str, Any], Sequence[str]]], output: Path, look: Look
+) -> Path:
+    """Look at each item, of which split, columns and files come with it, and write what was found."""
     output.mkdir(parents=True, exist_ok=True)
-    items = _items(dataset_dir, data_list)
-    errors = leaks((split, item, [item["label"]]) for split, item in items)
-    rows, lists = [], {section: list[dict[str, str]]() for section in SECTIONS.values()}
-    for split, item in items:
-        row: dict[str, Any] = {key: item[key] for key in ("case", "subject")} | {"split": split}
-        row |= dict.fromkeys(("shape", "spacing_mm", "sharpness"), "")
+    errors = leaks((split, item, files) for split, item, _, files in items)
+    rows, lists = [], {section: list[Item]() for section in SECTIONS.values()}
+    for split, item, columns, _ in items:
+        row = {"case": item["case"], "subject": item["subject"], "split": split, **columns}
         try:
-            looked, plane = _look_at(Path(item["label"]), spacing)
-            row |= looked
-            listed = {**item, "label": os.path.relpath(item["label"], output)}
-            row["verdict"] = "accepted"
-            if row["sharpness"] < min_sharpness:
-                listed[SHARP_PLANE_KEY] = plane
-                row["verdict"] = say("blurred", plane=plane, value=row["sharpness"], least=min_sharpness)
-            lists[SECTIONS[split]].append(listed)
+            found, listed, left_out = look(item, output)
+            row |= {"verdict": left_out or "accepted"} | found
+            if not left_out:
+                lists[SECTIONS[split]].append(listed)
         except InputRejected as error:
             row["verdict"] = str(error)
             errors.append(str(error))
@@ -90,7 +144,7 @@ def write_lists(
     lists: Mapping[str, Sequence[Mapping[str, str]]],
     errors: list[str],
 ) -> Path:
-    """Write ``prepare.csv`` and ``data_list.json``, and print the summary.
+    """Write ``prepare.csv`` and ``data_list.json``, and print the summary; returns the list's path.
 
     Training needs volumes to validate on: where none is left for it, a subject's is held out of training.
 
@@ -100,11 +154,8 @@ def write_lists(
         lists: section -> items that serve.
         errors: lines on what is wrong.
 
-    Returns:
-        Path of the data list.
-
     Raises:
-        SystemExit: status 1, when there are errors or nothing serves for training.
+        InputRejected: there are errors or nothing serves for training.
     """
     with (output / "prepare.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else [])
@@ -113,17 +164,15 @@ def write_lists(
     lists, notes = hold_out(lists)
     path = output / "data_list.json"
     path.write_text(json.dumps(lists, indent=1) + "\n", encoding="utf-8")
-    for row in rows:
-        print(f"{row['case']} ({row['split']}): {row['verdict']}")
     if not lists["validation"]:
         notes.append(say("nothing_to_validate"))
-    for line in notes:
+    for line in [*(f"{row['case']} ({row['split']}): {row['verdict']}" for row in rows), *notes]:
         print(line)
     print(", ".join(f"{section}: {len(listed)}" for section, listed in lists.items()) + f"; list: {path}")
     if all(SHARP_PLANE_KEY in item for item in lists["training"]):
         errors = [*errors, say("nothing_to_train")]
     if errors:
-        raise SystemExit("\n".join(errors))
+        raise InputRejected("\n".join(errors))
     return path
 
 
@@ -138,10 +187,9 @@ def hold_out(
         The lists, and a line on who was held out.
     """
     held = {section: list(items) for section, items in lists.items()}
-    subjects = list(dict.fromkeys(item["subject"] for item in held["training"]))
     if held["validation"]:
         return held, []
-    for subject in reversed(subjects):
+    for subject in reversed(list(dict.fromkeys(item["subject"] for item in held["training"]))):
         kept = [item for item in held["training"] if item["subject"] != subject]
         if any(SHARP_PLANE_KEY not in item for item in kept):
             held["validation"] = [item for item in held["training"] if item["subject"] == subject]
@@ -151,12 +199,9 @@ def hold_out(
 
 
 def sharpness_across_slices(volume: NDArray[Any]) -> float:
-    """Detail along the blurriest axis over the mean of the two others, see :func:`axis_detail`.
+    """Detail (see :func:`axis_detail`) of a volume along the blurriest axis over the mean of the others.
 
     About 1 for isotropic detail, below 0.3 for thick slices interpolated to cubic voxels.
-
-    Args:
-        volume: (X, Y, Z).
     """
     low, *others = sorted(axis_detail(volume))
     return low / (sum(others) / 2) if sum(others) else 0.0
@@ -171,18 +216,6 @@ def axis_detail(volume: NDArray[Any]) -> list[float]:
         second = np.abs(moved[:-2] - 2 * moved[1:-1] + moved[2:])[inside]
         detail.append(float(np.median(second)) if second.size else 0.0)
     return detail
-
-
-def _items(dataset_dir: str | Path, data_list: str | Path | None) -> list[tuple[str, dict[str, str]]]:
-    if data_list is not None:
-        listed = json.loads(Path(data_list).read_text(encoding="utf-8"))
-        splits = [split for split, section in SECTIONS.items() if listed.get(section)]
-        return [
-            (split, item)
-            for split in splits
-            for item in training_volumes("", split, data_list, planes=PLANES)
-        ]
-    return bids_volumes(dataset_dir)
 
 
 def leaks(items: Iterable[tuple[str, Mapping[str, str], Sequence[str]]]) -> list[str]:
@@ -218,6 +251,13 @@ def check_target(path: Path, spacing: float) -> CheckedVolume:
     return checked
 
 
+def _listed(data_list: str | Path, needed: str) -> list[tuple[str, Item]]:
+    """Split and item of everything in a data list."""
+    listed = json.loads(Path(data_list).read_text(encoding="utf-8"))
+    splits = [split for split, section in SECTIONS.items() if listed.get(section)]
+    return [(split, item) for split in splits for item in listed_items(data_list, split, needed)]
+
+
 def _look_at(path: Path, spacing: float) -> tuple[dict[str, Any], str]:
     """Columns of a volume's row, and the plane across its blurriest axis."""
     checked = check_target(path, spacing)
@@ -231,74 +271,6 @@ def _look_at(path: Path, spacing: float) -> tuple[dict[str, Any], str]:
         "spacing_mm": "x".join(f"{zoom:.3g}" for zoom in checked.zooms),
         "sharpness": round(sharpness_across_slices(volume), 3),
     }, next(plane for plane in PLANES if plane_axis(plane) == blurriest)
-
-
-SAME_PLACE_MM = 0.01
-
-
-def prepare_cases(
-    dataset_dir: str | Path,
-    output_dir: str | Path,
-    data_list: str | Path | None = None,
-    target: str = "FLAIR",
-    spacing: float = 1.0,
-) -> Path:
-    """Check every contrast of every case with the input gate, write ``prepare.csv`` and ``data_list.json``.
-
-    Left out, and said so: cases without the target or with nothing beside it. An error: files that the gate
-    rejects, another voxel size, contrasts on another grid than the target, a subject or a file in two splits.
-    How well contrasts are registered to each other is not measured.
-
-    Args:
-        dataset_dir: BIDS folder; with a column ``split`` in participants.tsv, else every fifth subject is
-            for validation.
-        output_dir: receives the two files.
-        data_list: looked at instead of the folder, see
-            :func:`~monai_diffens.data.training_volumes.training_cases`.
-        target: contrast to synthesise.
-        spacing: voxel size of ground truth in mm.
-
-    Returns:
-        Path of the data list, to be given as ``--data_list``.
-
-    Raises:
-        SystemExit: status 1 after the summary, when there was an error or nothing serves for training.
-    """
-    output = Path(output_dir)
-    output.mkdir(parents=True, exist_ok=True)
-    items = _every_case(dataset_dir, data_list, target)
-    errors = leaks((split, item, [item[c] for c in CONTRASTS if c in item]) for split, item in items)
-    rows, lists = [], {section: list[dict[str, str]]() for section in SECTIONS.values()}
-    for split, item in items:
-        paths = {contrast: item[contrast] for contrast in CONTRASTS if contrast in item}
-        row = {"case": item["case"], "subject": item["subject"], "split": split, "contrasts": " ".join(paths)}
-        found = []
-        try:
-            checked = {contrast: check_target(Path(path), spacing) for contrast, path in paths.items()}
-            if target not in paths or len(paths) < 2:
-                found.append(say("no_target", target=target))
-            else:
-                _check_grids(checked, target)
-        except InputRejected as error:
-            found.append(str(error))
-            errors.append(str(error))
-        row["verdict"] = "; ".join(found or ["accepted"])
-        rows.append(row)
-        if not found:
-            relative = {contrast: os.path.relpath(path, output) for contrast, path in paths.items()}
-            lists[SECTIONS[split]].append({"case": item["case"], "subject": item["subject"], **relative})
-    return write_lists(output, rows, lists, errors)
-
-
-def _every_case(
-    dataset_dir: str | Path, data_list: str | Path | None, target: str
-) -> list[tuple[str, dict[str, str]]]:
-    """Split and item of every case."""
-    if data_list is None:
-        return bids_cases(dataset_dir)
-    listed = json.loads(Path(data_list).read_text(encoding="utf-8"))
-    splits = [split for split, section in SECTIONS.items() if listed.get(section)]
-    return [(split, item) for split in splits for item in listed_items(data_list, split, target)]
 
 
 def _check_grids(checked: Mapping[str, CheckedVolume], target: str) -> None:

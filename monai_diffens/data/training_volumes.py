@@ -9,25 +9,92 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai.data import partition_dataset, select_cross_validation_folds
-
 from monai_diffens.acquisition.slicing import PLANES
 from monai_diffens.contrasts import CONTRASTS
 from monai_diffens.data.cases import is_anatomical
 from monai_diffens.data.contrast_cases import find_contrasts
 from monai_diffens.files import case_name
-from monai_diffens.messages import say
+from monai_diffens.messages import InputRejected, say
 from monai_diffens.transforms.augmentation import SHARP_PLANE_KEY
 from monai_diffens.transforms.conditions import THICK_KEY
 
+HEAD_LABELS = "head_labels"  # key of a label map that a head is made of
+SECTIONS = {"train": "training", "val": "validation", "test": "test"}  # as MONAI names them
+TEXT_KEYS = ("case", "subject", "contrast", SHARP_PLANE_KEY, THICK_KEY)  # all others are paths
 VALIDATION_SHARE = 5  # every fifth subject, where no splits are given
 
+Item = dict[str, str]
 
-def participants(dataset_dir: str | Path) -> list[dict[str, str]]:
-    """Rows of ``participants.tsv``.
+
+def training_volumes(
+    dataset_dir: str | Path,
+    split: str,
+    data_list: str | Path | None = None,
+    planes: str | Sequence[str] = (),
+) -> list[Item]:
+    """Volumes of a split, from the data list where there is one, else from the BIDS folder.
+
+    Args:
+        dataset_dir: BIDS folder, see :func:`bids_volumes`; all of its volumes are taken to be sharp along
+            every axis. ``run prepare`` measures that, and writes a data list.
+        split: train, val or test.
+        data_list: JSON of lists "training", "validation" and "test" of items with ``label`` (path, relative
+            to the JSON's folder or absolute), optionally ``subject`` and ``case``, and ``sharp_plane`` of
+            those acquired in thick slices.
+        planes: volumes acquired in thick slices serve for the slices of these planes; for none if empty.
+
+    Returns:
+        Items with ``label``, ``case`` and ``subject``, and ``sharp_plane`` of those acquired in thick slices.
 
     Raises:
-        FileNotFoundError: when the folder has no participants.tsv.
+        InputRejected: the data list cannot be read, lacks the section, names no such file, or has no volume
+            that serves; the BIDS folder has no volume of the split.
+    """
+    if data_list is None:
+        return _of_split(bids_volumes(dataset_dir), split, dataset_dir)
+    served = (planes,) if isinstance(planes, str) else planes
+    listed = listed_items(data_list, split, "label")
+    items = [item for item in listed if item.get(SHARP_PLANE_KEY) in (None, *served)]
+    if not items:
+        raise InputRejected(
+            f"{data_list}: every volume under '{SECTIONS[split]}' was acquired in thick slices"
+        )
+    return items
+
+
+def training_cases(
+    dataset_dir: str | Path, split: str, data_list: str | Path | None = None, target: str | None = "FLAIR"
+) -> list[Item]:
+    """Cases of several contrasts, from the data list where there is one, else from the BIDS folder.
+
+    Args:
+        dataset_dir: BIDS folder, see :func:`bids_cases`; contrasts are taken to lie on each other.
+        split: train, val or test.
+        data_list: as of :func:`training_volumes`, of items of contrast to path, the target among them;
+            optionally ``case``, ``lesions`` and ``thick``, contrasts acquired in thick slices and their
+            planes, "T2w=axial T1w=sagittal".
+        target: contrast to synthesise; any of a case's contrasts where None.
+
+    Returns:
+        Items with a path for each contrast, ``case``, and ``lesions`` where there are labels.
+
+    Raises:
+        InputRejected: as :func:`training_volumes`.
+    """
+    if data_list is None:
+        every = ((each, item) for each, item in bids_cases(dataset_dir) if target is None or target in item)
+        several = [(each, item) for each, item in every if sum(name in item for name in CONTRASTS) > 1]
+        return _of_split(several, split, dataset_dir)
+    kept = (*CONTRASTS, "lesions", "case", THICK_KEY)
+    items = listed_items(data_list, split, target)
+    return [{key: value for key, value in item.items() if key in kept} for item in items]
+
+
+def participants(dataset_dir: str | Path) -> list[Item]:
+    """Rows of a BIDS folder's ``participants.tsv``.
+
+    Raises:
+        FileNotFoundError: it has none.
     """
     table = Path(dataset_dir) / "participants.tsv"
     if not table.is_file():
@@ -51,56 +118,11 @@ def subject_splits(dataset_dir: str | Path, subjects: Sequence[str]) -> dict[str
     return {subject: "val" if subject in chosen else "train" for subject in subjects}
 
 
-HEAD_LABELS = "head_labels"  # key of a label map that a head is made of
-SECTIONS = {"train": "training", "val": "validation", "test": "test"}  # as MONAI names them
-TEXT_KEYS = ("case", "subject", "contrast", SHARP_PLANE_KEY, THICK_KEY)  # all others are paths
-
-
-def training_volumes(
-    dataset_dir: str | Path,
-    split: str,
-    data_list: str | Path | None = None,
-    planes: str | Sequence[str] = (),
-) -> list[dict[str, str]]:
-    """Volumes of a split, from the data list where there is one, else from the BIDS folder.
-
-    Args:
-        dataset_dir: BIDS folder, see :func:`bids_volumes`; all of its volumes are taken to be sharp along
-            every axis. ``run prepare`` measures that, and writes a data list.
-        split: train, val or test.
-        data_list: JSON of lists "training", "validation" and "test" of items with ``label`` (path, relative
-            to the JSON's folder or absolute), optionally ``subject`` and ``case``, and ``sharp_plane`` of
-            those acquired in thick slices.
-        planes: volumes acquired in thick slices serve for the slices of these planes; for none if empty.
-
-    Returns:
-        Items with ``label``, ``case`` and ``subject``, and ``sharp_plane`` of those acquired in thick slices.
-
-    Raises:
-        SystemExit: with one line: the data list cannot be read, lacks the section, names no such file, or has
-            no volume that serves; the BIDS folder has no volume of the split.
-    """
-    if data_list is None:
-        return _of_split(bids_volumes(dataset_dir), split, dataset_dir)
-    items = serving(listed_items(data_list, split, "label"), planes)
-    if not items:
-        raise SystemExit(f"{data_list}: every volume under '{SECTIONS[split]}' was acquired in thick slices")
-    return items
-
-
-def serving(items: Iterable[dict[str, str]], planes: str | Sequence[str]) -> list[dict[str, str]]:
-    """The volumes that serve for the slices of some planes: those of thick slices for theirs alone."""
-    served = (planes,) if isinstance(planes, str) else planes
-    return [item for item in items if item.get(SHARP_PLANE_KEY) in (None, *served)]
-
-
-def bids_volumes(dataset_dir: str | Path) -> list[tuple[str, dict[str, str]]]:
+def bids_volumes(dataset_dir: str | Path) -> list[tuple[str, Item]]:
     """Split and item (``label``, ``case``, ``subject``) of every anatomical volume of a BIDS folder.
 
-    Splits are those of :func:`~monai_diffens.data.training_volumes.subject_splits`.
-
     Raises:
-        SystemExit: with one line, when there is none.
+        InputRejected: there is none.
     """
     root = Path(dataset_dir)
     by_subject: dict[str, list[Path]] = defaultdict(list)
@@ -108,7 +130,7 @@ def bids_volumes(dataset_dir: str | Path) -> list[tuple[str, dict[str, str]]]:
         if is_anatomical(path):
             by_subject[path.relative_to(root).parts[0]].append(path)
     if not by_subject:
-        raise SystemExit(say("no_cases", name=root.name))
+        raise InputRejected(say("no_cases", name=root.name))
     splits_of = subject_splits(dataset_dir, list(by_subject))
     return [
         (splits_of[subject], {"label": str(path), "case": case_name(path), "subject": subject})
@@ -118,10 +140,8 @@ def bids_volumes(dataset_dir: str | Path) -> list[tuple[str, dict[str, str]]]:
     ]
 
 
-def bids_cases(dataset_dir: str | Path) -> list[tuple[str, dict[str, str]]]:
+def bids_cases(dataset_dir: str | Path) -> list[tuple[str, Item]]:
     """Split and item (a path for each contrast, ``case``, ``subject``) of every case of a BIDS folder.
-
-    Splits are those of :func:`~monai_diffens.data.training_volumes.subject_splits`.
 
     Raises:
         InputRejected: nothing is there.
@@ -141,16 +161,14 @@ def bids_cases(dataset_dir: str | Path) -> list[tuple[str, dict[str, str]]]:
     ]
 
 
-def _of_split(
-    items: Iterable[tuple[str, dict[str, str]]], split: str, dataset_dir: str | Path
-) -> list[dict[str, str]]:
+def _of_split(items: Iterable[tuple[str, Item]], split: str, dataset_dir: str | Path) -> list[Item]:
     found = [item for each, item in items if each == split]
     if not found:
-        raise SystemExit(f"{dataset_dir}: no subject of the split '{split}' serves")
+        raise InputRejected(f"{dataset_dir}: no subject of the split '{split}' serves")
     return found
 
 
-def head_label_maps(folder: str | Path | None) -> list[dict[str, str]]:
+def head_label_maps(folder: str | Path | None) -> list[Item]:
     """Label maps of whole heads, for :class:`~monai_diffens.transforms.augmentation.RandSyntheticHeadd`.
 
     Args:
@@ -175,10 +193,12 @@ def draw_weights(
         head_share: of heads made of label maps, 0 to 1; likewise.
 
     Raises:
-        SystemExit: with one line, for other shares.
+        InputRejected: other shares.
     """
     if not (thick_share >= 0 and head_share >= 0 and thick_share + head_share <= 1):
-        raise SystemExit(f"thick_share and head_share must lie between 0 and 1: {thick_share}, {head_share}")
+        raise InputRejected(
+            f"thick_share and head_share must lie between 0 and 1: {thick_share}, {head_share}"
+        )
     shares = {"thick": thick_share, "head": head_share, "thin": 1 - thick_share - head_share}
     kinds = [
         "head" if HEAD_LABELS in item else "thick" if SHARP_PLANE_KEY in item else "thin" for item in items
@@ -188,94 +208,37 @@ def draw_weights(
     return [shares[kind] / kinds.count(kind) for kind in kinds]
 
 
-def training_cases(
-    dataset_dir: str | Path,
-    split: str,
-    data_list: str | Path | None = None,
-    target: str | None = "FLAIR",
-) -> list[dict[str, str]]:
-    """Cases of several contrasts, from the data list where there is one, else from the BIDS folder.
-
-    Args:
-        dataset_dir: BIDS folder, see :func:`bids_cases`; contrasts are taken to lie on each other.
-        split: train, val or test.
-        data_list: JSON of lists "training", "validation" and "test" of items of contrast to path (relative to
-            the JSON's folder or absolute), the target among them; optionally ``case``, ``lesions`` and
-            ``thick``, contrasts acquired in thick slices and their planes, "T2w=axial T1w=sagittal".
-        target: contrast to synthesise; any of a case's contrasts where None.
-
-    Returns:
-        Items with a path for each contrast, ``case``, and ``lesions`` where there are labels.
-
-    Raises:
-        SystemExit: as :func:`training_volumes`.
-    """
-    if data_list is None:
-        every = bids_cases(dataset_dir)
-        return _of_split((each for each in every if _serves(each[1], target)), split, dataset_dir)
-    items = listed_items(data_list, split, target)
-    kept = (*CONTRASTS, "lesions", "case", THICK_KEY)
-    return [{key: value for key, value in item.items() if key in kept} for item in items]
-
-
-def _serves(item: Mapping[str, str], target: str | None) -> bool:
-    """Whether a case has the target, and one contrast more."""
-    return (target is None or target in item) and sum(name in item for name in CONTRASTS) > 1
-
-
-def cross_validation_fold(
-    items: Sequence[dict[str, str]], fold: int, num_folds: int, held_out: bool
-) -> list[dict[str, str]]:
-    """Items that one fold of a cross-validation leaves out, or all others.
-
-    Args:
-        items: cases; those without ``lesions`` are left out. Every ``num_folds``-th belongs to one fold, so
-            that sources that lie side by side in the list are spread over the folds.
-        fold: from 0.
-        num_folds: folds altogether.
-        held_out: the items that are left out, to validate on, instead of those to train on.
-
-    Raises:
-        SystemExit: with one line: no such fold, or fewer labelled items than folds.
-    """
-    labelled = [item for item in items if "lesions" in item]
-    if not 0 <= fold < num_folds <= len(labelled):
-        raise SystemExit(f"fold {fold} of {num_folds} cannot be made of {len(labelled)} labelled cases")
-    parts = partition_dataset(labelled, num_partitions=num_folds)
-    chosen = [number for number in range(num_folds) if (number == fold) == held_out]
-    return list(select_cross_validation_folds(parts, chosen))
-
-
-def listed_items(data_list: str | Path, split: str, needed: str | None) -> list[dict[str, str]]:
+def listed_items(data_list: str | Path, split: str, needed: str | None) -> list[Item]:
     """Items of a split of a data list; each has the key ``needed``, a path, and gets a case and a subject.
 
     Any contrast will do where ``needed`` is None.
 
     Raises:
-        SystemExit: as :func:`training_volumes`.
+        InputRejected: as :func:`training_volumes`.
     """
     path, section = Path(data_list), SECTIONS[split]
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise SystemExit(f"{path}: not a data list ({type(error).__name__})") from error
+        raise InputRejected(f"{path}: not a data list ({type(error).__name__})") from error
     if not isinstance(content, Mapping) or not content.get(section):
-        raise SystemExit(say("empty_section", name=path.name, section=section))
-    return [_resolved(item, needed, path, section, number) for number, item in enumerate(content[section])]
+        raise InputRejected(say("empty_section", name=path.name, section=section))
+    return [
+        _resolved(item, needed, path.parent, f"{path}: '{section}' {number}")
+        for number, item in enumerate(content[section])
+    ]
 
 
-def _resolved(item: Any, needed: str | None, path: Path, section: str, number: int) -> dict[str, str]:
+def _resolved(item: Any, needed: str | None, folder: Path, told: str) -> Item:
     if needed is None and isinstance(item, Mapping):
         needed = next((name for name in CONTRASTS if name in item), CONTRASTS[0])
     if not isinstance(item, Mapping) or needed not in item:
-        raise SystemExit(f"{path}: '{section}' {number} is no item with a '{needed}'")
+        raise InputRejected(f"{told} is no item with a '{needed}'")
     if item.get(SHARP_PLANE_KEY, PLANES[0]) not in PLANES:
-        raise SystemExit(
-            f"{path}: '{section}' {number}: {SHARP_PLANE_KEY} must be one of {', '.join(PLANES)}"
-        )
-    found = {key: str(value if key in TEXT_KEYS else path.parent / str(value)) for key, value in item.items()}
+        raise InputRejected(f"{told}: {SHARP_PLANE_KEY} must be one of {', '.join(PLANES)}")
+    found = {key: str(value if key in TEXT_KEYS else folder / str(value)) for key, value in item.items()}
     for key, value in found.items():
         if key not in TEXT_KEYS and not Path(value).is_file():
-            raise SystemExit(f"{path}: '{section}' {number}: no file {Path(value).name}")
+            raise InputRejected(f"{told}: no file {Path(value).name}")
     name = case_name(found[needed])
     return {"case": name, "subject": name} | found

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from monai.data import partition_dataset, select_cross_validation_folds
 from monai.networks.nets import BasicUNet
 from torch import Tensor, nn
 
 from monai_diffens.acquisition.slicing import from_patches, pad_end, to_patches
+from monai_diffens.messages import InputRejected
 from monai_diffens.networks.weights import load_weights
 
 
@@ -71,3 +73,26 @@ def load_folds(network: SegmentationFolds, folder: str | Path) -> None:
     """
     for number, fold in enumerate(network.folds):
         load_weights(fold, Path(folder) / f"fold_{number}" / "model.pt")
+
+
+def cross_validation_fold(
+    items: Sequence[dict[str, str]], fold: int, num_folds: int, held_out: bool
+) -> list[dict[str, str]]:
+    """Items that one fold of a cross-validation leaves out, or all others.
+
+    Args:
+        items: cases; those without ``lesions`` are left out. Every ``num_folds``-th belongs to one fold, so
+            that sources that lie side by side in the list are spread over the folds.
+        fold: from 0.
+        num_folds: folds altogether.
+        held_out: the items that are left out, to validate on, instead of those to train on.
+
+    Raises:
+        InputRejected: no such fold, or fewer labelled items than folds.
+    """
+    labelled = [item for item in items if "lesions" in item]
+    if not 0 <= fold < num_folds <= len(labelled):
+        raise InputRejected(f"fold {fold} of {num_folds} cannot be made of {len(labelled)} labelled cases")
+    parts = partition_dataset(labelled, num_partitions=num_folds)
+    chosen = [number for number in range(num_folds) if (number == fold) == held_out]
+    return list(select_cross_validation_folds(parts, chosen))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from monai_diffens.data.training_volumes import participants, subject_splits, training_cases, training_volumes
+from monai_diffens.messages import InputRejected
 
 SPLITS = {"sub-a": "train", "sub-b": "test", "sub-c": "val", "sub-d": "none"}
 
@@ -56,7 +57,7 @@ def test_a_training_reads_volumes_of_its_split_alone(tree):
         Path(item["label"]).is_file() for item in found
     )
     assert [item["subject"] for item in training_volumes(tree, "val")] == ["sub-c"] * 2
-    with pytest.raises(SystemExit, match="no subject of the split 'trian'"):
+    with pytest.raises(InputRejected, match="no subject of the split 'trian'"):
         training_volumes(tree, "trian")
 
 
@@ -69,5 +70,5 @@ def test_a_training_reads_cases_of_its_split_with_their_target(tree):
         "T1w": str(anat / "sub-a_T1w.nii.gz"),
         "FLAIR": str(anat / "sub-a_FLAIR.nii.gz"),
     }
-    with pytest.raises(SystemExit, match="no subject of the split 'train'"):
+    with pytest.raises(InputRejected, match="no subject of the split 'train'"):
         training_cases(tree, "train", target="T2w")

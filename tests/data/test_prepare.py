@@ -11,6 +11,7 @@ from scipy.ndimage import zoom
 
 from monai_diffens.data.prepare import prepare_volumes, sharpness_across_slices
 from monai_diffens.data.training_volumes import draw_weights, training_volumes
+from monai_diffens.messages import InputRejected
 
 SHAPE = (24, 28, 20)
 
@@ -58,13 +59,13 @@ def test_thick_slices_are_found_in_the_head_not_in_the_array(tmp_path):
     path = save(tmp_path / "bids", "sub-0", values=blurred)
     axes = np.array([[0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
     nib.Nifti1Image(blurred.astype(np.int16), axes).to_filename(path)
-    with pytest.raises(SystemExit, match="no volume serves for training"):  # none is sharp in all planes
+    with pytest.raises(InputRejected, match="no volume serves for training"):  # none is sharp in all planes
         prepare_volumes(tmp_path / "bids", tmp_path / "out")
     path = tmp_path / "out" / "data_list.json"
     (item,) = json.loads(path.read_text())["training"]
     assert item["sharp_plane"] == "axial"
     assert len(training_volumes("", "train", path, planes="axial")) == 1
-    with pytest.raises(SystemExit, match="every volume under 'training' was acquired in thick slices"):
+    with pytest.raises(InputRejected, match="every volume under 'training' was acquired in thick slices"):
         training_volumes("", "train", path)
 
 
@@ -75,7 +76,7 @@ def test_what_is_silently_wrong_is_refused(tmp_path):
     save(bids, "sub-2", values=np.full(SHAPE, 3))
     shutil.copytree(bids / "sub-0", bids / "sub-3")  # the same scan under another subject's name
     (bids / "sub-3" / "anat" / first.name).rename(bids / "sub-3" / "anat" / "sub-3_T1w.nii.gz")
-    with pytest.raises(SystemExit) as error:
+    with pytest.raises(InputRejected) as error:
         prepare_volumes(bids, tmp_path / "out")
     told = str(error.value).splitlines()
     assert len(told) == 3
@@ -90,7 +91,7 @@ def test_a_subject_in_two_splits_is_refused(tmp_path):
     items = [{"label": f"sub-{n}/anat/sub-{n}_T1w.nii.gz", "subject": "one"} for n in range(2)]
     lists = {"training": items[:1], "validation": items[1:]}
     (tmp_path / "list.json").write_text(json.dumps(lists))
-    with pytest.raises(SystemExit, match="one: in the splits train and val"):
+    with pytest.raises(InputRejected, match="one: in the splits train and val"):
         prepare_volumes("", tmp_path / "out", tmp_path / "list.json")
 
 
@@ -106,7 +107,7 @@ def test_a_subject_in_two_splits_is_refused(tmp_path):
 )
 def test_a_data_list_that_does_not_serve(tmp_path, content, told):
     (tmp_path / "list.json").write_text(content)
-    with pytest.raises(SystemExit, match=told):
+    with pytest.raises(InputRejected, match=told):
         training_volumes("", "train", tmp_path / "list.json")
 
 
@@ -121,5 +122,5 @@ def test_thick_slices_are_drawn_as_often_as_asked(thick, share):
 @pytest.mark.parametrize("items", [[{"label": "a"}] * 3, [{"label": "a", "sharp_plane": "axial"}] * 3])
 def test_volumes_of_one_sort_are_drawn_alike(items):
     assert draw_weights(items, 0.3) == [1, 1, 1]
-    with pytest.raises(SystemExit, match=r"thick_share and head_share"):
+    with pytest.raises(InputRejected, match=r"thick_share and head_share"):
         draw_weights(items, 1.5)

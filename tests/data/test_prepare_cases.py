@@ -10,6 +10,7 @@ import pytest
 
 from monai_diffens.data.prepare import prepare_cases
 from monai_diffens.data.training_volumes import training_cases
+from monai_diffens.messages import InputRejected
 
 SHAPE = (24, 28, 20)
 
@@ -71,7 +72,7 @@ def test_what_is_silently_wrong_is_refused(tmp_path):
     save(bids, "sub-3", "T1w FLAIR", seed=3)
     flair = bids / "sub-3" / "anat" / "sub-3_FLAIR.nii.gz"
     flair.write_bytes((bids / "sub-0" / "anat" / "sub-0_FLAIR.nii.gz").read_bytes())
-    with pytest.raises(SystemExit) as error:
+    with pytest.raises(InputRejected) as error:
         prepare_cases(bids, tmp_path / "out")
     told = str(error.value).splitlines()
     assert len(told) == 3
@@ -82,5 +83,5 @@ def test_what_is_silently_wrong_is_refused(tmp_path):
 
 def test_a_data_list_needs_the_target(tmp_path):
     (tmp_path / "list.json").write_text('{"training": [{"T1w": "a.nii"}]}')
-    with pytest.raises(SystemExit, match="'training' 0 is no item with a 'FLAIR'"):
+    with pytest.raises(InputRejected, match="'training' 0 is no item with a 'FLAIR'"):
         training_cases("", "train", tmp_path / "list.json")

@@ -25,7 +25,10 @@ OPTIONS = {"num_steps": 1, "target_spacing": 1.0, "plane_weights": {"axial": 1}}
 def finish(run) -> None:
     """Give every case a result as the bundles do."""
     for item in run.items:
-        facts = {"Sampling": dict(run.recipe.parameters), "WeightsSHA256": run.recipe.weights_sha256()}
+        facts = {
+            "Sampling": dict(run.results.recipe.parameters),
+            "WeightsSHA256": run.results.recipe.weights_sha256(),
+        }
         data = {**item, "pred": MetaTensor(head()[None].astype(np.float32), np.eye(4)), "facts": facts}
         SaveVolumed("pred", output_dir=run.output_dir, suffix=run.suffix)(data)
     assert run.finish() == 0

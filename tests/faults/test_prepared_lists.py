@@ -8,7 +8,7 @@ import pytest
 
 from monai_diffens.data.prepare import hold_out, prepare_cases, prepare_volumes
 from monai_diffens.data.training_volumes import training_cases, training_volumes
-from monai_diffens.messages import say
+from monai_diffens.messages import InputRejected, say
 
 
 def volume(path, seed: int):
@@ -75,7 +75,7 @@ def test_30_one_subject_cannot_do_and_is_told_why(tmp_path, capsys):
 
 def test_30_an_empty_section_tells_what_to_do(tmp_path):
     (tmp_path / "list.json").write_text('{"training": [{"label": "x.nii"}], "validation": []}')
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(InputRejected) as stop:
         training_volumes("", "val", tmp_path / "list.json")
     assert str(stop.value) == say("empty_section", name="list.json", section="validation")
 

@@ -12,10 +12,10 @@ import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
 
-from monai_diffens.data.training_volumes import cross_validation_fold
+from monai_diffens.messages import InputRejected
 from monai_diffens.networks.weights import load_weights
 from research.data_pack import aligned_subjects
-from research.segmentation.segmentation_unet import SegmentationFolds, SegmentationUNet
+from research.segmentation.segmentation_unet import SegmentationFolds, SegmentationUNet, cross_validation_fold
 
 SHAPE = (20, 24, 20)
 CHANNELS = [4, 4, 4, 4, 4, 4]
@@ -82,7 +82,8 @@ def test_folds_are_disjoint_cover_and_spread_the_sources():
         assert not {item["case"] for item in trained} & {item["case"] for item in left}
     assert [item["case"] for item in held_out[1]] == ["1", "4", "7", "10"]
     for fold, count in ((3, 3), (-1, 3), (0, 12)):
-        with pytest.raises(SystemExit, match=f"fold {fold} of {count} cannot be made of 11 labelled cases"):
+        told = f"fold {fold} of {count} cannot be made of 11 labelled cases"
+        with pytest.raises(InputRejected, match=told):
             cross_validation_fold(items, fold, count, True)
 
 
