@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 from monai_diffens.files import case_name
 
-CONTRASTS = ("T1w", "ce-gadolinium_T1w", "T2w", "FLAIR")
+ENHANCED = "ce-gadolinium_T1w"
+CONTRASTS = ("T1w", ENHANCED, "T2w", "FLAIR")  # conditions of a translation, in their order
+TARGET = CONTRASTS[-1]  # what is made of them unless another one is asked for
 # how a name may end, and the contrast that the models call so
 SUFFIXES = {
     "t1w": "T1w",
@@ -21,14 +23,13 @@ SUFFIXES = {
     "flair": "FLAIR",
     "t1": "T1w",
     "t1n": "T1w",
-    "t1ce": "ce-gadolinium_T1w",
-    "t1gd": "ce-gadolinium_T1w",
-    "t1c": "ce-gadolinium_T1w",
+    "t1ce": ENHANCED,
+    "t1gd": ENHANCED,
+    "t1c": ENHANCED,
     "t2": "T2w",
     "t2f": "FLAIR",
 }
 ACCEPTED = "T1w, ce-gadolinium_T1w, T2w or FLAIR, or as BraTS t1n, t1c, t2w, t2f, t1, t1ce, t1gd, t2, flair"
-ENHANCED = "ce-gadolinium_T1w"
 # entities of BIDS for anatomical images: what stands behind these keys is never the contrast
 ENTITIES = (
     "sub ses sample acq task ce trc stain rec dir run echo inv mt part proc hemi space split chunk".split()

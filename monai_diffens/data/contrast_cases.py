@@ -20,7 +20,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from monai_diffens.contrasts import CONTRASTS, contrast_of, image_name
+from monai_diffens.contrasts import CONTRASTS, TARGET, contrast_of, image_name
 from monai_diffens.data.case_list import CaseList, Reading, Results, Spacing
 from monai_diffens.data.dicom.series import DicomSeries, holds_dicom, only_series
 from monai_diffens.data.dicom.study import Wanted, study_cases
@@ -257,7 +257,7 @@ class ContrastCases(CaseList):
         self,
         input: str | PathLike[str],
         output_dir: str | PathLike[str],
-        target: str = "FLAIR",
+        target: str = TARGET,
         target_spacing: float | Sequence[float] | None = 1.0,
         reading: Reading | None = None,
         results: Results | None = None,

@@ -24,8 +24,6 @@ from monai_diffens.messages import InputRejected, say
 from monai_diffens.transforms.nifti_file import CHECKED, SHA256, NiftiFileReader, has_nifti_name
 from monai_diffens.transforms.thick_slices import SLICE_THICKNESS, sidecar_thickness
 
-__all__ = ["DICOM_FILES", "LoadScan", "LoadScand"]
-
 DICOM_FILES = "dicom_files"
 
 

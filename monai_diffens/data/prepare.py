@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_diffens.acquisition.slicing import PLANES, plane_axis
-from monai_diffens.contrasts import CONTRASTS
+from monai_diffens.contrasts import CONTRASTS, TARGET
 from monai_diffens.data.training_volumes import SECTIONS, Item, bids_cases, bids_volumes, listed_items
 from monai_diffens.files import sha256_of
 from monai_diffens.messages import InputRejected, say
@@ -76,7 +76,7 @@ def prepare_cases(
     dataset_dir: str | Path,
     output_dir: str | Path,
     data_list: str | Path | None = None,
-    target: str = "FLAIR",
+    target: str = TARGET,
     spacing: float = 1.0,
 ) -> Path:
     """Check every contrast of every case with the input gate, write ``prepare.csv`` and ``data_list.json``.

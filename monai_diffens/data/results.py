@@ -23,8 +23,6 @@ from monai_diffens.data.case_list import CaseList
 from monai_diffens.files import OWNER_FOLDER, PART, package_version, whole_or_absent
 from monai_diffens.messages import say
 
-__all__ = ["bids_path", "write_derivatives", "write_table"]
-
 log = logging.getLogger("monai_diffens")
 
 TABLE, DESCRIPTION, IGNORED = "results.csv", "dataset_description.json", ".bidsignore"

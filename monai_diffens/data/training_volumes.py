@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_diffens.acquisition.slicing import PLANES
-from monai_diffens.contrasts import CONTRASTS
+from monai_diffens.contrasts import CONTRASTS, TARGET
 from monai_diffens.data.cases import is_anatomical
 from monai_diffens.data.contrast_cases import find_contrasts
 from monai_diffens.files import case_name
@@ -63,7 +63,7 @@ def training_volumes(
 
 
 def training_cases(
-    dataset_dir: str | Path, split: str, data_list: str | Path | None = None, target: str | None = "FLAIR"
+    dataset_dir: str | Path, split: str, data_list: str | Path | None = None, target: str | None = TARGET
 ) -> list[Item]:
     """Cases of several contrasts, from the data list where there is one, else from the BIDS folder.
 

@@ -32,8 +32,6 @@ from monai_diffens.messages import InputRejected, say
 from monai_diffens.transforms.nifti_file import CHECKED, RESULT_MARK, SHA256
 from monai_diffens.transforms.nifti_header import is_sheared
 
-__all__ = ["SaveVolumed", "case_name", "output_path", "package_version", "save_volume"]
-
 
 def save_volume(
     array: np.ndarray | torch.Tensor,

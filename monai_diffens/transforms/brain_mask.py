@@ -26,8 +26,6 @@ from monai_diffens.transforms.intensity import OFFSET_KEY, on_one_grid
 from monai_diffens.transforms.nifti_file import CHECKED
 from monai_diffens.transforms.registration import Scan
 
-__all__ = ["SKULL", "BrainFinderMissing", "BrainMaskd", "BrainNotFound", "Found", "find_brain", "is_stripped"]
-
 SKULL = ("auto", "keep", "strip", "given")
 VOLUME = (900.0, 2200.0)  # cm3, of a whole brain
 ZEROS = 0.15  # share of voxels that are exactly 0 in a stripped volume; a box around a brain has half

@@ -13,6 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
 
+from monai_diffens.contrasts import ENHANCED, TARGET
 from monai_diffens.messages import say, warn
 from monai_diffens.transforms.augmentation import GROUP_KEY, PLANE_KEY, SHARP_PLANE_KEY
 from monai_diffens.transforms.intensity import SCALE_KEY, foreground_percentile
@@ -76,7 +77,7 @@ class StackConditionsd(MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        thick_key: str = "FLAIR",
+        thick_key: str = TARGET,
         brain_key: str | None = None,
         name: str = "image",
         only: bool = False,
@@ -332,8 +333,7 @@ class WarnSwappedd(MapTransform):
             if {name, "T2w"} <= set(tails) and upper_to_lower[name] > upper_to_lower["T2w"]:
                 seen = f"{upper_to_lower[name]:.2f} and {upper_to_lower['T2w']:.2f}"
                 warn(d, say("swapped_fluid", one=name, other="T2w", seen=seen))
-        enhanced = "ce-gadolinium_T1w"
-        if {"T1w", enhanced} <= set(tails) and tails["T1w"][1] > tails[enhanced][1]:
-            seen = f"{tails['T1w'][1]:.2f} and {tails[enhanced][1]:.2f}"
-            warn(d, say("swapped_agent", one="T1w", other=enhanced, seen=seen))
+        if {"T1w", ENHANCED} <= set(tails) and tails["T1w"][1] > tails[ENHANCED][1]:
+            seen = f"{tails['T1w'][1]:.2f} and {tails[ENHANCED][1]:.2f}"
+            warn(d, say("swapped_agent", one="T1w", other=ENHANCED, seen=seen))
         return d

@@ -20,6 +20,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, ResampleToMatch
 from torch import Tensor
 
+from monai_diffens.contrasts import TARGET
 from monai_diffens.messages import say, warn
 
 SCALE_KEY = "intensity_scale"
@@ -213,7 +214,7 @@ class RepairScand(MapTransform):
         volume: int | None = None,
         fill_nan: bool = False,
         allow_missing_keys: bool = False,
-        measured_key: str = "FLAIR",
+        measured_key: str = TARGET,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.volume, self.fill_nan = volume, fill_nan

@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from monai_diffens.acquisition.measurement import FWHM_TO_SIGMA, Measurement
+from monai_diffens.contrasts import TARGET
 from monai_diffens.messages import InputRejected, say, warn
 from monai_diffens.transforms.conditions import LOWEST_IN_BRAIN
 from monai_diffens.transforms.intensity import on_one_grid
@@ -31,8 +32,6 @@ from monai_diffens.transforms.registration import (
 )
 from monai_diffens.transforms.target_grid import RestoreToSpacingd
 from monai_diffens.transforms.thick_slices import SAMPLING_KEY
-
-__all__ = ["REGISTER", "OneGridd"]
 
 REGISTER = ("auto", "always", "never")
 SMALLEST_OVERLAP = 0.5  # of the brains, over the smaller one
@@ -74,7 +73,7 @@ class OneGridd(MapTransform):
         profile: str = "box",
         slice_thickness: float | None = None,
         register: str = "auto",
-        measured_key: str = "FLAIR",
+        measured_key: str = TARGET,
         scan_key: str | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys=True)

@@ -18,18 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, binary_erosion, gaussian_filter1d
 
-__all__ = [
-    "ElastixMissing",
-    "Registration",
-    "RegistrationFailed",
-    "RigidMotion",
-    "Scan",
-    "agreement",
-    "align",
-    "available",
-    "register_rigid",
-]
-
 RISE = 0.01  # of the agreement, below which the header's pose is kept; 1 mm off costs 0.015 to 0.046
 SMALLEST_MOVE = 0.8  # mm, over the brain: the error of a registration itself, so that less is no motion
 LOWEST_AGREEMENT = 0.25  # different subjects: 0.05 to 0.22; one subject: 0.34 to 0.52

@@ -23,6 +23,7 @@ from lib.devices import checked_device
 from lib.parameters import checked_parameters
 from lib.refusals import reason
 from lib.studies import StudiesFolder
+from monai_diffens.contrasts import TARGET
 from monai_diffens.files import sha256_of
 from monai_diffens.messages import InputRejected, say
 from monai_diffens.transforms.input_gate import check_volume
@@ -33,7 +34,6 @@ __all__ = ["FINE_TUNED", "FineTuneTask", "can_fine_tune", "fine_tuned_weights", 
 FINE_TUNED = "fine-tuned"
 # Ids of train.json that a request may set, where the bundle has them.
 TURNABLE = ("max_epochs", "iterations", "draws", "batch_size", "learning_rate", "seed")
-TARGET = "FLAIR"  # what aligned_subjects takes for it
 NEEDED = {"init_weights", "dataset_dir", "output_dir", "max_epochs"}
 
 

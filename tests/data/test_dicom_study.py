@@ -15,7 +15,7 @@ from monai_diffens.data.cases import CaseFolder
 from monai_diffens.data.contrast_cases import ContrastCases
 from monai_diffens.data.dicom.contrast import recognise
 from monai_diffens.data.dicom.series import DicomSeries, find_series
-from monai_diffens.data.dicom.study import choose, main, study_table, table_text
+from monai_diffens.data.dicom.study import choose, study_table, table_text
 from monai_diffens.messages import InputRejected
 
 IDENTIFIERS = ("ller", "nne", "4711", "ACC", "1961", "House")
@@ -83,12 +83,9 @@ def test_the_table(study):
     assert len(text.splitlines()) == 12 and not [name for name in IDENTIFIERS if name in text]
 
 
-def test_the_command_prints_it(study, capsys):
-    assert main([str(study)]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 12
-    assert main([str(study / "nowhere")]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line and main([]) == 2
+def test_no_table_of_a_folder_that_is_not_there(study):
+    with pytest.raises(InputRejected):
+        study_table(study / "nowhere")
 
 
 def test_structural_series_alone_are_worked_on_and_the_rest_is_no_failure(study, tmp_path, capsys):

@@ -10,12 +10,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from monai_diffens.contrasts import ENHANCED
 from monai_diffens.data.dicom.reader import Header, number, text
 from monai_diffens.data.dicom.series import DicomSeries
 
-__all__ = ["CE_T1W", "Recognised", "recognise"]
-
-CE_T1W = "ce-gadolinium_T1w"
 OTHER = "other"  # a contrast that the models do not know, such as STIR
 
 # What is not structural, by a value of ImageType or a word of a name.
@@ -143,7 +141,7 @@ def recognise(series: DicomSeries) -> Recognised:
     if contrast == OTHER:
         kind, contrast = kind or "another contrast", ""
     if contrast == "T1w" and _has_agent(header):
-        contrast = CE_T1W
+        contrast = ENHANCED
     return Recognised(contrast, kind, contradiction)
 
 

@@ -1,15 +1,12 @@
 """A DICOM study as a table of its series, and what is worked on of it.
 
-    python -m monai_diffens.data.dicom.study FOLDER
-
-prints the table. Only structural series are worked on unasked; what is derived (maps, projections), a
+Only structural series are worked on unasked; what is derived (maps, projections), a
 localizer or another kind of scan is named and left alone.
 """
 
 from __future__ import annotations
 
 import logging
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,23 +17,11 @@ import nibabel as nib
 import numpy as np
 
 from monai_diffens.contrasts import CONTRASTS
-from monai_diffens.data.dicom.contrast import Recognised, recognise
+from monai_diffens.data.dicom.contrast import recognise
 from monai_diffens.data.dicom.gate import Stack, check_headers
 from monai_diffens.data.dicom.reader import numbers
 from monai_diffens.data.dicom.series import HASH_DIGITS, DicomSeries, cleaned, find_series
 from monai_diffens.messages import InputRejected, say
-
-__all__ = [
-    "StudyCase",
-    "StudySeries",
-    "Wanted",
-    "choose",
-    "find_structural",
-    "kind_warnings",
-    "study_cases",
-    "study_table",
-    "table_text",
-]
 
 log = logging.getLogger("monai_diffens")
 
@@ -272,7 +257,7 @@ def _coarseness(found: tuple[DicomSeries, Stack]) -> tuple[float, float, int]:
 
 
 def _row(series: DicomSeries) -> StudySeries:
-    seen: Recognised = recognise(series)
+    seen = recognise(series)
     stack, warnings, verdict = None, [], f"left alone: {seen.left_alone}"
     try:
         stack = check_headers(series)
@@ -314,21 +299,3 @@ def _plane(series: DicomSeries) -> str:
 
 def _hash(uid: str) -> str:
     return sha256(uid.encode()).hexdigest()[:HASH_DIGITS]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table of a folder; the exit status is 1 where there is none."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if len(arguments) != 1:
-        print("usage: python -m monai_diffens.data.dicom.study FOLDER", file=sys.stderr)
-        return 2
-    try:
-        print(table_text(study_table(arguments[0])))
-    except InputRejected as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
