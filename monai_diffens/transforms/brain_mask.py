@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from monai_diffens.data.load_scan import LoadScand
 from monai_diffens.messages import InputRejected, say, warn
-from monai_diffens.transforms.input_gate import AffineInMillimetersd
 from monai_diffens.transforms.intensity import OFFSET_KEY, on_one_grid
 from monai_diffens.transforms.nifti_file import CHECKED
 from monai_diffens.transforms.registration import Scan
@@ -183,7 +182,6 @@ class BrainMaskd(MapTransform):
         self.skull, self.mask_key, self.several = skull, mask_key, len(self.keys) > 1
         self.strips = skull == "strip" or (skull != "keep" and not keeps_head)
         self.load = LoadScand(mask_key)
-        self.place = AffineInMillimetersd(mask_key)
         self.resample = ResampleToMatch(mode="nearest", padding_mode="zeros")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -192,7 +190,7 @@ class BrainMaskd(MapTransform):
         path = d.pop(self.mask_key, None)
         given = None
         if path is not None:
-            given = self.place(self.load({self.mask_key: path, CHECKED: d.get(CHECKED)}))[self.mask_key]
+            given = self.load({self.mask_key: path, CHECKED: d.get(CHECKED)})[self.mask_key]
         if given is None and self.skull == "given":
             raise InputRejected(say("mask_needed", name=self.name(d)))
         facts: dict[str, dict[str, float | str]] = {}

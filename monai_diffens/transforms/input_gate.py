@@ -6,21 +6,18 @@ How a file is opened and its voxels are seen is in ``nifti_file.py``, the wordin
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
-from monai.config import KeysCollection
-from monai.data import MetaTensor
-from monai.transforms import MapTransform
 from numpy.typing import NDArray
 
 from monai_diffens.messages import InputRejected, say
-from monai_diffens.transforms.nifti_file import CT_CUT, IN_MILLIMETERS, has_nifti_name, open_nifti
+from monai_diffens.transforms.nifti_file import CT_CUT, open_nifti
 from monai_diffens.transforms.nifti_header import Source, slice_axis
 
 
@@ -100,39 +97,6 @@ def check_volume(
         tuple(notes),
         file.sha256,
     )
-
-
-class AffineInMillimetersd(MapTransform):
-    """Give loaded NIfTI images the affine that the gate reports; put it right after ``LoadImaged``.
-
-    MONAI's reader takes micrometres for millimetres, and replaces an sform by the qform where only the qform
-    agrees with the header's spacing. This reads the header again and sets ``affine``, ``original_affine``
-    and, in the metadata, ``sform_code`` and ``qform_code`` to those of a result in this space
-    (:class:`~monai_diffens.transforms.nifti_header.Geometry`). Voxels, shape (C, X, Y, Z) and type are
-    untouched; items that were not loaded from a NIfTI file pass unchanged, and so do those of
-    :class:`~monai_diffens.transforms.nifti_file.NiftiFileReader`, which have that affine already.
-    """
-
-    def __init__(self, keys: KeysCollection = "image", allow_missing_keys: bool = False) -> None:
-        """Take the keys of the loaded ``MetaTensor`` items."""
-        super().__init__(keys, allow_missing_keys)
-
-    def __call__(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
-        """Return a copy of ``data`` with corrected affines; raises InputRejected on an unusable one."""
-        out = dict(data)
-        for key in self.key_iterator(out):
-            path = Path(str(getattr(out[key], "meta", {}).get("filename_or_obj", "")))
-            read_so = getattr(out[key], "meta", {}).get(IN_MILLIMETERS)
-            if read_so or not has_nifti_name(path) or not path.is_file():
-                continue
-            with open_nifti(path, 0) as file:
-                geometry = file.geometry
-            volume: MetaTensor = out[key].clone()
-            volume.affine = geometry.affine
-            volume.meta["original_affine"] = geometry.affine.copy()
-            volume.meta["sform_code"], volume.meta["qform_code"] = geometry.sform_code, geometry.qform_code
-            out[key] = volume
-        return out
 
 
 EXTENT_MM = (1.0, 2000.0)  # longest side of a plausible volume: outside it, the unit of length is wrong

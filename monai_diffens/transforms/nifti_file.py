@@ -302,7 +302,6 @@ def _file_kind(head: bytes) -> str:
 
 CHECKED = "checked"  # in a case's item: key -> SHA-256 of the scan that the gate accepted
 SHA256 = "sha256"  # in a scan's meta: of the bytes that it was read from
-IN_MILLIMETERS = "affine_in_mm"  # in a scan's meta: its affine is the gate's already
 
 
 class NiftiFileReader(ImageReader):
@@ -335,6 +334,5 @@ class NiftiFileReader(ImageReader):
             "sform_code": file.geometry.sform_code,
             "qform_code": file.geometry.qform_code,
             SHA256: file.sha256,
-            IN_MILLIMETERS: True,
         }
         return np.ascontiguousarray(voxels), {str(key): value for key, value in meta.items()}

@@ -15,7 +15,6 @@ from monai.transforms import Compose, Orientationd
 from monai_diffens.data.cases import CaseFolder
 from monai_diffens.data.load_scan import LoadScand
 from monai_diffens.messages import InputRejected
-from monai_diffens.transforms.input_gate import AffineInMillimetersd
 from monai_diffens.transforms.intensity import ScaleForegroundPercentiled
 from monai_diffens.transforms.target_grid import RestoreToSpacingd
 
@@ -35,7 +34,6 @@ FUZZ = settings(
 PREPARE = Compose(
     [
         LoadScand("image"),
-        AffineInMillimetersd("image"),
         Orientationd("image", axcodes="RAS", labels=None),
         ScaleForegroundPercentiled("image"),
         RestoreToSpacingd("image", spacing=1.0),

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
-from monai.transforms import LoadImaged
 
+from monai_diffens.data.load_scan import LoadScand
 from monai_diffens.data.writer import SaveVolumed, output_path, save_volume
 from monai_diffens.files import case_name
 from monai_diffens.messages import InputRejected
-from monai_diffens.transforms.input_gate import AffineInMillimetersd
 
 OBLIQUE = np.array([[0.8, -0.6, 0, -20], [0.6, 0.8, 0, -30], [0, 0, -1.5, 15], [0, 0, 0, 1]])
 SHEARED = np.array([[1, 0.2, 0, -12], [0, 1, 0, -14], [0, 0, 1, -10], [0, 0, 0, 1.0]])
@@ -173,10 +172,7 @@ def test_saver_after_a_data_loader(tmp_path):
     image.to_filename(tmp_path / "scan.nii.gz")
     item = {"image": str(tmp_path / "scan.nii.gz"), "case": "scan", "warnings": []}
 
-    def load(item):
-        return AffineInMillimetersd()(LoadImaged("image", ensure_channel_first=True)(item))
-
-    batch = next(iter(DataLoader(Dataset([item], load), batch_size=1)))
+    batch = next(iter(DataLoader(Dataset([item], LoadScand("image")), batch_size=1)))
     batch["pred"] = batch["image"] * 2
     for case in decollate_batch(batch):
         SaveVolumed("pred", output_dir=tmp_path / "out")(case)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from monai.transforms import LoadImaged
 
+from monai_diffens.data.load_scan import LoadScand
 from monai_diffens.messages import InputRejected, say
-from monai_diffens.transforms.input_gate import AffineInMillimetersd, check_volume
+from monai_diffens.transforms.input_gate import check_volume
 from monai_diffens.transforms.nifti_header import is_sheared
 
 OBLIQUE = np.array([[0.9, -0.3, 0.2, -20], [0.35, 0.8, -0.9, -30], [0.1, 0.2, 4.9, -15], [0, 0, 0, 1.0]])
@@ -112,7 +113,7 @@ def test_row_14_sform_is_not_qform(tmp_path):
     assert re.search(r"differ by up to \d+\.\d\d mm: sform used", checked.warnings[0])
     loaded = LoadImaged("image", ensure_channel_first=True)({"image": path})
     assert not np.allclose(loaded["image"].affine, sform), "MONAI now keeps the sform itself"
-    fixed = AffineInMillimetersd("image")(loaded)["image"]
+    fixed = LoadScand("image")({"image": path})["image"]
     np.testing.assert_array_equal(fixed.affine, sform)
     assert (fixed.meta["sform_code"], fixed.meta["qform_code"]) == (4, 0)
 
@@ -129,9 +130,7 @@ def test_row_15_neither_form(tmp_path):
     assert checked.affine_from == "spacing"
     assert "assumed" in checked.warnings[0]
     np.testing.assert_array_equal(np.diag(checked.affine)[:3], (-1, 1, 5))
-    image = AffineInMillimetersd("image")(LoadImaged("image", ensure_channel_first=True)({"image": path}))[
-        "image"
-    ]
+    image = LoadScand("image")({"image": path})["image"]
     assert image.meta["sform_code"] == 2
     np.testing.assert_array_equal(image.affine, checked.affine)
 
@@ -143,9 +142,7 @@ def test_row_16_other_units_are_converted(tmp_path, unit, scale):
     checked = check_volume(path)
     np.testing.assert_allclose(checked.zooms, (1, 1, 5), rtol=1e-6)
     assert "converted to millimetres" in checked.warnings[0]
-    image = AffineInMillimetersd("image")(LoadImaged("image", ensure_channel_first=True)({"image": path}))[
-        "image"
-    ]
+    image = LoadScand("image")({"image": path})["image"]
     np.testing.assert_allclose(image.pixdim, (1, 1, 5), rtol=1e-6)
     np.testing.assert_allclose(image.meta["original_affine"], checked.affine)
 
@@ -173,12 +170,6 @@ def test_row_19_slice_axis(tmp_path, axis):
 def test_row_19_no_slice_axis(tmp_path):
     assert check_volume(save(tmp_path / "a.nii.gz", affine=np.eye(4))).slice_axis is None
     assert check_volume(save(tmp_path / "b.nii.gz", affine=np.diag([1, 5, 5, 1.0]))).slice_axis is None
-
-
-def test_affine_transform_leaves_other_items(tmp_path):
-    volume = object()
-    assert AffineInMillimetersd("image")({"image": volume})["image"] is volume
-    assert AffineInMillimetersd("image", allow_missing_keys=True)({}) == {}
 
 
 def test_an_impossible_quaternion_decides_only_where_it_is_used(tmp_path):

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, LoadImaged
+from monai.transforms import Compose
 
+from monai_diffens.data.load_scan import LoadScand
 from monai_diffens.messages import InputRejected
 from monai_diffens.transforms.brain_mask import BrainMaskd
-from monai_diffens.transforms.input_gate import AffineInMillimetersd, check_volume
+from monai_diffens.transforms.input_gate import check_volume
 from monai_diffens.transforms.intensity import RepairScand
 
 AFFINE = np.array([[0, -1.5, 0, 20], [1, 0, 0, -30], [0, 0, 5, 15], [0, 0, 0, 1.0]])
@@ -30,8 +31,7 @@ def scan(seed: int = 0) -> np.ndarray:
 
 
 def read(path: Path, *transforms, **item) -> dict:
-    load = LoadImaged("image", reader="NibabelReader", ensure_channel_first=True)
-    return Compose([load, AffineInMillimetersd("image"), *transforms])({"image": path, "case": "a", **item})
+    return Compose([LoadScand("image"), *transforms])({"image": path, "case": "a", **item})
 
 
 @pytest.mark.parametrize("volume", [0, 1, 2])
