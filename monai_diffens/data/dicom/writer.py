@@ -148,9 +148,8 @@ def _common(sources: Sequence[Any], model: str, unit: float, new_contrast: bool)
     header.SourceImageSequence = [_source(source) for source in sources]
     if not new_contrast:
         header.DerivationCodeSequence = [_code("113085", "Spatial resampling")]
-    for moment in ("Series", "Content", "InstanceCreation"):
-        setattr(header, f"{moment}Date", now.strftime("%Y%m%d"))
-        setattr(header, f"{moment}Time", now.strftime("%H%M%S"))
+    header.SeriesDate = header.ContentDate = header.InstanceCreationDate = now.strftime("%Y%m%d")
+    header.SeriesTime = header.ContentTime = header.InstanceCreationTime = now.strftime("%H%M%S")
 
     header.Manufacturer, header.ManufacturerModelName = MANUFACTURER, MODEL_NAME
     header.DeviceSerialNumber = model
