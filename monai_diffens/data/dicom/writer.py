@@ -19,15 +19,12 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from monai.utils import optional_import
 
-from monai_diffens.data.dicom.reader import MR_IMAGE, quiet_pydicom, read_header
+from monai_diffens.data.dicom.reader import MR_IMAGE, pydicom, quiet_pydicom, read_header
 from monai_diffens.data.dicom.series import MODEL_NAME
 from monai_diffens.data.load_scan import DICOM_FILES
 from monai_diffens.data.writer import output_path
 from monai_diffens.files import folder_whole_or_absent, package_version
-
-pydicom, _ = optional_import("pydicom")
 
 MANUFACTURER = "monai-diffens"
 NOTICE = "synthetic - not for primary diagnosis"
