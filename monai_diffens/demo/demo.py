@@ -129,6 +129,7 @@ def run(output_dir: Path, bundle_root: Path, num_steps: int | None = None, crop:
         f"everything after start-up took {total:.0f} s."
     )
     tell("\n  ".join(["Written:", *map(str, paths.values())]))
+    tell(f"Before and after in a browser: diffens view {output_dir}")
     tell(NOTICE)
     return paths["figures"]
 
