@@ -6,7 +6,7 @@ import mr_series
 import nibabel as nib
 import numpy as np
 import pytest
-from pydicom.uid import CTImageStorage, RLELossless, generate_uid
+from pydicom.uid import CTImageStorage, RLELossless
 from thick_scans import stops
 
 from monai_diffens.data.cases import CaseFolder
@@ -99,8 +99,8 @@ def test_row_27_duplicates(slices, tmp_path):
         ("PixelSpacing", [2, 2]),
         ("EchoTime", 90),
         ("PatientID", "someone else"),
-        ("StudyInstanceUID", generate_uid()),
-        ("FrameOfReferenceUID", generate_uid()),
+        ("StudyInstanceUID", "1.2.3"),
+        ("FrameOfReferenceUID", "1.2.3"),
     ],
 )
 def test_row_27_mixed_series(slices, tmp_path, attribute, value):
