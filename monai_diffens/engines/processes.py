@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
-from monai_diffens.messages import say
+from monai_diffens.messages import InputRejected, say
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 
 SHARES = ("cases", "slices")
@@ -58,10 +58,10 @@ def start(share: str) -> None:
     others. torchrun ends all of them when one fails, so there each waits for all, see :func:`leave`.
 
     Raises:
-        SystemExit: in one line, for an unknown share.
+        InputRejected: for an unknown share, or where the processes cannot find each other.
     """
     if share not in SHARES:
-        raise SystemExit(say("bad_share", value=share, choices=" or ".join(SHARES)))
+        raise InputRejected(say("bad_share", value=share, choices=" or ".join(SHARES)))
     here = place()
     if here.world_size == 1:
         return
@@ -70,7 +70,7 @@ def start(share: str) -> None:
     if dist.is_initialized() or (share == "cases" and "MASTER_ADDR" not in os.environ):
         return
     if "MASTER_ADDR" not in os.environ:
-        raise SystemExit(say("no_master"))
+        raise InputRejected(say("no_master"))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, rank=here.rank, world_size=here.world_size, timeout=PATIENCE)
 

@@ -138,8 +138,8 @@ class WriteReportd(MapTransform):
         seconds = seconds_since(data)
         before = spacing_text(_spacing(sources[0][1])) if sources else ""
         after = spacing_text(_spacing(result))
-        image, ratio = thumbnail(array, _spacing(result), centre, self.white)
-        card = {"Picture": image, "Ratio": round(ratio, 3), "Before": before, "After": after}
+        image = thumbnail(array, _spacing(result), centre, self.white)
+        card = {"Picture": image, "Before": before, "After": after}
         made = {"monai-diffens": package_version(), **facts.get("Versions", {})}
         made["weights (SHA-256)"] = facts.get("WeightsSHA256", "unknown")
         return {

@@ -202,8 +202,7 @@ def read_card(page: Path) -> dict[str, Any]:
     """What a page of a case tells the index; nothing that is absent or not of its kind.
 
     Returns:
-        Of ``Picture`` (data URI), ``Ratio`` (its width over its height), ``Before`` and ``After`` (voxels
-        in mm) and ``Seconds`` those that it has.
+        Of ``Picture`` (data URI), ``Before`` and ``After`` (voxels in mm) and ``Seconds`` those that it has.
     """
     try:
         with page.open("rb") as file:
@@ -220,8 +219,7 @@ def read_card(page: Path) -> dict[str, Any]:
     for name in ("Before", "After"):
         if isinstance(text := card.get(name), str):
             known[name] = text[:80]
-    for name in ("Ratio", "Seconds"):
-        value = card.get(name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e7:
-            known[name] = float(value)
+    seconds = card.get("Seconds")
+    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 < seconds < 1e7:
+        known["Seconds"] = float(seconds)
     return known

@@ -55,16 +55,12 @@ class Layer(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """A layer as the page holds it.
+    """A layer as the page holds it."""
 
-    Attributes:
-        layer: key, title, ``least`` and ``most`` of the stored values in the units that users read, and the
-            colours of a map: 256 of red, green, blue, alpha.
-        text: compressed NIfTI, base64.
-    """
-
+    # key, title, least and most of the stored values in the units that users read, and the colours of a map:
+    # 256 of red, green, blue, alpha
     layer: dict[str, Any]
-    text: str
+    text: str  # compressed NIfTI, base64
 
 
 class Column(NamedTuple):
@@ -101,8 +97,8 @@ def render(template: str, scripts: Sequence[str], **context: Any) -> str:
     texts = {name: _read(name) for name in scripts}
     allowed = [_digest(text) for text in texts.values()]
     if "viewer" in context:
-        allowed.append(_digest(_viewer()))
-        context["library"] = _viewer_text()
+        script, context["library"] = _viewer()
+        allowed.append(_digest(script))
     return (
         _environment()
         .get_template(template)
@@ -135,10 +131,8 @@ def panels(columns: Sequence[Column]) -> list[list[Panel]]:
     return rows
 
 
-def thumbnail(
-    volume: NDArray[Any], spacing: Sequence[float], centre: Sequence[int], white: float
-) -> tuple[str, float]:
-    """Three planes of a volume side by side, a JPEG as data URI, and its width over its height.
+def thumbnail(volume: NDArray[Any], spacing: Sequence[float], centre: Sequence[int], white: float) -> str:
+    """Three planes of a volume side by side, a JPEG as data URI.
 
     Args:
         volume: (X, Y, Z), RAS.
@@ -154,8 +148,7 @@ def thumbnail(
         small = F.adaptive_avg_pool2d(cut[None, None], (high, wide))[0, 0].numpy()
         above = (HEIGHT - high) // 2
         tiles.append(np.pad(small, ((above, HEIGHT - high - above), (0, GAP))))
-    tile = np.concatenate(tiles, axis=1)
-    return picture(tile, "gray", 0, white, "jpeg"), tile.shape[1] / tile.shape[0]
+    return picture(np.concatenate(tiles, axis=1), "gray", 0, white, "jpeg")
 
 
 def colour_bar(colours: str) -> str:
@@ -199,13 +192,10 @@ def _read(name: str) -> str:
 
 
 @cache
-def _viewer() -> str:
-    return VIEWER.read_text(encoding="utf-8")
-
-
-@cache
-def _viewer_text() -> str:
-    return compressed(_viewer().encode())
+def _viewer() -> tuple[str, str]:
+    """NiiVue's script, and what the page holds of it."""
+    script = VIEWER.read_text(encoding="utf-8")
+    return script, compressed(script.encode())
 
 
 def _digest(script: str) -> str:

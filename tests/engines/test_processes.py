@@ -16,6 +16,7 @@ from two_processes import in_two
 from monai_diffens.data.cases import CaseFolder
 from monai_diffens.engines import processes
 from monai_diffens.engines.processes import Place
+from monai_diffens.messages import InputRejected
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -62,9 +63,9 @@ def test_shares_are_told_apart(monkeypatch):
     assert processes.writes("cases") and not processes.writes("slices")
     processes.start("cases")  # srun: nobody to meet
     assert not torch.distributed.is_initialized()
-    with pytest.raises(SystemExit, match="--share slices: the processes cannot find each other"):
+    with pytest.raises(InputRejected, match="--share slices: the processes cannot find each other"):
         processes.start("slices")
-    with pytest.raises(SystemExit, match=r"--share voxels: no such way .* use cases or slices"):
+    with pytest.raises(InputRejected, match=r"--share voxels: no such way .* use cases or slices"):
         processes.start("voxels")
 
 

@@ -153,7 +153,7 @@ def test_card_of_a_page(described, tmp_path):
     card = read_card_of(write(described, tmp_path), tmp_path)
     assert card["Before"].split() == ["1", "×", "1", "×", "4"] and card["After"].split()[-1] == "1"
     pixels = image_of(card["Picture"])
-    assert pixels.shape[0] == 72 and pixels.shape[1] / 72 == pytest.approx(card["Ratio"], abs=1e-3)
+    assert pixels.shape[0] == 72 and pixels.shape[1] > 72
     assert pixels.std() > 30
 
 
@@ -163,7 +163,7 @@ def test_card_of_a_page(described, tmp_path):
         "",
         "[1]",
         '{"Picture": "javascript:alert(1)", "Seconds": "x", "Before": 3}',
-        '{"Picture": "data:image/jpeg;base64,AA\\"onload=x", "Seconds": true, "Ratio": -1}',
+        '{"Picture": "data:image/jpeg;base64,AA\\"onload=x", "Seconds": true}',
         '{"Picture": "data:text/html;base64,AAAA", "Seconds": NaN}',
         "[" * 100_000,
     ],
