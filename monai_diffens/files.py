@@ -136,6 +136,15 @@ def case_of(meta: Mapping[str, Any]) -> str:
     return case_name(str(source))
 
 
+def installed(distribution: str) -> bool:
+    """Whether a distribution is installed; it is not imported, which may take seconds."""
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
 def package_version() -> str:
     """Return the installed version, "unknown" where the package runs uninstalled and does not tell."""
     import monai_diffens

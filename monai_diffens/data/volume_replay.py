@@ -11,7 +11,10 @@ from monai.data import Dataset, MetaTensor, set_rnd
 from monai.transforms import Randomizable
 from torch import Tensor
 
-from monai_diffens.data.seeding import derived_seed
+
+def derived_seed(*parts: int) -> int:
+    """A 32-bit seed from several numbers; neighbouring numbers give unrelated seeds."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
 class VolumeReplay(Randomizable, Dataset):

@@ -16,8 +16,7 @@ from monai.engines.utils import IterationEvents
 from monai.handlers import LrScheduleHandler
 
 from monai_diffens.data.expert_replay import ExpertReplay
-from monai_diffens.data.seeding import derived_seed
-from monai_diffens.data.volume_replay import VolumeReplay
+from monai_diffens.data.volume_replay import VolumeReplay, derived_seed
 from monai_diffens.messages import say
 
 CHECKPOINT = "last.pt"  # what an epoch leaves in the output folder

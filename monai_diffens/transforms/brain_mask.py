@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any, cast
 
 import nibabel as nib
@@ -20,6 +20,7 @@ from monai.transforms import MapTransform, ResampleToMatch
 from numpy.typing import NDArray
 
 from monai_diffens.data.load_scan import LoadScand
+from monai_diffens.files import installed
 from monai_diffens.messages import InputRejected, say, warn
 from monai_diffens.transforms.intensity import OFFSET_KEY, on_one_grid
 from monai_diffens.transforms.nifti_file import CHECKED
@@ -67,15 +68,6 @@ class Found:
     cut: bool
 
 
-def available() -> bool:
-    """Whether the extra ``skull`` is installed; it is not imported, which takes seconds."""
-    try:
-        version("deepbet")
-    except PackageNotFoundError:
-        return False
-    return True
-
-
 def is_stripped(scan: Scan) -> bool:
     """Whether a scan shows a brain alone: 0 around it, exactly, and no larger than a brain.
 
@@ -107,7 +99,7 @@ def find_brain(scan: Scan) -> Found:
         BrainNotFound: what was found has no brain's volume, and is not cut off either.
         BrainFinderMissing: the extra ``skull`` is not installed.
     """
-    if not available():
+    if not installed("deepbet"):
         raise BrainFinderMissing("deepbet")
     from deepbet import BrainExtraction
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from monai_diffens.acquisition.measurement import FWHM_TO_SIGMA, Measurement
 from monai_diffens.contrasts import TARGET
+from monai_diffens.files import installed
 from monai_diffens.messages import InputRejected, say, warn
 from monai_diffens.transforms.conditions import LOWEST_IN_BRAIN
 from monai_diffens.transforms.intensity import on_one_grid
@@ -28,7 +29,6 @@ from monai_diffens.transforms.registration import (
     Scan,
     WorkingGrid,
     align,
-    available,
 )
 from monai_diffens.transforms.target_grid import RestoreToSpacingd
 from monai_diffens.transforms.thick_slices import SAMPLING_KEY
@@ -102,19 +102,9 @@ class OneGridd(MapTransform):
             if name == giver:
                 continue
             found = self.place(d, giver, scans[giver], name, scan)
-            motion = np.eye(4) if found is None else found.motion.matrix
             if found is not None:
                 told[name] = found.plain()
-            moved = found is not None and found.moved
-            same = on_one_grid(scans[giver], scan)
-            if same and not moved:
-                carried = self.target.restore(scan)[0]
-            else:
-                carried = self.carry(scan, first, motion)
-                if not same:
-                    warn(d, say("resampled", contrast=name, first=giver))
-            where = support(scan, first, motion)
-            d[name] = inside(carried, where)
+            d[name], where = self.bring(d, found, (giver, scans[giver], first), (name, scan))
             overlap = shared(whole, where)
             if overlap < SMALLEST_OVERLAP:
                 seen = {"one": giver, "other": name, "percent": 100 * overlap}
@@ -122,6 +112,32 @@ class OneGridd(MapTransform):
         if told:
             d[MOVES_KEY] = told
         return d
+
+    def bring(
+        self,
+        data: dict[Hashable, Any],
+        found: Registration | None,
+        giver: tuple[str, MetaTensor, MetaTensor],
+        moving: tuple[str, MetaTensor],
+    ) -> tuple[MetaTensor, Tensor]:
+        """A contrast on the grid, and where it has something there.
+
+        Args:
+            data: of the case, for its warnings.
+            found: where the contrast lies; as its header says when None.
+            giver: name of the contrast that gives the grid, its scan, and the grid.
+            moving: name and scan of the other one.
+        """
+        motion = np.eye(4) if found is None else found.motion.matrix
+        same = on_one_grid(giver[1], moving[1])
+        if same and not (found is not None and found.moved):
+            carried = self.target.restore(moving[1])[0]
+        else:
+            carried = self.carry(moving[1], giver[2], motion)
+            if not same:
+                warn(data, say("resampled", contrast=moving[0], first=giver[0]))
+        where = support(moving[1], giver[2], motion)
+        return inside(carried, where), where
 
     def giver(self, scans: Mapping[str, MetaTensor]) -> str:
         """Name of the contrast that gives the grid."""
@@ -159,7 +175,7 @@ class OneGridd(MapTransform):
             return None
         brain = pair[0].values > 0
         try:
-            if self.register == "auto" and not available():
+            if self.register == "auto" and not installed("itk-elastix"):
                 return self.measured_only(data, giver, name, pair, brain)
             found = align(pair[0], pair[1], brain, always=self.register == "always")
         except ElastixMissing:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, binary_erosion, gaussian_filter1d
+
+from monai_diffens.files import installed
 
 RISE = 0.01  # of the agreement, below which the header's pose is kept; 1 mm off costs 0.015 to 0.046
 SMALLEST_MOVE = 0.8  # mm, over the brain: the error of a registration itself, so that less is no motion
@@ -153,15 +154,6 @@ class Registration:
         }
 
 
-def available() -> bool:
-    """Whether the extra ``register`` is installed; it is not imported, which takes seconds."""
-    try:
-        version("itk-elastix")
-    except PackageNotFoundError:
-        return False
-    return True
-
-
 def align(fixed: Scan, moving: Scan, brain: NDArray[np.bool_], always: bool = False) -> Registration:
     """Register a scan to another where that makes them agree better.
 
@@ -223,7 +215,7 @@ def register_rigid(fixed: Scan, moving: Scan) -> NDArray[np.floating]:
     """
     for scan in (fixed, moving):
         check_registrable(scan)
-    if not available():
+    if not installed("itk-elastix"):
         raise ElastixMissing("itk-elastix")
     if fixed.spacing.max() > moving.spacing.max() * 1.01:
         return np.linalg.inv(_register(moving, fixed))

@@ -11,7 +11,7 @@ from monai.networks.schedulers import DDPMScheduler
 
 from monai_diffens.data.expert_draws import ExpertDraws
 from monai_diffens.data.expert_replay import ExpertReplay
-from monai_diffens.data.seeding import derived_seed
+from monai_diffens.data.volume_replay import derived_seed
 from monai_diffens.engines.fusion import FusionPrepareBatch, FusionStep, RelativeSquaredError
 from monai_diffens.schedulers.arithmetic import to_clean
 from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler

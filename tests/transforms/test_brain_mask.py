@@ -126,7 +126,7 @@ def test_the_volume_is_checked(monkeypatch):
 
 
 def test_without_the_extra_one_line_tells_what_to_install(monkeypatch):
-    monkeypatch.setattr(brain_mask, "available", lambda: False)
+    monkeypatch.setattr(brain_mask, "installed", lambda _: False)
     told = BrainMaskd("image", keeps_head=True)({"image": tensor(head()), "case": "a"})
     assert told["warnings"] == [say("no_deepbet_kept")] and told[HEAD_KEY] is True
     with pytest.raises(InputRejected) as refused:

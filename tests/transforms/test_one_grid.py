@@ -6,6 +6,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from monai_diffens.files import installed
 from monai_diffens.messages import InputRejected, say
 from monai_diffens.transforms import one_grid, registration
 from monai_diffens.transforms.intensity import SCALE_KEY
@@ -118,7 +119,7 @@ def big(contrast: int, shift: float = 0.0) -> MetaTensor:
 
 @pytest.mark.slow
 def test_a_moved_contrast_is_brought_back_and_told():
-    if not registration.available():
+    if not installed("itk-elastix"):
         pytest.skip("needs the extra 'register'")
     smallest = one_grid.SMALLEST_BRAIN
     still, gone = big(0), big(1, 6.0)
@@ -139,7 +140,7 @@ def test_another_person_is_refused_with_the_numbers(monkeypatch):
         raise registration.RegistrationFailed("agreement", mm=3.0, degrees=2.0, before=0.1, after=0.21)
 
     monkeypatch.setattr(one_grid, "align", fails)
-    monkeypatch.setattr(one_grid, "available", lambda: True)
+    monkeypatch.setattr(one_grid, "installed", lambda _: True)
     with pytest.raises(InputRejected) as refused:
         OneGridd(KEYS)({"FLAIR": big(0), "T1w": big(1), "case": "a"})
     seen = {"mm": 3.0, "degrees": 2.0, "before": 0.1, "after": 0.21}
@@ -148,8 +149,8 @@ def test_another_person_is_refused_with_the_numbers(monkeypatch):
 
 
 def test_without_the_extra_one_line_tells_what_to_install(monkeypatch):
-    monkeypatch.setattr(one_grid, "available", lambda: False)
-    monkeypatch.setattr(registration, "available", lambda: False)
+    monkeypatch.setattr(one_grid, "installed", lambda _: False)
+    monkeypatch.setattr(registration, "installed", lambda _: False)
     quiet = OneGridd(KEYS)({"FLAIR": big(0), "T1w": big(1), "case": "a"})
     assert quiet[MOVES_KEY]["T1w"]["Pose"] == "header" and "warnings" not in quiet
     told = OneGridd(KEYS)({"FLAIR": big(0), "T1w": big(1, 8.0), "case": "a"})

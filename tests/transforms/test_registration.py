@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from monai_diffens.files import installed
 from monai_diffens.transforms.registration import (
     LOWEST_AGREEMENT,
     RISE,
@@ -13,7 +14,6 @@ from monai_diffens.transforms.registration import (
     Scan,
     WorkingGrid,
     align,
-    available,
     euler_matrix,
     register_rigid,
     straight_grid,
@@ -57,7 +57,7 @@ def error(found: np.ndarray, truth: np.ndarray, scan: Scan) -> float:
 @pytest.fixture(scope="module")
 def elastix():
     itk = pytest.importorskip("itk")
-    if not available():
+    if not installed("itk-elastix"):
         pytest.skip("needs the extra 'register'")
     return itk.ElastixRegistrationMethod
 
