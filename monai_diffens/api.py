@@ -20,11 +20,12 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from numpy.typing import NDArray
 
 from monai_diffens.bundle.folder import CONFIG, WEIGHTS, bundle_path, read_config
-from monai_diffens.files import case_of
+from monai_diffens.files import case_name, case_of
 from monai_diffens.inference import open_inference, restore_cases
-from monai_diffens.messages import InputRejected
+from monai_diffens.messages import InputRejected, say
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.weights import load_weights
 from monai_diffens.options import checked_option, options_of, target_of, unknown_option, values_of
@@ -151,7 +152,7 @@ class Model:
         arguments = {name: value for name, value in config["network_def"].items() if name != "_target_"}
         self.network = DiffEnsembler(**arguments)
         load_weights(self.network, root / WEIGHTS)
-        self.network.to(self.device).eval()
+        self.network.to(self.device, torch.float32).eval()  # whatever a caller's default is
 
     def __repr__(self) -> str:
         return f"Model({self.task!r}, {self.root / CONFIG}, {self.device})"
@@ -172,9 +173,16 @@ class Model:
             wanted = "a mapping of contrast to scan" if self.task == TRANSLATION else "one scan"
             raise InputRejected(f"{self.task}: {wanted} is needed")
         first = next(iter(scans.values()))
+        to_disk = isinstance(first, str | PathLike)
+        if output_dir is not None:
+            if not to_disk:
+                raise InputRejected(say("given_back"))
+            output_dir = checked_option(options_of(self._config)["output_dir"], output_dir, self._config)
         with tempfile.TemporaryDirectory() as folder:
-            paths = {name: _as_file(scan, affine, Path(folder), name) for name, scan in scans.items()}
-            to_disk = isinstance(first, str | PathLike)
+            paths = {}
+            for number, (name, scan) in enumerate(scans.items()):  # files of one name would be one file
+                (Path(folder) / str(number)).mkdir()
+                paths[name] = _as_file(scan, affine, Path(folder) / str(number), case_name(str(name)))
             out = Path(output_dir) if output_dir is not None else paths[next(iter(paths))].parent
             out = out if to_disk else Path(folder) / "result"
             given = next(iter(paths.values()))
@@ -256,35 +264,89 @@ class DiffEnsembleRestored(MapTransform):
 
 def _as_file(scan: Any, affine: Any, folder: Path, name: str) -> Path:
     """A NIfTI file of what was given; a path stays itself."""
+    has_affine = isinstance(scan, str | PathLike | MetaTensor | nib.spatialimages.SpatialImage)
+    if has_affine and affine is not None:
+        raise InputRejected(say("two_affines", name=name))
+    if not has_affine and affine is None:
+        raise InputRejected(f"{name}: an affine is needed with an array")
     if isinstance(scan, str | PathLike):
         return Path(scan)
-    case = name
+    try:
+        is_image = isinstance(scan, nib.spatialimages.SpatialImage)
+        image = _unrounded(scan) if is_image else _placed(scan, affine, name)
+        path = folder / f"{_case_of(scan, name)}.nii.gz"
+        nib.save(image, path)
+    except InputRejected:
+        raise
+    except (ValueError, TypeError, RuntimeError, OSError, nib.spatialimages.HeaderDataError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk
+            raise
+        why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".: ")
+        if isinstance(error, OSError):  # its text names a folder
+            why = "its file is cut or damaged"
+        raise InputRejected(say("not_an_image", name=name, why=why)) from error
+    return path
+
+
+def _case_of(scan: Any, name: str) -> str:
+    """Name of the file that an image came from, else ``name``."""
     if isinstance(scan, MetaTensor):
-        voxels, matrix = scan.as_tensor().detach().cpu().numpy(), np.asarray(scan.affine)
-        case = case_of(scan.meta) if scan.meta.get("filename_or_obj") else name
-        if voxels.ndim == 4 and voxels.shape[0] == 1:
-            voxels = voxels[0]
-    elif isinstance(scan, nib.spatialimages.SpatialImage):
-        if scan.get_filename():
-            case = case_of({"filename_or_obj": scan.get_filename()})
-        image = nib.Nifti1Image.from_image(scan)
-        return _written(image, folder / f"{case}.nii.gz")
+        source = scan.meta.get("filename_or_obj")
     else:
-        if affine is None:
-            raise InputRejected(f"{name}: an affine is needed with an array")
-        tensor = isinstance(scan, torch.Tensor)
-        voxels, matrix = np.asarray(scan.detach().cpu() if tensor else scan), np.asarray(affine, dtype=float)
+        source = scan.get_filename() if isinstance(scan, nib.spatialimages.SpatialImage) else None
+    return case_of({"filename_or_obj": source}) if source else name
+
+
+def _unrounded(scan: Any) -> nib.Nifti1Image:
+    """An image as NIfTI; its header's own type may hold fewer values than the image."""
+    image = nib.Nifti1Image.from_image(scan)
+    voxels = np.asanyarray(scan.dataobj)
+    voxels = voxels if voxels.dtype.kind in "ui" else _in_single(voxels)
+    image = nib.Nifti1Image(voxels, image.affine, image.header)
+    image.set_data_dtype(voxels.dtype)
+    return image
+
+
+def _placed(scan: Any, affine: Any, name: str) -> nib.Nifti1Image:
+    """An array or a tensor with its affine as NIfTI."""
+    if isinstance(scan, MetaTensor):
+        affine = scan.affine
+    voxels, matrix = _numbers(scan), np.asarray(affine, dtype=float)
+    if isinstance(scan, MetaTensor) and voxels.ndim == 4 and voxels.shape[0] == 1:
+        voxels = voxels[0]
     if voxels.ndim != 3 or matrix.shape != (4, 4) or voxels.dtype.kind not in "buif":
         shapes = f"{voxels.shape} of {voxels.dtype} and {matrix.shape}"
         raise InputRejected(f"{name}: numbers (X, Y, Z) and an affine (4, 4) are needed, got {shapes}")
-    image = nib.Nifti1Image(voxels.astype(np.float32), matrix)
+    usable = np.isfinite(matrix).all() and np.array_equal(matrix[3], [0, 0, 0, 1])
+    if not usable or np.linalg.det(matrix[:3, :3]) == 0:
+        raise InputRejected(say("affine", name=name, why="no affine in millimetres"))
+    image = nib.Nifti1Image(_in_single(voxels), matrix)
     image.header.set_xyzt_units("mm")
-    return _written(image, folder / f"{case}.nii.gz")
+    return image
 
 
-def _written(image: nib.Nifti1Image, path: Path) -> Path:
-    nib.save(image, path)
-    return path
+def _numbers(scan: Any) -> NDArray[Any]:
+    """An array or a tensor as an array.
+
+    Raises:
+        ValueError: some of its values are masked, or lazy transforms of it were never applied.
+    """
+    if isinstance(scan, MetaTensor) and scan.pending_operations:
+        raise ValueError("its lazy transforms are pending: apply them")
+    if np.ma.is_masked(scan):
+        raise ValueError("it has masked values: fill them")
+    if not isinstance(scan, torch.Tensor):
+        return np.asarray(scan)
+    plain = (scan.as_tensor() if isinstance(scan, MetaTensor) else scan).detach().cpu().to_dense()
+    return np.asarray(plain.float() if plain.dtype == torch.bfloat16 else plain)
+
+
+def _in_single(voxels: NDArray[Any]) -> NDArray[Any]:
+    """Voxels in single precision, in which a result is; what are no real numbers stay as they are."""
+    if voxels.dtype.kind not in "buif":
+        return voxels
+    with np.errstate(over="ignore"):  # what single precision cannot hold is counted by the input gate
+        return voxels.astype(np.float32)
 
 
 def _as_given(result: Path, first: Any) -> Any:

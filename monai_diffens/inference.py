@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
@@ -20,6 +21,7 @@ from monai_diffens.bundle.before_run import (
     ended_in_a_line,
     own_errors,
     running_workflow,
+    verbatim,
 )
 from monai_diffens.bundle.folder import CONFIG, read_config
 from monai_diffens.data.case_list import CaseList
@@ -34,6 +36,9 @@ from monai_diffens.options import id_of
 from monai_diffens.report.index import write_index
 
 __all__ = ["find_cases", "open_inference", "restore_cases", "run", "run_inference"]
+
+
+_alone = threading.Lock()  # a run holds the process's stderr, and a network that a caller may use again
 
 
 def run(bundle_root: str | Path) -> None:
@@ -86,7 +91,7 @@ def open_inference(root: Path, options: Mapping[str, Any]) -> ConfigWorkflow:
 
     Args:
         root: folder of the bundle.
-        options: id -> value. Never text that somebody else wrote: MONAI runs what begins with ``$``.
+        options: id -> value; text is handed on as it is, whatever signs of MONAI's own are in it.
     """
     talk = logging.getLogger("monai.bundle.workflows")  # tells that logging.conf is left alone
     disabled, talk.disabled = talk.disabled, True
@@ -98,8 +103,8 @@ def open_inference(root: Path, options: Mapping[str, Any]) -> ConfigWorkflow:
                 str(root / CONFIG),
                 workflow_type="inference",
                 logging_file=False,
-                bundle_root=str(root),
-                **{id_of(config, name): value for name, value in options.items()},
+                bundle_root=verbatim(str(root)),
+                **{id_of(config, name): verbatim(value) for name, value in options.items()},
             )
     finally:
         talk.disabled = disabled
@@ -136,12 +141,19 @@ def run_inference(
 def restore_cases(workflow: ConfigWorkflow) -> Path:
     """Restore the one case of a workflow whose ``network_def`` is a network with its weights loaded.
 
+    Threads that call it take turns.
+
     Returns:
         Path of the result.
 
     Raises:
         InputRejected: in one line, why there is none.
     """
+    with _alone:
+        return _restore_cases(workflow)
+
+
+def _restore_cases(workflow: ConfigWorkflow) -> Path:
     _prepare(workflow, [], False)
     with own_errors():
         cases = cases_of(workflow)

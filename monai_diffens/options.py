@@ -124,6 +124,8 @@ def checked_option(option: Option, value: Any, config: Mapping[str, Any]) -> Any
     Raises:
         OptionError: with one line: the option, what was given, what is allowed.
     """
+    if hasattr(value, "tolist"):  # a number or an array of numpy, a tensor
+        value = value.tolist()
     if option.optional and (value is None or (isinstance(value, str) and value.strip().lower() in NOTHING)):
         return None
     try:

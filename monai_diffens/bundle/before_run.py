@@ -51,6 +51,7 @@ from monai_diffens.options import (
 GROUPS = ("train", "validate", MORE)  # plain groups of ids; in a component, Python checks the arguments
 CONSTANTS = {"true": "True", "false": "False", "null": "None"}
 EXPRESSIONS = ("$", "@")
+MARKS = "#@%$"  # what MONAI reads within a text
 PATH_IDS = ("input", "mask")
 PATH_ENDINGS = ("_dir", "_file", "_root")
 FAILED, WRONG_USE = 1, 2  # exit statuses
@@ -62,11 +63,11 @@ RUN_OPTIONS = tuple(
 
 
 class _Caller(NamedTuple):
-    """The running workflow, the config files it was given (None: not known), and the words of its command."""
+    """The running workflow, the config files it was given (None: not known), and option -> text as typed."""
 
     workflow: ConfigWorkflow
     files: list[Path] | None
-    words: list[str]
+    typed: Mapping[str, str]
 
 
 @contextmanager
@@ -124,7 +125,7 @@ def check_before_run(bundle_root: str | Path | None = None) -> None:
         SystemExit: see :func:`ended_in_a_line`.
     """
     caller = _caller()
-    typed = as_typed(caller.words) if caller else {}
+    typed = caller.typed if caller else {}
     with ended_in_a_line():
         if bundle_root is not None:
             root = path_as_typed(bundle_root, typed.get("bundle_root"))
@@ -287,16 +288,37 @@ def as_typed(words: Sequence[str]) -> dict[str, str]:
 
 
 def path_as_typed(value: Any, typed: str | None) -> Any:
-    """The text of a path that python-fire read as something else; ``value`` where it did not.
+    """The text of a path that was altered on its way; ``value`` where it was not.
 
-    ``2024.10`` would be a number, ``20180217_064501`` another one, ``Smith,John`` a pair, and ``scan#1.nii``
-    ends at what Python takes for a comment. Text in quotes of its own is meant to be unquoted.
+    To python-fire ``2024.10`` is a number, ``20180217_064501`` another one, ``Smith,John`` a pair, and
+    ``scan#1.nii`` ends at a comment. Text in quotes of its own is meant to be unquoted. MONAI takes ``#`` for
+    ``::``, and ``@#`` for a way up in its configuration.
     """
     if typed is None or typed == value or not typed or typed.startswith(EXPRESSIONS):
         return value
+    read = DefaultParseValue(typed)
+    known = [read, _resolved(typed), _resolved(read)]
     if typed[0] in "'\"" and typed[-1] == typed[0]:
+        return read if value == known[2] else value
+    return typed if value is not None and value in known else value
+
+
+def verbatim(value: Any) -> Any:
+    """A value that MONAI hands on unaltered: text that it would read becomes an expression for that text."""
+    if not isinstance(value, str) or not set(value) & set(MARKS):
         return value
-    return typed if value == DefaultParseValue(typed) and value is not None else value
+    text = repr(value)
+    for mark in MARKS:
+        text = text.replace(mark, f"\\x{ord(mark):02x}")
+    return f"${text}"
+
+
+def _resolved(value: Any) -> Any:
+    """A text at the top of a configuration as MONAI takes it in."""
+    try:
+        return ConfigParser.resolve_relative_ids("", value) if isinstance(value, str) else value
+    except ValueError:  # further up than there is
+        return value
 
 
 def _check_root(workflow: ConfigWorkflow) -> None:
@@ -331,7 +353,7 @@ def _replace(workflow: ConfigWorkflow, id: str, value: Any) -> None:
 
 
 def _caller() -> _Caller | None:
-    workflow, files, words = None, None, []
+    workflow, files, typed = None, None, dict[str, str]()
     for info in inspect.stack(context=0):
         caller = info.frame.f_locals.get("self")
         if workflow is None and isinstance(caller, ConfigWorkflow):
@@ -339,7 +361,9 @@ def _caller() -> _Caller | None:
         if workflow is not None and info.frame.f_code in (create_workflow.__code__, bundle_run.__code__):
             given = info.frame.f_locals["config_file"]  # None where it comes from args_file
             files = [Path(str(path)) for path in ensure_tuple(given)] if given else None
+            overrides = info.frame.f_locals.get("kwargs") or info.frame.f_locals.get("override") or {}
+            typed = {name: value for name, value in overrides.items() if isinstance(value, str)}
             if Path(sys.argv[0]).parts[-3:] == ("monai", "bundle", "__main__.py"):
-                words = sys.argv[1:]
+                typed |= as_typed(sys.argv[1:])
             break
-    return None if workflow is None else _Caller(workflow, files, words)
+    return None if workflow is None else _Caller(workflow, files, typed)

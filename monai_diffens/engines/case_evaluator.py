@@ -65,6 +65,11 @@ class CaseEvaluator(SupervisedEvaluator):
         )
         self.cases = cases
 
+    def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
+        """Run all cases; precision is the inferer's to choose, whatever the caller computes in."""
+        with torch.autocast(torch.device(self.state.device).type, enabled=False):
+            super().run(global_epoch)
+
     def _iteration(self, engine: SupervisedEvaluator, batchdata: dict[str, torch.Tensor]) -> Any:
         """Run one case; postprocessing, which writes the result, runs inside of MONAI's iteration too."""
         try:

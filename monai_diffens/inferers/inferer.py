@@ -175,7 +175,9 @@ class DiffEnsemblerInferer(Inferer):
         if seed not in drawn:
             shape, device = model.conditions[:, :1].shape, model.conditions.device
             # drawn on the CPU, so that it is the same on every device
-            noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
+            noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32).to(
+                device
+            )
             ancestral = torch.Generator(device).manual_seed(seed + 1)
             steps, restart = self.sampling.num_steps, self.sampling.restart
             clean = sample_with_prior(model, noise, self.scheduler, steps, restart, ancestral)
