@@ -190,13 +190,25 @@ def _series_alone(case: ContrastFiles) -> str:
     return scans[0].name if alone else ""
 
 
+class _TwiceError(ValueError):
+    pass
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; of a name that is there twice JSON readers keep the last in silence."""
+    if len(found := dict(pairs)) < len(pairs):
+        raise _TwiceError
+    return found
+
+
 def _from_list(path: Path) -> list[ContrastFiles]:
     try:
         if path.stat().st_size > LARGEST_LIST:
             raise ValueError("too large")
-        content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
+        content: Any = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_once)
     except (OSError, ValueError, RecursionError) as error:
-        raise InputRejected(say("bad_list", name=path.name, why="not JSON")) from error
+        why = "a name twice in one case" if isinstance(error, _TwiceError) else "not JSON"
+        raise InputRejected(say("bad_list", name=path.name, why=why)) from error
     if isinstance(content, dict):
         content = content.get("testing")
     if not isinstance(content, list) or not content or not all(isinstance(each, dict) for each in content):
@@ -217,7 +229,8 @@ def _from_entry(path: Path, number: int, entry: Mapping[str, Any]) -> ContrastFi
     told = contrast_of(first) if isinstance(first, Path) else None
     named = entry.get("case")
     name = str(named or _series_alone(case) or (told and told[1]) or case.case)
-    if named and (not isinstance(named, str | int) or re.search(r"[/\\\0]", name) or name[0] == "."):
+    wrong = isinstance(named, bool) or not isinstance(named, str | int)
+    if named and (wrong or re.search(r"[/\\\0]", name) or name[0] == "."):
         case.problem = say("bad_case", name=repr(name))
     else:
         case.case = case_name(name)
@@ -226,9 +239,15 @@ def _from_entry(path: Path, number: int, entry: Mapping[str, Any]) -> ContrastFi
         near = difflib.get_close_matches(unknown[0], CONTRASTS, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}?" if near else f"use {', '.join(CONTRASTS)}"
         case.problem = say("unknown_contrast", name=case.case, contrast=unknown[0], hint=hint)
+    elif len({os.path.abspath(each) for each in _paths(case)}) < len(_paths(case)):
+        case.problem = say("same_file", names=", ".join(given))
     elif not given and not case.problem:
         case.problem = say("no_contrast", name=case.case, found="nothing", expected=", ".join(CONTRASTS))
     return case
+
+
+def _paths(case: ContrastFiles) -> list[Path]:
+    return [scan for scan in case.files.values() if isinstance(scan, Path)]
 
 
 SMALLEST_OVERLAP = 0.5

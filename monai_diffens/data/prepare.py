@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from monai_diffens.acquisition.slicing import PLANES, plane_axis
 from monai_diffens.contrasts import CONTRASTS, TARGET
-from monai_diffens.data.training_volumes import SECTIONS, Item, bids_cases, bids_volumes, listed_items
+from monai_diffens.data.training_volumes import (
+    SECTIONS,
+    Item,
+    bids_cases,
+    bids_volumes,
+    listed_items,
+    listed_splits,
+)
 from monai_diffens.files import sha256_of
 from monai_diffens.messages import InputRejected, say
 from monai_diffens.transforms.augmentation import SHARP_PLANE_KEY
@@ -253,8 +260,7 @@ def check_target(path: Path, spacing: float) -> CheckedVolume:
 
 def _listed(data_list: str | Path, needed: str) -> list[tuple[str, Item]]:
     """Split and item of everything in a data list."""
-    listed = json.loads(Path(data_list).read_text(encoding="utf-8"))
-    splits = [split for split, section in SECTIONS.items() if listed.get(section)]
+    splits = listed_splits(data_list)
     return [(split, item) for split in splits for item in listed_items(data_list, split, needed)]
 
 

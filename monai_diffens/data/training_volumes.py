@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,10 +19,23 @@ from monai_diffens.messages import InputRejected, say
 from monai_diffens.transforms.augmentation import SHARP_PLANE_KEY
 from monai_diffens.transforms.conditions import THICK_KEY
 
+log = logging.getLogger("monai_diffens")
+
 HEAD_LABELS = "head_labels"  # key of a label map that a head is made of
 SECTIONS = {"train": "training", "val": "validation", "test": "test"}  # as MONAI names them
 TEXT_KEYS = ("case", "subject", "contrast", SHARP_PLANE_KEY, THICK_KEY)  # all others are paths
 VALIDATION_SHARE = 5  # every fifth subject, where no splits are given
+SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+NO_SPLIT = ("", "n/a", "none", "exclude")
+LISTED = 5  # subjects that a line lists
 
 Item = dict[str, str]
 
@@ -95,27 +109,66 @@ def participants(dataset_dir: str | Path) -> list[Item]:
 
     Raises:
         FileNotFoundError: it has none.
+        InputRejected: it names no participants.
     """
     table = Path(dataset_dir) / "participants.tsv"
     if not table.is_file():
         raise FileNotFoundError(
             f"{table} is missing: dataset_dir must be a BIDS folder with a participants.tsv"
         )
-    with table.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file, delimiter="\t"))
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = [_plain(row) for row in csv.DictReader(file, delimiter="\t")]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputRejected(say("bad_participants", name=table.name, why="no table in UTF-8")) from error
+    if not rows or "participant_id" not in rows[0]:
+        raise InputRejected(say("bad_participants", name=table.name, why="no column participant_id"))
+    return rows
+
+
+def _plain(row: Mapping[str | None, Any]) -> dict[str, str]:
+    """A row without blanks around its words; of the columns used here case does not matter."""
+    plain = {name.strip(): str(value or "").strip() for name, value in row.items() if name}
+    used = ("participant_id", "split")
+    return {name.lower() if name.lower() in used else name: value for name, value in plain.items()}
 
 
 def subject_splits(dataset_dir: str | Path, subjects: Sequence[str]) -> dict[str, str]:
     """Split of each subject: of column ``split`` of participants.tsv, else every fifth is for validation.
 
-    A user who marks subjects as "test" there has them left alone.
+    A user who marks subjects as "test" there has them left alone. Subjects without a split are left out and
+    named.
+
+    Raises:
+        InputRejected: the table cannot be read, or a subject has two splits, or one that is none.
     """
     if (Path(dataset_dir) / "participants.tsv").is_file():
         rows = participants(dataset_dir)
-        if all("split" in row for row in rows):
-            return {row["participant_id"]: row["split"] for row in rows}
+        if "split" in rows[0]:
+            return _told_splits(rows, subjects)
     chosen = set(subjects[VALIDATION_SHARE - 1 :: VALIDATION_SHARE]) or set(subjects[1:][-1:])
     return {subject: "val" if subject in chosen else "train" for subject in subjects}
+
+
+def _told_splits(rows: Sequence[Mapping[str, str]], subjects: Sequence[str]) -> dict[str, str]:
+    told: dict[str, str] = {}
+    for row in rows:
+        subject, word = row["participant_id"], row["split"].lower()
+        if subject not in subjects and not subject.startswith("sub-"):
+            subject = f"sub-{subject}"
+        if word in NO_SPLIT:
+            continue
+        if word not in SPLIT_WORDS:
+            raise InputRejected(
+                say("bad_split", name=subject, split=row["split"], known=", ".join(SPLIT_WORDS))
+            )
+        split = SPLIT_WORDS[word]
+        if told.setdefault(subject, split) != split:
+            raise InputRejected(say("two_splits", name=subject, splits=f"{told[subject]} and {split}"))
+    if without := [subject for subject in subjects if subject not in told]:
+        more = f" and {len(without) - LISTED} more" if len(without) > LISTED else ""
+        log.warning(say("no_split", count=len(without), names=", ".join(without[:LISTED]) + more))
+    return told
 
 
 def bids_volumes(dataset_dir: str | Path) -> list[tuple[str, Item]]:
@@ -147,7 +200,11 @@ def bids_cases(dataset_dir: str | Path) -> list[tuple[str, Item]]:
         InputRejected: nothing is there.
     """
     root = Path(dataset_dir)
-    cases = [case for case in find_contrasts(root) if case.files and not case.problem]
+    found = find_contrasts(root)
+    for case in found:
+        if case.files and case.problem:
+            log.warning(say("left_out", name=case.case, why=case.problem))
+    cases = [case for case in found if case.files and not case.problem]
     subjects = [(*case.folder.relative_to(root).parts, case.case)[0] for case in cases]
     splits_of = subject_splits(dataset_dir, list(dict.fromkeys(subjects)))
     return [
@@ -217,16 +274,47 @@ def listed_items(data_list: str | Path, split: str, needed: str | None) -> list[
         InputRejected: as :func:`training_volumes`.
     """
     path, section = Path(data_list), SECTIONS[split]
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputRejected(f"{path}: not a data list ({type(error).__name__})") from error
-    if not isinstance(content, Mapping) or not content.get(section):
+    content = _sections(path)
+    if not content.get(section):
         raise InputRejected(say("empty_section", name=path.name, section=section))
     return [
         _resolved(item, needed, path.parent, f"{path}: '{section}' {number}")
         for number, item in enumerate(content[section])
     ]
+
+
+def listed_splits(data_list: str | Path) -> list[str]:
+    """Splits that a data list has items of; a list of another name is told, since it is not used.
+
+    Raises:
+        InputRejected: as :func:`training_volumes`.
+    """
+    content = _sections(Path(data_list))
+    for name, items in content.items():
+        if name not in SECTIONS.values() and isinstance(items, list) and any(map(_is_item, items)):
+            known = ", ".join(SECTIONS.values())
+            log.warning(say("unused_section", name=Path(data_list).name, section=name, known=known))
+    return [split for split, section in SECTIONS.items() if content.get(section)]
+
+
+def _is_item(item: Any) -> bool:
+    return isinstance(item, Mapping)
+
+
+def _sections(path: Path) -> Mapping[str, Any]:
+    """Content of a data list."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputRejected(f"{path}: not a data list ({type(error).__name__})") from error
+    wanted = isinstance(content, Mapping) and all(
+        isinstance(content.get(section, []), list) for section in SECTIONS.values()
+    )
+    if not wanted:
+        raise InputRejected(
+            f"{path}: not a data list (an object of {', '.join(SECTIONS.values())} is needed)"
+        )
+    return content
 
 
 def _resolved(item: Any, needed: str | None, folder: Path, told: str) -> Item:

@@ -146,6 +146,8 @@ LISTS = {
     "a case of an object": ([{"case": {"a": 1}, "T1w": "x.nii"}], "bad_case"),
     "a case with a null byte": ([{"case": "a\0b", "T1w": "x.nii"}], "bad_case"),
     "nulls": ([{"T1w": None}], "no_contrast"),
+    "a case that is true": ([{"case": True, "T1w": "x.nii"}], "bad_case"),
+    "one file for two contrasts": ([{"T1w": "x.nii", "T2w": "./x.nii"}], "same_file"),
 }
 
 
@@ -163,6 +165,7 @@ def test_25_a_data_list_of_wrong_values(tmp_path, capsys, content, key):
         "bad_path": "must be the path of a file",
         "bad_case": "not a plain file name",
         "no_contrast": "found nothing",
+        "same_file": "the same file",
     }
     assert words[key] in stopped(tmp_path / "list.json", capsys, tmp_path)
 
@@ -178,6 +181,7 @@ def test_25_a_data_list_of_wrong_values(tmp_path, capsys, content, key):
         b'[{"T1w": "a.nii"}',
         b"[1]",
         b'{"testing": 3}',
+        b'[{"T1w": "a_T1w.nii.gz", "T1w": "b_T1w.nii.gz"}]',
     ],
 )
 def test_25_a_data_list_that_is_none(tmp_path, capsys, content):
