@@ -11,6 +11,7 @@ import pytest
 from bad_files import real_scan
 
 from monai_diffens.files import sha256_of
+from monai_diffens.messages import say
 
 pytestmark = pytest.mark.slow
 
@@ -74,9 +75,13 @@ def stopped(bundle, data_dir_or_none, run_inference, tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("missing", "missing.nii.gz: no such file or folder; check the path"),
+        ("missing", say("input_missing", name="missing.nii.gz")),
         ("cut", "cut.nii.gz: truncated or corrupt"),
-        pytest.param("unwritable", "cannot write to this output", marks=pytest.mark.bad_input(31)),
+        pytest.param(
+            "unwritable",
+            say("unwritable", name="deeper", why="Not a directory"),
+            marks=pytest.mark.bad_input(31),
+        ),
         pytest.param("replaced", "does not match model.pt.sha256", marks=pytest.mark.bad_input(28)),
         pytest.param("pickled", "holds more than plain tensors", marks=pytest.mark.bad_input(28)),
         ("no_weights", "model.pt is missing: fetch the bundle again, or train it (train.json)"),
@@ -97,5 +102,6 @@ def test_a_scan_that_is_fine_already(stopped):
     done = stopped["fine"]
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    assert "fine.nii: nothing to do, its spacing of 1 x 1 x 1 mm already reaches the target" in done.stdout
+    line = say("nothing_to_do", name="fine.nii", spacing="1 x 1 x 1", target="1 x 1 x 1")
+    assert line in done.stdout
     assert "0 done" in done.stdout
