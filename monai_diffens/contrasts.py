@@ -29,7 +29,6 @@ SUFFIXES = {
     "t2": "T2w",
     "t2f": "FLAIR",
 }
-ACCEPTED = "T1w, ce-gadolinium_T1w, T2w or FLAIR, or as BraTS t1n, t1c, t2w, t2f, t1, t1ce, t1gd, t2, flair"
 # entities of BIDS for anatomical images: what stands behind these keys is never the contrast
 ENTITIES = (
     "sub ses sample acq task ce trc stain rec dir run echo inv mt part proc hemi space split chunk".split()

@@ -13,13 +13,17 @@ It prints that for every site, and for the ``val`` subjects, which have no part 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from os import PathLike
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged, Orientationd
+from numpy.typing import NDArray
 
 from monai_diffens.contrasts import CONTRASTS
 from monai_diffens.data.training_volumes import participants
@@ -31,7 +35,6 @@ from monai_diffens.transforms.unlike_training import (
     REFERENCE,
     ScanTraits,
     TrainingRange,
-    save_ranges,
 )
 from research.data_pack import contrast_path
 
@@ -100,6 +103,60 @@ def main() -> None:
     save_ranges(with_common_margin(each), CONTRAST_REFERENCE)
 
 
+def range_of_sites(
+    sites: Mapping[str, list[ScanTraits]], scaled_by: float = BRIGHT_PERCENTILE
+) -> TrainingRange:
+    """Range over all sites, with the margin that a site left out would have needed.
+
+    A user's scan comes from a hospital that training never saw. Each training site in turn plays it: how
+    far do the intensities of its scans lie outside of the range of the other sites? The margin is the
+    largest such excess.
+
+    Args:
+        sites: traits of the scans of each site, measured with this ``scaled_by``.
+        scaled_by: see :meth:`ScanTraits.of`.
+
+    Raises:
+        ValueError: fewer than two sites.
+    """
+    if len(sites) < 2:
+        raise ValueError(f"a margin needs scans of two sites or more, got {len(sites)}")
+    excesses = []
+    for left_out, scans in sites.items():
+        others = [scan for name, theirs in sites.items() if name != left_out for scan in theirs]
+        reference = range_over(others, scaled_by)
+        excesses += [reference.intensity_excess(scan)[0] for scan in scans]
+    together = range_over([scan for scans in sites.values() for scan in scans], scaled_by)
+    return replace(together, intensity_margin=max(0.0, *excesses))
+
+
+def range_over(scans: list[ScanTraits], scaled_by: float = BRIGHT_PERCENTILE) -> TrainingRange:
+    """Summarise scans that were measured with this ``scaled_by``."""
+
+    def ends(name: str) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        stacked = np.stack([getattr(scan, name) for scan in scans])
+        return stacked.min(axis=0), stacked.max(axis=0)
+
+    covariance = np.mean([scan.covariance for scan in scans], axis=0)
+    skewness = np.mean([scan.skewness for scan in scans], axis=0)
+    found = (ends("intensities"), ends("extent"), ends("spacing"))
+    return TrainingRange(len(scans), scaled_by, *found, covariance, skewness)
+
+
+def plain_range(found: TrainingRange) -> dict[str, Any]:
+    """Numbers and lists for JSON, rounded to what the margins need."""
+    return {
+        name: value if isinstance(value, int) else np.round(np.array(value), 3).tolist()
+        for name, value in asdict(found).items()
+    }
+
+
+def save_ranges(ranges: Mapping[str, TrainingRange], path: str | PathLike[str]) -> None:
+    """Write a reference file, a range a line."""
+    lines = [f" {json.dumps(name)}: {json.dumps(plain_range(found))}" for name, found in ranges.items()]
+    Path(path).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
 def with_common_margin(ranges: Mapping[str, TrainingRange]) -> dict[str, TrainingRange]:
     """Give every range the largest margin of all.
 
@@ -114,10 +171,10 @@ def examine(dataset_dir: Path, title: str, contrasts: Sequence[str], scaled_by: 
     """Range and margin of the training volumes; prints how far left out sites and ``val`` lie outside."""
     train, val = (measure(dataset_dir, split, contrasts, scaled_by) for split in ("train", "val"))
     sites = by_site(dataset_dir, train)
-    reference = TrainingRange.of_sites(sites, scaled_by)
+    reference = range_of_sites(sites, scaled_by)
     for site, scans in sites.items():
         others = [scan for name, theirs in sites.items() if name != site for scan in theirs]
-        report(f"{title}, {site} (left out)", TrainingRange.over(others, scaled_by), scans)
+        report(f"{title}, {site} (left out)", range_over(others, scaled_by), scans)
     for subject, scans in val.items():
         report(f"{title}, {subject} (val)", reference, scans)
     print(f"{title}: margin {reference.intensity_margin:.3f}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Hashable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,8 @@ MIRROR = np.array([-1.0, 1, 1])  # heads look alike from both sides: left and ri
 class TrainingRange:
     """Lowest, highest and average traits of the training volumes; fields as of :class:`ScanTraits`.
 
-    Intensities may lie outside by ``intensity_margin``, in units of what is 1 in them; see :meth:`of_sites`.
+    Intensities may lie outside by ``intensity_margin``, in units of what is 1 in them; see
+    ``research.training_range``.
     """
 
     volumes: int
@@ -139,48 +140,8 @@ class TrainingRange:
     intensity_margin: float = 0.0
 
     @classmethod
-    def of_sites(
-        cls, sites: Mapping[str, list[ScanTraits]], scaled_by: float = BRIGHT_PERCENTILE
-    ) -> TrainingRange:
-        """Range over all sites, with the margin that a site left out would have needed.
-
-        A user's scan comes from a hospital that training never saw. Each training site in turn plays it: how
-        far do the intensities of its scans lie outside of the range of the other sites? The margin is the
-        largest such excess.
-
-        Args:
-            sites: traits of the scans of each site, measured with this ``scaled_by``.
-            scaled_by: see :meth:`ScanTraits.of`.
-
-        Raises:
-            ValueError: fewer than two sites.
-        """
-        if len(sites) < 2:
-            raise ValueError(f"a margin needs scans of two sites or more, got {len(sites)}")
-        excesses = []
-        for left_out, scans in sites.items():
-            others = [scan for name, theirs in sites.items() if name != left_out for scan in theirs]
-            reference = cls.over(others, scaled_by)
-            excesses += [reference.intensity_excess(scan)[0] for scan in scans]
-        together = cls.over([scan for scans in sites.values() for scan in scans], scaled_by)
-        return replace(together, intensity_margin=max(0.0, *excesses))
-
-    @classmethod
-    def over(cls, scans: list[ScanTraits], scaled_by: float = BRIGHT_PERCENTILE) -> TrainingRange:
-        """Summarise scans that were measured with this ``scaled_by``."""
-
-        def ends(name: str) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-            stacked = np.stack([getattr(scan, name) for scan in scans])
-            return stacked.min(axis=0), stacked.max(axis=0)
-
-        covariance = np.mean([scan.covariance for scan in scans], axis=0)
-        skewness = np.mean([scan.skewness for scan in scans], axis=0)
-        found = (ends("intensities"), ends("extent"), ends("spacing"))
-        return cls(len(scans), scaled_by, *found, covariance, skewness)
-
-    @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> TrainingRange:
-        """The inverse of :meth:`plain`."""
+        """A range of a reference file."""
 
         def ends(name: str) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
             low, high = plain[name]
@@ -196,13 +157,6 @@ class TrainingRange:
             np.array(plain["skewness"]),
             plain["intensity_margin"],
         )
-
-    def plain(self) -> dict[str, Any]:
-        """Numbers and lists for JSON, rounded to what the margins need."""
-        return {
-            name: value if isinstance(value, int) else np.round(np.array(value), 3).tolist()
-            for name, value in asdict(self).items()
-        }
 
     def measure(self, scan: Any) -> ScanTraits:
         """Traits of a scan (1, X, Y, Z), to be compared with this range."""
@@ -313,12 +267,6 @@ def load_ranges(path: str | PathLike[str] = REFERENCE) -> dict[str, TrainingRang
     """Ranges of a reference file, by name."""
     read = json.loads(Path(path).read_text(encoding="utf-8"))
     return {name: TrainingRange.from_plain(plain) for name, plain in read.items()}
-
-
-def save_ranges(ranges: Mapping[str, TrainingRange], path: str | PathLike[str]) -> None:
-    """Write a reference file, a range a line."""
-    lines = [f" {json.dumps(name)}: {json.dumps(found.plain())}" for name, found in ranges.items()]
-    Path(path).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 class FlagUnlikeTrainingd(MapTransform):

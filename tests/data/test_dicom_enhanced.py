@@ -100,7 +100,7 @@ def test_from_the_file_to_the_derived_series(multi, tmp_path, single):
 
 def test_it_has_a_row_in_the_table(multi, tmp_path):
     (row,) = study_table(write(multi, tmp_path / "in"))
-    assert row.slices == 8 and row.usable and row.thickness == 5 and row.contrast == "T1w"
+    assert row.slices == 8 and row.verdict == "structural" and row.thickness == 5 and row.contrast == "T1w"
 
 
 @pytest.mark.parametrize(

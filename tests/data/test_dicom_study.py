@@ -70,7 +70,9 @@ def test_the_table(study):
     assert [row.number for row in rows] == list(SERIES)
     for row in rows:
         _, contrast, kind, _ = SERIES[row.number]
-        assert row.usable is not bool(kind) and row.plane == "axial" and row.slices in (8, 32)
+        assert (
+            (row.verdict == "structural") is not bool(kind) and row.plane == "axial" and row.slices in (8, 32)
+        )
         assert row.spacing == pytest.approx((1, 1, 1.25 if row.number == 7 else 5))
         assert row.thickness == row.spacing[2] and row.name.startswith(f"{row.number}-{row.description}-")
         if kind:

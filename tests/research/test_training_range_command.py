@@ -15,11 +15,17 @@ from monai_diffens.transforms.thick_slices import thick_slice
 from monai_diffens.transforms.unlike_training import (
     CONTRAST_REFERENCE,
     ScanTraits,
-    TrainingRange,
     load_ranges,
 )
 from research.data_pack import contrast_path
-from research.training_range import examine, measure, with_common_margin
+from research.training_range import (
+    examine,
+    measure,
+    plain_range,
+    range_of_sites,
+    range_over,
+    with_common_margin,
+)
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "diffensembler_sr"
 FIRST_TEST = ("sub-tcga09", "sub-upenn05", "sub-lj19")
@@ -60,8 +66,8 @@ def test_the_margin_is_what_a_training_site_left_out_would_have_needed(brain):
     one = ScanTraits.of(brain)
     brighter = {by: replace(one, intensities=one.intensities + by) for by in (0.01, 0.1, 0.3)}
     sites = {"a": [one, brighter[0.01]], "b": [one], "c": [brighter[0.1], brighter[0.3]]}
-    assert TrainingRange.of_sites(sites).intensity_margin == pytest.approx(0.29)
-    margins = with_common_margin({"T1w": TrainingRange.of_sites(sites), "T2w": TrainingRange.over([one])})
+    assert range_of_sites(sites).intensity_margin == pytest.approx(0.29)
+    margins = with_common_margin({"T1w": range_of_sites(sites), "T2w": range_over([one])})
     assert [each.intensity_margin for each in margins.values()] == pytest.approx([0.29, 0.29])
     outside = replace(one, intensities=one.intensities + 0.6)
     assert list(margins["T1w"].complaints(outside)) == ["unlike_intensities"]
@@ -73,8 +79,8 @@ def test_the_references_and_margins_are_those_of_the_training_sites(first_pack, 
     """What the command writes is what ships, to the last digit."""
     made = {one: examine(first_pack, one, [one], 50) for one in CONTRASTS}
     shipped = load_ranges(CONTRAST_REFERENCE)
-    assert {k: v.plain() for k, v in with_common_margin(made).items()} == {
-        k: v.plain() for k, v in shipped.items()
+    assert {k: plain_range(v) for k, v in with_common_margin(made).items()} == {
+        k: plain_range(v) for k, v in shipped.items()
     }
     printed = capsys.readouterr().out
     assert "FLAIR, Ljubljana (left out)" in printed and "FLAIR, sub-tcga06 (val)" in printed

@@ -18,10 +18,9 @@ from monai_diffens.transforms.unlike_training import (
     REFERENCE,
     FlagUnlikeTrainingd,
     ScanTraits,
-    TrainingRange,
     load_ranges,
-    save_ranges,
 )
+from research.training_range import range_of_sites, save_ranges
 
 LOAD = Compose(
     [
@@ -202,7 +201,7 @@ def test_the_references_hold_no_scan(path):
 def test_saved_and_loaded(tmp_path, brain):
     one = ScanTraits.of(brain)
     other = ScanTraits.of(MetaTensor(brain.as_tensor() ** 2, affine=brain.affine))
-    made = TrainingRange.of_sites({"a": [one], "b": [other]})
+    made = range_of_sites({"a": [one], "b": [other]})
     save_ranges({"T1w": made}, tmp_path / "range.json")
     read = load_ranges(tmp_path / "range.json")["T1w"]
     assert read.volumes == 2 and read.scaled_by == made.scaled_by == 99.5
@@ -214,7 +213,7 @@ def test_saved_and_loaded(tmp_path, brain):
 
 def test_one_site_gives_no_margin(brain):
     with pytest.raises(ValueError, match="two sites or more, got 1"):
-        TrainingRange.of_sites({"a": [ScanTraits.of(brain)]})
+        range_of_sites({"a": [ScanTraits.of(brain)]})
 
 
 def several(force: bool = False, **volumes) -> list[str]:

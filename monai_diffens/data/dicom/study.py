@@ -62,11 +62,6 @@ class StudySeries:
     verdict: str
     warnings: tuple[str, ...] = ()
 
-    @property
-    def usable(self) -> bool:
-        """Whether super-resolution works on it unasked."""
-        return self.verdict == "structural"
-
 
 @dataclass
 class StudyCase:
