@@ -28,12 +28,14 @@ from monai_diffens.data.output_folder import (
     earlier_result,
     remove_leftovers,
     sha256_of_scan,
+    sha256_of_thickness,
     stamp,
 )
 from monai_diffens.data.writer import output_path
 from monai_diffens.messages import InputRejected, say, tell
 from monai_diffens.transforms.input_gate import CheckedVolume, check_volume
 from monai_diffens.transforms.target_grid import as_spacing
+from monai_diffens.transforms.thick_slices import sidecar_thickness
 
 log = logging.getLogger("monai_diffens")
 
@@ -277,6 +279,12 @@ class CaseList(ABC):
             raise InputRejected(say("no_mask", name=masked))
         return mask
 
+    def sidecars(self, path: Path) -> dict[str, str]:
+        """SHA-256 of what the JSON sidecars of a case's scans tell, by the scan's key and ``.json``."""
+        alone = {key: files[0] for key, files in self.inputs(path).items() if len(files) == 1}
+        told = {key: sidecar_thickness(file) for key, file in alone.items() if key != "mask"}
+        return {f"{key}.json": sha256_of_thickness(mm) for key, mm in told.items() if mm is not None}
+
     def earlier(self, path: Path, case: str) -> Earlier:
         """What an earlier run's result of a case is worth."""
         result = self._result(case)
@@ -284,6 +292,7 @@ class CaseList(ABC):
             return Earlier(Verdict.ABSENT)
         try:
             hashes = {key: sha256_of_scan(files) for key, files in self.inputs(path).items()}
+            hashes |= self.sidecars(path)
         except (OSError, InputRejected):  # what is wrong with the input is told where it is checked
             return Earlier(Verdict.ABSENT)
         maps = [output_path(self.output_dir, case, f"{self.suffix}_{name}") for name in self.results.maps]

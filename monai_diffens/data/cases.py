@@ -219,7 +219,7 @@ class CaseFolder(CaseList):
         image, checked = self.check_scan(series or path)
         warnings = [*checked.warnings, *(() if series is None else kind_warnings(series))]
         case, _ = self.names(path)
-        hashes, mask = {"image": checked.sha256}, self._mask(path)
+        hashes, mask = {"image": checked.sha256, **self.sidecars(path)}, self._mask(path)
         if mask is not None:
             hashes["mask"] = check_volume(mask, mask=True).sha256
         finer = 1.0

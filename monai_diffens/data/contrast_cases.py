@@ -366,6 +366,7 @@ class ContrastCases(CaseList):
                 raise InputRejected(say("no_overlap", name=case.case, **seen))
         sources = [checked[name].path.name for name in names]
         hashes, mask = {name: checked[name].sha256 for name in names}, self._mask(case)
+        hashes |= self.sidecars(path)
         item: dict[str, Any] = {**images, "case": case.case, "warnings": warnings, "sources": sources}
         item[CHECKED] = hashes
         if mask is not None:

@@ -19,7 +19,7 @@ from monai.utils import ensure_tuple
 
 from monai_diffens.data.dicom.gate import load_series
 from monai_diffens.data.dicom.series import DicomSeries, is_dicom, only_series, series_of_files
-from monai_diffens.data.output_folder import sha256_of_scan
+from monai_diffens.data.output_folder import sha256_of_scan, sha256_of_thickness
 from monai_diffens.messages import InputRejected, say
 from monai_diffens.transforms.nifti_file import CHECKED, SHA256, NiftiFileReader, has_nifti_name
 from monai_diffens.transforms.thick_slices import SLICE_THICKNESS, sidecar_thickness
@@ -113,7 +113,12 @@ class LoadScand(LoadImaged):
         out: dict[Hashable, Any] = super().__call__(data, reader)
         checked = data.get(CHECKED) or {}
         for key in self.key_iterator(out):
-            if key in checked and out[key].meta.get(SHA256) != checked[key]:
+            if key not in checked:
+                continue
+            thickness = out[key].meta.get(SLICE_THICKNESS)
+            of_sidecar = thickness is not None and DICOM_FILES not in out[key].meta
+            told = sha256_of_thickness(float(np.ravel(thickness)[0])) if of_sidecar else None
+            if out[key].meta.get(SHA256) != checked[key] or told != checked.get(f"{key}.json"):
                 name = Path(str(out[key].meta["filename_or_obj"])).name
                 raise InputRejected(say("changed", name=name))
         return out

@@ -181,7 +181,7 @@ def record_of(result: Path) -> dict[str, Any] | None:
     """A result's JSON file; None where it is missing, damaged or not of this program."""
     path = result.with_name(result.name.removesuffix(".nii.gz") + ".json")
     try:
-        if path.stat().st_size > LARGEST_RECORD:
+        if not path.is_file() or path.stat().st_size > LARGEST_RECORD:
             return None
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -201,6 +201,11 @@ def sha256_of_scan(files: Sequence[Path]) -> str:
         with path.open("rb") as file:
             digests.append(sha256_of_open(file))
     return digests[0] if len(digests) == 1 else sha256("".join(sorted(digests)).encode()).hexdigest()
+
+
+def sha256_of_thickness(millimeters: float) -> str:
+    """SHA-256 of a slice thickness: it decides a result, and a scan's JSON sidecar tells it."""
+    return sha256(f"{millimeters:g}".encode()).hexdigest()
 
 
 def sha256_of_voxels(volume: NDArray[np.float32]) -> str:

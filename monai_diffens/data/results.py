@@ -117,9 +117,13 @@ def write_derivatives(cases: CaseList) -> list[Path]:
                 return []
             sources[result.with_name(result.name.replace(".nii.gz", ".json"))] = sidecar
             for target, source in sources.items():
-                if target is not None and source.is_file() and source.parent == folder:
-                    _link(source, folder / target)
-                    written.append(folder / target)
+                if target is None or not source.is_file() or source.parent != folder:
+                    continue
+                if folder / target in written:  # as of sub-1_run-1_T1w and run-1_sub-1_T1w
+                    log.warning(say("no_table", name=source.name, why=f"{target.name} is there already"))
+                    continue
+                _link(source, folder / target)
+                written.append(folder / target)
     except OSError as error:
         log.warning(say("no_table", name="BIDS", why=error.strerror))
     return written
@@ -140,6 +144,8 @@ def bids_path(case: str, suffix: str, map_name: str | None = None) -> Path | Non
     words, entities = [], {}
     for part in f"{case}_{suffix}".split("_"):
         key, dash, value = part.partition("-")
+        if dash and key in entities:
+            return None
         if dash:
             entities[key] = value
         else:
@@ -162,7 +168,7 @@ def _records(cases: CaseList) -> Iterator[tuple[Path, dict[str, Any]]]:
         if not sidecar.with_name(sidecar.name.removesuffix(".json") + ".nii.gz").is_file():
             continue
         try:
-            if sidecar.stat().st_size > LARGEST_RECORD:
+            if not sidecar.is_file() or sidecar.stat().st_size > LARGEST_RECORD:
                 continue
             facts = json.loads(sidecar.read_text(encoding="utf-8"))
             if facts["GeneratedBy"][0]["Name"] == NAME and isinstance(facts["Maps"], list):

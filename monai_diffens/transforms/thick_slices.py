@@ -39,8 +39,8 @@ def sidecar_thickness(scan: Path) -> float | None:
     try:
         if not sidecar.is_file() or sidecar.stat().st_size > LARGEST_SIDECAR:
             return None
-        facts = json.loads(sidecar.read_text(encoding="utf-8"))
-        value = float(facts["SliceThickness"])
+        told = json.loads(sidecar.read_text(encoding="utf-8-sig"))["SliceThickness"]
+        value = 0.0 if isinstance(told, bool) else float(told)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return value if 0 < value < np.inf else None

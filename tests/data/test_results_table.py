@@ -35,6 +35,7 @@ from monai_diffens.files import package_version
         ("sub-1_what-is_T1w", "sr", None, None),
         ("sub-1_acq-a+b_T1w", "sr", None, None),
         ("sub-1_odd_T1w", "sr", None, None),
+        ("sub-1_acq-a_acq-b_T1w", "sr", None, None),
     ],
 )
 def test_names_of_bids(case, suffix, map_name, path):
@@ -144,6 +145,14 @@ def test_a_name_that_a_spreadsheet_would_run(dataset, out, tmp_path):
     cases.fail("=cmd", "=HYPERLINK(1)")
     row = next(row for row in rows_of(write_table(cases)) if row["status"] == "failed")
     assert row["case"] == "'=cmd" and row["reason"] == "'=HYPERLINK(1)"
+
+
+def test_two_results_of_one_name_of_bids(dataset, out, tmp_path, caplog):
+    for case in ("sub-1_acq-x_run-2_T1w", "sub-1_run-2_acq-x_T1w"):
+        for end in ("json", "nii.gz"):
+            (tmp_path / f"{case}_sr.{end}").write_bytes((out / f"sub-1_T1w_sr.{end}").read_bytes())
+    written = write_derivatives(cases_of(dataset, tmp_path))
+    assert len(written) == len(set(written)) and "sub-1_run-2_acq-x_T1w_sr" in caplog.text
 
 
 def test_a_folder_that_is_no_dataset_has_no_names_of_bids(dataset, tmp_path):

@@ -1,5 +1,6 @@
 """Faults 20, 23, 29 and their kinds: results are believed where proved, and what was checked is used."""
 
+import csv
 import gzip
 import json
 import os
@@ -14,6 +15,7 @@ from monai_diffens.data.cases import CaseFolder
 from monai_diffens.data.contrast_cases import ContrastCases
 from monai_diffens.data.load_scan import LoadScand
 from monai_diffens.data.output_folder import Recipe, stamp
+from monai_diffens.data.results import write_table
 from monai_diffens.data.writer import SaveVolumed, save_volume
 from monai_diffens.messages import InputRejected, say
 from monai_diffens.transforms.brain_mask import BrainMaskd
@@ -198,3 +200,40 @@ def test_23_the_hashes_of_what_was_read_are_in_the_record(again, tmp_path):
     from hashlib import sha256
 
     assert record["InputSHA256"] == {"image": sha256((tmp_path / "in" / "a.nii.gz").read_bytes()).hexdigest()}
+
+
+def sidecar(tmp_path, content: str):
+    (tmp_path / "in" / "a.json").write_text(content)
+
+
+def test_29_another_thickness_in_the_sidecar_is_told(again, tmp_path):
+    sidecar(tmp_path, '{"SliceThickness": 5}')
+    assert [entry.path.name for entry in again().rejected] == ["a.nii.gz"]
+    finish(again(overwrite=True))
+    sidecar(tmp_path, '{"SliceThickness": 5.0, "EchoTime": 0.1}')
+    assert len(again().skipped) == 2
+    for other in ('{"SliceThickness": 3}', "{}"):
+        sidecar(tmp_path, other)
+        (entry,) = again().rejected
+        assert "(the input)" in entry.reason
+
+
+@pytest.mark.parametrize("later", ['{"SliceThickness": 3}', "{}", "damaged"])
+def test_23_a_thickness_that_changed_while_its_scan_waited_fails_the_case(tmp_path, later):
+    scan = save(tmp_path / "in" / "a.nii.gz")
+    sidecar(tmp_path, '{"SliceThickness": 5}')
+    (item,) = CaseFolder(scan, tmp_path / "out").items
+    assert LoadScand("image")(item)["image"].shape == (1, *head().shape)
+    sidecar(tmp_path, later)
+    with pytest.raises(InputRejected) as error:
+        LoadScand("image")(item)
+    assert str(error.value) == say("changed", name=scan.name)
+
+
+def test_20_a_pipe_in_place_of_a_record_holds_nothing_up(again, tmp_path):
+    (tmp_path / "out" / "a_sr.json").unlink()
+    os.mkfifo(tmp_path / "out" / "a_sr.json")
+    run = again()
+    assert [item["case"] for item in run.items] == ["a"]
+    rows = csv.DictReader(write_table(run).read_text().splitlines())
+    assert [row["case"] for row in rows] == ["b"]

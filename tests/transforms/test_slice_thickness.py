@@ -138,6 +138,7 @@ def test_from_a_sidecar_of_dcm2niix(tmp_path):
         '{"SliceThickness": 0}',
         '{"SliceThickness": NaN}',
         '{"SliceThickness": -1}',
+        '{"SliceThickness": true}',
         '{"SliceThickness": 1e999}',
         "[" * 100_000,
         '{"RepetitionTime": 2}',
