@@ -12,7 +12,7 @@ DATA ?= ../shared/data
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test train-smoke wheel-test release lint bench bundles download-test label-test deploy-test torture pacs-test dicom-tools \
+.PHONY: help demo test cluster-test train-smoke wheel-test release lint bench bundles download-test label-test deploy-test torture pacs-test dicom-tools \
 	docs evidence evidence-super-resolution evidence-translation
 
 help:  ## list the targets
@@ -26,6 +26,10 @@ test: $(VENV)/.installed  ## run the tests; PYTEST_ARGS="-m 'not slow'" for the 
 
 torture: $(VENV)/.installed  ## kill a folder run 20 times, finish it, compare with an undisturbed run
 	PYTHONPATH=tests $(BIN)/python tests/bundles/torture.py $(TORTURE_ARGS)
+
+cluster-test: $(VENV)/.installed  ## 1,000 made-up cases on three workers, one of them killed; then the tests of workers
+	$(BIN)/python benchmarks/cohort.py
+	$(BIN)/python -m pytest -q tests/bundles/test_workers.py
 
 train-smoke: $(VENV)/.installed  ## train both stages of every bundle on small crops, a few minutes; to train_smoke_output/
 	$(BIN)/python -m research.train_smoke --output_dir train_smoke_output

@@ -42,6 +42,12 @@ Output = Annotated[Path, typer.Option("-o", "--output_dir", help="folder of the 
 Root = Annotated[Path | None, typer.Option("--bundle_root", help="a bundle of your own [default: installed]")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print errors only")]
 JsonLines = Annotated[bool, typer.Option("--json_lines", help="print a JSON object for each case, then one")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="processes here that share the cases [default: none]")
+]
+Scheduler = Annotated[
+    str | None, typer.Option("--scheduler", metavar="ADDRESS", help="dask scheduler of a cluster to use")
+]
 Quality = Annotated[str | None, typer.Option(metavar="WORD", help=f"dial: {DIAL}")]
 NOTHING_GIVEN: Mapping[str, Any] = {}
 
@@ -70,6 +76,8 @@ def sr(
     output_dir: Output,
     quality: Quality = None,
     bundle_root: Root = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     quiet: Quiet = False,
     json_lines: JsonLines = False,
     options: Mapping[str, Any] = NOTHING_GIVEN,
@@ -77,7 +85,7 @@ def sr(
     """Restore scans with thick slices."""
     root = bundle_root or bundle_path("sr")
     typed = checked(read_config(root), {**options, **steps_of(quality, options)})
-    raise typer.Exit(run_cases("sr", root, scan, output_dir, typed, quiet, json_lines))
+    raise typer.Exit(run_cases("sr", root, scan, output_dir, typed, quiet, json_lines, workers, scheduler))
 
 
 @app.command(context_settings=EITHER)
@@ -88,6 +96,8 @@ def translate(
     target: Annotated[str, typer.Option(metavar="CONTRAST", help="contrast to make")] = "FLAIR",
     quality: Quality = None,
     bundle_root: Root = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     quiet: Quiet = False,
     json_lines: JsonLines = False,
     options: Mapping[str, Any] = NOTHING_GIVEN,
@@ -96,7 +106,9 @@ def translate(
     root = bundle_root or bundle_path("translate")
     config = read_config(root)
     typed = checked(config, {**options, **steps_of(quality, options)}) | target_of(config, target)
-    raise typer.Exit(run_cases("translate", root, cases, output_dir, typed, quiet, json_lines))
+    raise typer.Exit(
+        run_cases("translate", root, cases, output_dir, typed, quiet, json_lines, workers, scheduler)
+    )
 
 
 @app.command(context_settings=EITHER)

@@ -37,6 +37,8 @@ def run_cases(
     options: Mapping[str, Any],
     quiet: bool = False,
     json_lines: bool = False,
+    workers: int | None = None,
+    scheduler: str | None = None,
 ) -> int:
     """Run a bundle's inference and tell what became of it; return 0, or 1 where a case has no result.
 
@@ -48,25 +50,36 @@ def run_cases(
         options: checked, by id.
         quiet: tell errors alone.
         json_lines: print a JSON object for each case as it ends, and one at the end.
+        workers: processes of this machine that share the cases; this one alone when None.
+        scheduler: of a dask cluster whose workers share the cases.
 
     Raises:
-        InputRejected: the input is not there, or the folder cannot be written.
+        InputRejected: the input is not there, or the folder cannot be written; workers cannot be had.
         OptionError: as :func:`~monai_diffens.inference.run_inference`, and BundleRejected.
     """
     _must_exist(scan)
     _must_be_writable(output_dir)
     from monai_diffens.engines.process_state import Interrupted, told_status
     from monai_diffens.inference import open_inference, run_inference
+    from monai_diffens.workers import Crew, absolute, check_workers, job_of, workers_of
 
     began = time.perf_counter()
-    workflow = open_inference(root, {**options, "input": plain(scan), "output_dir": plain(output_dir)})
+    given = {**options, "input": plain(scan), "output_dir": plain(output_dir)}
+    shared = workers is not None or scheduler is not None
+    if shared:
+        check_workers(workers, scheduler)
+        given = absolute(given)
+    workflow = open_inference(root, given)
     bar = sys.stderr.isatty() and not quiet and not json_lines
+    out = sys.stdout  # that of the run is not shown
 
     def on_end(end: CaseEnd) -> None:
         if json_lines:
             told = {"case": end.case, "status": "done" if end.failure is None else "failed"}
-            tell(json.dumps(told | {"reason": end.failure, "seconds": round(end.seconds, 2)}))
+            tell(json.dumps(told | {"reason": end.failure, "seconds": round(end.seconds, 2)}), out)
 
+    if shared:
+        Crew(job_of(root, given), workers_of(workers, scheduler), on_end, bar).take_over(workflow)
     try:
         with _told_on_stderr(logging.ERROR if quiet else logging.WARNING):
             cases, status = run_inference(workflow, on_end, bar)

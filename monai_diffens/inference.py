@@ -35,7 +35,7 @@ from monai_diffens.networks.weights import load_weights
 from monai_diffens.options import id_of
 from monai_diffens.report.index import write_index
 
-__all__ = ["find_cases", "open_inference", "restore_cases", "run", "run_inference"]
+__all__ = ["find_cases", "open_inference", "restore_cases", "restore_items", "run", "run_inference"]
 
 
 _alone = threading.Lock()  # a run holds the process's stderr, and a network that a caller may use again
@@ -170,6 +170,24 @@ def _restore_cases(workflow: ConfigWorkflow) -> Path:
     if cases.failures:
         raise InputRejected(next(iter(cases.failures.values())))
     return output_path(cases.output_dir, items[0]["case"], cases.suffix)
+
+
+def restore_items(workflow: ConfigWorkflow, cases: Any) -> bool:
+    """Restore cases that were checked elsewhere, in a workflow whose ``network_def`` has its weights loaded.
+
+    Args:
+        workflow: opened, not run.
+        cases: in place of those that it would find: with ``items``, ``fail`` and ``failures``.
+
+    Returns:
+        Whether the run ended early, since no result can be written any more.
+    """
+    workflow.parser["cases"] = cases
+    _prepare(workflow, [], False)
+    with own_errors(), _heard(), torch.random.fork_rng(devices=[]):
+        evaluator = workflow.parser.get_parsed_content("evaluator")
+        evaluator.run()
+    return bool(evaluator.should_terminate)
 
 
 def find_cases(workflow: ConfigWorkflow) -> CaseList:
