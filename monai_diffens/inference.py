@@ -184,7 +184,7 @@ def restore_items(workflow: ConfigWorkflow, cases: Any) -> bool:
     """
     workflow.parser["cases"] = cases
     _prepare(workflow, [], False)
-    with own_errors(), _heard(), torch.random.fork_rng(devices=[]):
+    with own_errors(), torch.random.fork_rng(devices=[]):
         evaluator = workflow.parser.get_parsed_content("evaluator")
         evaluator.run()
     return bool(evaluator.should_terminate)
