@@ -163,17 +163,28 @@ def test_a_wrong_value_is_one_line(inference, capsys, name, value):
     assert told.err.count("\n") == 1 and told.err.startswith(f"--{name} ")
 
 
-def test_a_forgotten_bundle_root_is_named(inference, capsys, tmp_path, monkeypatch):
+@pytest.mark.parametrize("root", [None, ".", "nowhere", "../models", "inference.json", "a#1"])
+def test_a_forgotten_or_wrong_bundle_root_is_named(inference, capsys, monkeypatch, root):
     monkeypatch.chdir(inference)
+    given = {} if root is None else {"bundle_root": root}
     with pytest.raises(SystemExit) as error:
-        workflow(inference, run_id="inference").run()
+        workflow(inference, run_id="inference", **given).run()
     assert error.value.code == WRONG_USE
     assert f"--bundle_root {inference.parent}" in capsys.readouterr().err
 
 
-def test_a_configuration_and_an_overlay_in_yaml(inference, capsys):
-    overlay = inference / "mine.yaml"
-    overlay.write_text("num_steps: 4\n")
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("mine.yaml", "num_steps: 4\n"),
+        ("mine.yml", "# steps\nnum_steps: '4'\n"),
+        ("mine.yaml", "{num_steps: 4}"),
+        ("mine.json", '{"num_steps": 4}'),
+    ],
+)
+def test_a_configuration_and_an_overlay_in_yaml(inference, capsys, name, content):
+    overlay = inference / name
+    overlay.write_text(content)
     files = [str(inference / "inference.json"), str(overlay)]
     made = ConfigWorkflow(files, workflow_type="infer", bundle_root=str(inference.parent))
     made.run()
