@@ -109,7 +109,7 @@ def test_rows_and_report(sweep):
 
 @pytest.mark.slow
 def test_the_regression_is_one_more_method(sweep):
-    network = RegressionUNet(2, (8, 8, 8, 8, 8, 8), (1.0, 0.4))
+    network = RegressionUNet(2, (8, 8, 8, 8, 8, 8), prior_std=0.4, measured=1)
     inferer = RegressionInferer(window=16, target=ResidualTarget("brain", 0.3, 1))
     without = read_table(sweep(fusions=("mean",)).run())
     small = sweep(fusions=("mean",), regression=network, regression_inferer=inferer)
