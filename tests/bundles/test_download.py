@@ -146,6 +146,7 @@ def test_rows_28_and_29_in_a_run(python, downloaded, thick_template, tmp_path):
 
 FILE_AND_HUB = """
 import sys, monai.bundle
+from pathlib import Path
 from monai.bundle import ConfigWorkflow
 name, url, repo, folder = sys.argv[1:]
 monai.bundle.download(name=name, url=url, bundle_dir=folder + "/file", progress=False)
@@ -159,7 +160,8 @@ for place in ("file", "hub"):  # two bundles in one process
     workflow.initialize()
     assert workflow.check_properties() == []
     networks.append(workflow.network_def)
-    workflow.parser.get_parsed_content("run::0")  # the checks that a run begins with
+    from monai_diffens.bundle.before_run import check_bundle  # with what a run begins
+    check_bundle(Path(root))
 a, b = networks
 assert a is not b and type(a) is type(b)
 print("two bundles, one package")

@@ -27,7 +27,7 @@ def test_21_a_folder_of_any_name_is_read_and_written(tmp_path, name):
     path = save(tmp_path / name / "a.nii.gz")
     where = {"input": str(path), "output_dir": str(tmp_path / f"out {name}"), "brain_mask": str(path)}
     cases = find_cases(open_inference(bundle_path("sr"), {**where, "force": True}))
-    assert cases.items[0]["image"] == str(path) and cases.mask == str(path)
+    assert cases.items[0]["image"] == str(path) and cases.reading.mask == str(path)
     assert cases.output_dir == tmp_path / f"out {name}"
 
 

@@ -24,7 +24,7 @@ def sweep(tiny_ensembler, tmp_path):
 def baselines() -> dict[str, Baseline | None]:
     """Small 3D networks that predict something, and one that there are no weights of."""
     torch.manual_seed(0)
-    unet = RegressionUNet(1, [8] * 6, [1.0], 0.07, "condition", 10.0)
+    unet = RegressionUNet(1, [8] * 6, residual_scale=0.07, base="condition", detail_gain=10.0)
     for parameter in unet.unet.final_conv.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     options = {"target": ResidualTarget(), "window": 32}

@@ -9,6 +9,7 @@ import torch
 from monai.data import MetaTensor
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
+from monai_diffens.options import values_of
 from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 from research.data_pack import label_path, labelled_volumes
 from research.studies.lesion_check import LesionCheck, recovered
@@ -137,7 +138,7 @@ TABLES = ROOT / "docs" / "results" / "trust"
 
 
 def shipped(bundle: str) -> dict:
-    return json.loads((ROOT / "bundles" / bundle / "configs" / "inference.json").read_text())
+    return values_of(json.loads((ROOT / "bundles" / bundle / "configs" / "inference.json").read_text()))
 
 
 def fitted(table: Path) -> dict[str, float]:
