@@ -4,6 +4,7 @@ import importlib
 import os
 import re
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,10 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     book = nbformat.read(ROOT / "docs" / "tour.ipynb", as_version=4)
     assert not [cell for cell in book.cells if cell.get("outputs")], "clear the outputs before you commit"
-    nbclient.NotebookClient(book, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    before = signal.getsignal(signal.SIGINT)  # nbclient puts Python's own in its place
+    try:
+        nbclient.NotebookClient(book, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    finally:
+        signal.signal(signal.SIGINT, before)
     said = "".join(out.get("text", "") for cell in book.cells for out in cell.get("outputs", []))
     assert "Restored 1 case" in said and "num_step: no such option" in said
