@@ -171,8 +171,12 @@ def demo(
 ) -> None:
     """Restore a template brain in 5 mm slices; measure it."""
     from monai_diffens.demo.demo import run
+    from monai_diffens.engines.process_state import Interrupted, told_status
 
-    run(output_dir, bundle_root or bundle_path("sr"), num_steps, crop)
+    try:
+        run(output_dir, bundle_root or bundle_path("sr"), num_steps, crop)
+    except Interrupted as stopped:
+        raise typer.Exit(told_status(stopped)) from None
 
 
 @app.command()

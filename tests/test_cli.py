@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from monai_diffens.cli import app
 from monai_diffens.cli_options import NOT_USABLE, SOME_FAILED, STATUSES, WRONG_USE
+from monai_diffens.engines.process_state import Interrupted
 from monai_diffens.messages import say
 from monai_diffens.options import OPTIONS, QUALITIES
 
@@ -153,6 +155,16 @@ def test_sr_and_what_is_there_after_it(scan, tmp_path, monkeypatch):
     other = diffens("sr", scan.name, "-o", "2024.10", "--quality", "fast", "--no-report", status=SOME_FAILED)
     assert other.stderr.count("\n") == 1
     assert diffens("sr", scan.name, "-o", "quiet", "--quiet", "--no-report").output == ""
+
+
+@pytest.mark.parametrize(("number", "status"), [(2, 130), (15, 143)])
+def test_a_demo_that_a_signal_ends_is_one_line(tmp_path, monkeypatch, number, status):
+    def stopped(*_: object) -> None:
+        raise Interrupted(number)
+
+    monkeypatch.setattr("monai_diffens.demo.demo.run", stopped)
+    told = diffens("demo", "-o", tmp_path / "demo", status=status).stderr
+    assert told == say("interrupted", signal=signal.Signals(number).name) + "\n"
 
 
 def test_view(tmp_path, monkeypatch):
