@@ -20,6 +20,7 @@ __all__ = [
     "BundleRejected",
     "Console",
     "InputRejected",
+    "TrainingFailed",
     "is_command",
     "say",
     "survive_consoles",
@@ -38,6 +39,10 @@ LINES = {key: line for section in SECTIONS.values() for key, line in section["li
 
 class InputRejected(ValueError):
     """An input that cannot be worked on; the message is one line: what is wrong and what to do."""
+
+
+class TrainingFailed(Exception):
+    """A training that cannot begin or go on; the message is one line: what is wrong and what to do."""
 
 
 class BundleRejected(Exception):

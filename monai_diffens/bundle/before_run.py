@@ -36,7 +36,7 @@ from monai_diffens.bundle.folder import (
     check_versions,
     foreign_code,
 )
-from monai_diffens.messages import BundleRejected, InputRejected, say, tell
+from monai_diffens.messages import BundleRejected, InputRejected, TrainingFailed, say, tell
 from monai_diffens.options import (
     MORE,
     Option,
@@ -78,12 +78,14 @@ def own_errors() -> Iterator[None]:
         OptionError: a wrong option.
         BundleRejected: a bundle, or its weights, that cannot be used.
         InputRejected: an input that cannot be worked on.
+        TrainingFailed: a training that cannot begin or go on.
     """
+    ours = OptionError | BundleRejected | InputRejected | TrainingFailed
     try:
         yield
     except Exception as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, OptionError | BundleRejected | InputRejected):
+        while cause is not None and not isinstance(cause, ours):
             cause = cause.__cause__
         if cause is None or cause is error:
             raise
@@ -95,7 +97,8 @@ def ended_in_a_line() -> Iterator[None]:
     """Turn what this package raises within a config into one line on stderr and an exit status.
 
     Raises:
-        SystemExit: 2 for a wrong option, 1 for an input, and the line itself for a bundle, which is 1 too.
+        SystemExit: 2 for a wrong option, 1 for an input or a training, the line itself for a bundle, which is
+            1 too.
     """
     try:
         with own_errors():
@@ -105,7 +108,7 @@ def ended_in_a_line() -> Iterator[None]:
     except OptionError as error:
         tell(f"--{error}", sys.stderr)
         raise SystemExit(WRONG_USE) from None
-    except InputRejected as error:
+    except (InputRejected, TrainingFailed) as error:
         tell(str(error), sys.stderr)
         raise SystemExit(FAILED) from None
 

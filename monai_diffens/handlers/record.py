@@ -16,8 +16,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers import EMAHandler
 from tqdm import tqdm
 
-from monai_diffens.handlers.training import TrainingFailed
-from monai_diffens.messages import say
+from monai_diffens.messages import TrainingFailed, say
 from monai_diffens.networks.weights import save_atomically
 
 logger = logging.getLogger(__name__)

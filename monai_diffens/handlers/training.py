@@ -17,13 +17,9 @@ from monai.handlers import LrScheduleHandler
 
 from monai_diffens.data.expert_replay import ExpertReplay
 from monai_diffens.data.volume_replay import VolumeReplay, derived_seed
-from monai_diffens.messages import say
+from monai_diffens.messages import TrainingFailed, say
 
 CHECKPOINT = "last.pt"  # what an epoch leaves in the output folder
-
-
-class TrainingFailed(Exception):
-    """A training cannot begin or go on; the message is one line for the user."""
 
 
 class FiniteLoss:
