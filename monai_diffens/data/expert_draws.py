@@ -21,7 +21,7 @@ from monai_diffens.networks.computation import computes_in_bf16
 from monai_diffens.networks.expert_bank import ExpertBank
 from monai_diffens.schedulers.arithmetic import SamplingScheduler, from_clean, stratum_timesteps, to_clean
 from monai_diffens.target import ResidualTarget
-from monai_diffens.transforms.conditions import HAS_KEY, TARGET_KEY, random_subset
+from monai_diffens.transforms.conditions import HAS_KEY, KEPT, TARGET_KEY, random_subset
 from monai_diffens.transforms.thick_slices import measurement_from_meta
 
 STEPS_WALKED = (4, 50)  # numbers of steps whose stride a walked draw may take
@@ -88,8 +88,7 @@ class ExpertDraws:
         seed: of cases, timesteps, noise and walks.
         noise_emphasis: see :func:`~monai_diffens.schedulers.arithmetic.stratum_timesteps`.
         amp: bf16 of the experts, see :func:`~monai_diffens.networks.computation.computes_in_bf16`.
-        kept: of joint experts: probabilities that a draw is given each condition, and the target's own
-            thick-sliced scan.
+        kept: of joint experts, see :func:`~monai_diffens.transforms.conditions.random_subset`.
         walked: share of walked draws, 0 to 1.
     """
 
@@ -103,7 +102,7 @@ class ExpertDraws:
         seed: int = 0,
         noise_emphasis: float = 1.0,
         amp: bool | str = "auto",
-        kept: tuple[float, float] = (0.65, 0.3),
+        kept: tuple[float, float] = KEPT,
         walked: float = 0.0,
     ) -> None:
         self.source = source
@@ -165,7 +164,7 @@ class ExpertDraws:
         if self.bank.joint:
             measured = self.bank.target = int(item[TARGET_KEY])
             random = np.random.RandomState(chance.subset_seed)
-            given = random_subset(torch.as_tensor(item[HAS_KEY]), measured, random, *self.kept)
+            given = random_subset(torch.as_tensor(item[HAS_KEY]), measured, random, self.kept)
             conditions *= given.to(conditions)[:, None, None, None]
         measurement = self.measurement(item["image"], conditions, measured, chance.leave_out)
         base = self.target.base_of(conditions)

@@ -22,6 +22,8 @@ from monai_diffens.transforms.thick_slices import SAMPLING_KEY, measurement_from
 # What a restored thick-sliced scan is raised to inside the brain: its spline swings below zero at edges,
 # and a voxel above zero is what tells brain from background.
 LOWEST_IN_BRAIN = 1e-3
+# how often a training is given each contrast, and the thick-sliced scan of the one it is to make
+KEPT = (0.65, 0.3)
 OUTPUT_MEDIAN = 1000.0  # of a result without a scan of its contrast: integers keep its detail
 
 
@@ -237,20 +239,18 @@ class RandPresenced(Randomizable, MapTransform):
 
     Args:
         keys: crops (M * (2 * reach + 1), S, S), contrast by contrast.
-        keep: probability of keeping each contrast.
-        keep_low: probability of keeping the target's own thick-sliced scan.
+        kept: as of :func:`random_subset`.
     """
 
-    def __init__(self, keys: KeysCollection, keep: float = 0.65, keep_low: float = 0.3) -> None:
+    def __init__(self, keys: KeysCollection, kept: tuple[float, float] = KEPT) -> None:
         super().__init__(keys)
-        self.keep = keep
-        self.keep_low = keep_low
+        self.kept = kept
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Draw, and append M channels to every key."""
         d = dict(data)
         has, target = torch.as_tensor(d.pop(HAS_KEY)), int(d.pop(TARGET_KEY))
-        kept = random_subset(has, target, self.R, self.keep, self.keep_low)
+        kept = random_subset(has, target, self.R, self.kept)
         for key in self.key_iterator(d):
             d[key] = with_presence(d[key], kept)
         sharp = d.pop(SHARP_PLANE_KEY, None)
@@ -269,7 +269,7 @@ def thick_planes(text: str) -> dict[str, str]:
 
 
 def random_subset(
-    has: Tensor, target: int, random: np.random.RandomState, keep: float, keep_low: float
+    has: Tensor, target: int, random: np.random.RandomState, kept: tuple[float, float] = KEPT
 ) -> Tensor:
     """(M,) bool -> (M,) bool: some of the contrasts of a case, one at least.
 
@@ -277,16 +277,15 @@ def random_subset(
         has: the contrasts there are; that of the target is its thick-sliced scan.
         target: number of the contrast to make.
         random: source of chance.
-        keep: probability of keeping each contrast.
-        keep_low: probability of keeping the target's thick-sliced scan.
+        kept: probabilities of keeping each contrast, and the target's own thick-sliced scan.
     """
-    odds = np.full(len(has), keep)
-    odds[target] = keep_low
-    kept = torch.as_tensor(random.random_sample(len(has)) < odds) & has
-    if not kept.any():
+    odds = np.full(len(has), kept[0])
+    odds[target] = kept[1]
+    subset = torch.as_tensor(random.random_sample(len(has)) < odds) & has
+    if not subset.any():
         choices = has.nonzero().flatten().tolist()
-        kept[choices[random.randint(len(choices))]] = True
-    return kept
+        subset[choices[random.randint(len(choices))]] = True
+    return subset
 
 
 def with_presence(image: Tensor, present: Tensor) -> Tensor:

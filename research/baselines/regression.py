@@ -12,7 +12,7 @@ from monai.utils import convert_to_tensor
 from torch import Tensor
 
 from monai_diffens.target import ResidualTarget
-from monai_diffens.transforms.conditions import HAS_KEY, TARGET_KEY, random_subset
+from monai_diffens.transforms.conditions import HAS_KEY, KEPT, TARGET_KEY, random_subset
 
 
 class RegressionPrepareBatch(PrepareBatch):
@@ -22,11 +22,11 @@ class RegressionPrepareBatch(PrepareBatch):
         target: what the experts learn.
         prior_std: of :class:`~research.baselines.regression_unet.RegressionUNet`. The target comes with its
             variance where the target's own scan is given, (B,), for a loss relative to it.
-        kept: probabilities of keeping each condition, and the target's own thick-sliced scan.
+        kept: of several conditions, see :func:`~monai_diffens.transforms.conditions.random_subset`.
     """
 
     def __init__(
-        self, target: ResidualTarget, prior_std: float = 1.0, kept: tuple[float, float] = (0.65, 0.3)
+        self, target: ResidualTarget, prior_std: float = 1.0, kept: tuple[float, float] = KEPT
     ) -> None:
         self.target = target
         self.prior_std = prior_std
@@ -51,7 +51,7 @@ class RegressionPrepareBatch(PrepareBatch):
             random = cast(np.random.RandomState, np.random)  # seeded with everything else at each epoch
             given = torch.stack(
                 [
-                    random_subset(has, int(target), random, *self.kept)
+                    random_subset(has, int(target), random, self.kept)
                     for has, target in zip(batchdata[HAS_KEY], targets, strict=True)
                 ]
             )

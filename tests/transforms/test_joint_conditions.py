@@ -60,11 +60,11 @@ def test_contrasts_are_stacked_with_the_targets_scan_in_its_place():
 def test_subsets_hold_something_and_keep_what_is_there():
     random = np.random.RandomState(0)
     has = torch.tensor([True, False, True, True])
-    drawn = torch.stack([random_subset(has, 3, random, 0.65, 0.3) for _ in range(800)])
+    drawn = torch.stack([random_subset(has, 3, random) for _ in range(800)])
     assert drawn.any(dim=1).all() and not drawn[:, 1].any()
     assert float(drawn[:, 0].float().mean()) == pytest.approx(0.65 + 0.35**2 * 0.7 / 3, abs=0.05)
     alone = torch.tensor([False, False, False, True])
-    assert torch.equal(random_subset(alone, 3, random, 0.65, 0.0), alone)
+    assert torch.equal(random_subset(alone, 3, random, (0.65, 0.0)), alone)
 
 
 @pytest.mark.parametrize(
