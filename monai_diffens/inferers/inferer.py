@@ -163,7 +163,7 @@ class DiffEnsemblerInferer(Inferer):
         if self.outputs.spread:
             factor = self.target.scale * self.sampling.residual_gain * self.outputs.spread_scale
             result.append(whole(samples.std() * factor))
-        if model.weights is not None:  # the sum counts the passes
+        if model.weights is not None:  # the sum counts the steps
             result.append(whole(model.weights / model.weights.sum(dim=1, keepdim=True)))
         for each in result[1:]:
             check_finite(each, case)
@@ -228,7 +228,7 @@ class DiffEnsemblerInferer(Inferer):
             file=Console(sys.stderr),
             disable=not self.run_time.progress or sys.stderr is None,
             desc="denoising",
-            unit="pass",
+            unit="step",
         )
 
 

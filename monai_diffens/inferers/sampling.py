@@ -68,17 +68,17 @@ def sample_with_prior(
     restart: float | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Sample in ``num_steps`` network passes, optionally from a cheap prior.
+    """Sample in ``num_steps`` steps, optionally from a cheap prior.
 
     The single step from pure noise is the regression to the mean: low distortion, little detail. With
     ``restart`` its estimate is noised again, with the same noise, to the fraction ``restart`` of the
-    schedule, and the other passes walk from there.
+    schedule, and the other steps walk from there.
 
     Args:
         model: see :func:`sample`.
         x: (B, 1, X, Y, Z), pure noise.
         scheduler: a MONAI scheduler; its timesteps are set here.
-        num_steps: network passes.
+        num_steps: denoising steps, each of which runs every expert once.
         restart: fraction of the schedule, 0 to 1 exclusive; None walks all of it.
         generator: see :func:`sample`.
 

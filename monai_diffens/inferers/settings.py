@@ -14,7 +14,7 @@ class Sampling:
     """How a volume is sampled.
 
     Args:
-        num_steps: network passes a sample, the dial from regression (1) to realism (10 and more).
+        num_steps: denoising steps a sample, the dial from regression (1) to realism (10 and more).
         num_samples: samples a case; their voxel-wise mean is returned.
         seed: with the case's name it seeds the noise, so that the same case gives the same volume
             whatever ran before it.
@@ -73,7 +73,7 @@ class Outputs:
     Args:
         spread: a channel of the standard deviation over the samples, 0 outside of the foreground.
         spread_scale: factor on that channel.
-        weights: a channel for each expert: its weight, averaged over all passes of all samples. They sum
+        weights: a channel for each expert: its weight, averaged over all steps of all samples. They sum
             to 1, are 0 outside of the foreground, and with fusion "calibrated" may leave [0, 1].
 
     Raises:

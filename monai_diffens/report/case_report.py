@@ -38,7 +38,7 @@ SPREAD_NOTE = (
     "It does not see a wrong slice profile, motion, or anatomy unlike the training's."
 )
 WEIGHTS_NOTE = (
-    "Fusion weight of each expert, averaged over all passes and samples. The weights of a voxel sum to 1."
+    "Fusion weight of each expert, averaged over all steps and samples. The weights of a voxel sum to 1."
 )
 SATURATION = 99.5  # percentile of a map's values that gets the last colour
 ABREAST = 4  # weight maps in a row of the page

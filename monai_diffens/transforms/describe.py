@@ -68,7 +68,7 @@ SIDE = 5  # voxels, of the neighbourhood
 def unseen_detail(result: Tensor, meta: Mapping[str, Any], unmeasured: int = 0) -> Tensor:
     """How much detail thick slices may have hidden at each voxel: local deviation times sqrt(thick axes).
 
-    Samples of few passes agree with each other and err together, most where the image is busy, and more
+    Samples of few steps agree with each other and err together, most where the image is busy, and more
     where more axes are thick: on the val subject the ratio of error to this is much the same in all settings.
 
     Args:
