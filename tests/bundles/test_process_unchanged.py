@@ -34,7 +34,16 @@ def state() -> dict:
     }
 
 
+@pytest.fixture
+def _interruptible():
+    """Python's own answer to SIGINT: a process that a script started in the background has none."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("_interruptible")
 @pytest.mark.filterwarnings("ignore::UserWarning")  # MONAI's on every configuration
 @pytest.mark.parametrize("given", ["scan.nii.gz", "missing.nii.gz"])
 def test_08_a_run_from_python_leaves_the_process_as_it_was(bundle, tmp_path, given, monkeypatch):
