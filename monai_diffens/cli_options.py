@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from monai_diffens.bundle.folder import bundle_path, read_config
-from monai_diffens.messages import BundleRejected, InputRejected, say, tell
+from monai_diffens.messages import BundleRejected, InputRejected, OutOfStep, say, tell
 from monai_diffens.options import (
     KINDS,
     QUALITIES,
@@ -47,9 +47,8 @@ class OneLine(TyperGroup):
             status = super().main(*args, **kwargs) or 0
         except (typer.Abort, KeyboardInterrupt):
             status = INTERRUPTED
-        except SystemExit as stopped:
-            text = isinstance(stopped.code, str)
-            status, line = (NOT_USABLE, str(stopped.code)) if text else (int(stopped.code or 0), None)
+        except OutOfStep as stopped:
+            status, line = SOME_FAILED, str(stopped)
         except Exception as error:
             status, line = _status_and_line(error)
         if line is not None:

@@ -20,7 +20,6 @@ from monai_diffens.bundle.before_run import (
     check_overrides,
     ended_in_a_line,
     own_errors,
-    running_workflow,
     verbatim,
 )
 from monai_diffens.bundle.folder import CONFIG, read_config
@@ -51,13 +50,16 @@ def run(bundle_root: str | Path) -> None:
         bundle_root: folder of the bundle.
 
     Raises:
+        RuntimeError: no workflow's config calls it.
         SystemExit: 1 where a case has no result, 128 and the number of a signal; else as
             :func:`~monai_diffens.bundle.before_run.ended_in_a_line`.
     """
-    check_before_run(bundle_root)
+    workflow = check_before_run(bundle_root)
+    if workflow is None:
+        raise RuntimeError("called outside of a workflow of MONAI's")
     try:
         with ended_in_a_line():
-            status = _run(running_workflow().parser)
+            status = _run(workflow.parser)
     except Interrupted as stopped:
         raise SystemExit(told_status(stopped)) from None
     if status:

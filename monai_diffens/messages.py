@@ -20,6 +20,7 @@ __all__ = [
     "BundleRejected",
     "Console",
     "InputRejected",
+    "OutOfStep",
     "TrainingFailed",
     "is_command",
     "say",
@@ -47,6 +48,10 @@ class TrainingFailed(Exception):
 
 class BundleRejected(Exception):
     """A bundle or weights that are not used; the message is one line: what is wrong and what to do."""
+
+
+class OutOfStep(BaseException):
+    """A process failed whose part others wait for; nothing that handles the errors of a case takes it."""
 
 
 def say(key: str, **values: object) -> str:

@@ -36,7 +36,7 @@ from monai_diffens.bundle.folder import (
     check_versions,
     foreign_code,
 )
-from monai_diffens.messages import BundleRejected, InputRejected, TrainingFailed, say, tell
+from monai_diffens.messages import BundleRejected, InputRejected, OutOfStep, TrainingFailed, say, tell
 from monai_diffens.options import (
     MORE,
     Option,
@@ -97,13 +97,13 @@ def ended_in_a_line() -> Iterator[None]:
     """Turn what this package raises within a config into one line on stderr and an exit status.
 
     Raises:
-        SystemExit: 2 for a wrong option, 1 for an input or a training, the line itself for a bundle, which is
-            1 too.
+        SystemExit: 2 for a wrong option, 1 for an input or a training, the line itself, which is 1 too, for a
+            bundle or a process that others wait for.
     """
     try:
         with own_errors():
             yield
-    except BundleRejected as error:
+    except (BundleRejected, OutOfStep) as error:
         raise SystemExit(str(error)) from None
     except OptionError as error:
         tell(f"--{error}", sys.stderr)
@@ -113,7 +113,7 @@ def ended_in_a_line() -> Iterator[None]:
         raise SystemExit(FAILED) from None
 
 
-def check_before_run(bundle_root: str | Path | None = None) -> None:
+def check_before_run(bundle_root: str | Path | None = None) -> ConfigWorkflow | None:
     """Stop a workflow whose bundle is not as released, or that was given a wrong id or value.
 
     Run from MONAI's command line or ``monai.bundle.run``, the config files given there count; for a workflow
@@ -123,6 +123,9 @@ def check_before_run(bundle_root: str | Path | None = None) -> None:
 
     Args:
         bundle_root: folder of the bundle; None where configs do not belong to one.
+
+    Returns:
+        The workflow whose config calls this, found among the callers: MONAI hands none to expressions.
 
     Raises:
         SystemExit: see :func:`ended_in_a_line`.
@@ -136,6 +139,7 @@ def check_before_run(bundle_root: str | Path | None = None) -> None:
         if caller is not None:
             check_overrides(caller.workflow, caller.files, typed)
             _end_in_a_line(caller.workflow)
+    return caller.workflow if caller else None
 
 
 def _end_in_a_line(workflow: ConfigWorkflow) -> None:
@@ -147,18 +151,6 @@ def _end_in_a_line(workflow: ConfigWorkflow) -> None:
             return run()
 
     workflow.run = ended  # type: ignore[method-assign]
-
-
-def running_workflow() -> ConfigWorkflow:
-    """The workflow whose config is being evaluated, found among the callers: MONAI hands none to expressions.
-
-    Raises:
-        RuntimeError: there is none.
-    """
-    caller = _caller()
-    if caller is None:
-        raise RuntimeError("called outside of a workflow of MONAI's")
-    return caller.workflow
 
 
 def check_bundle(root: Path) -> None:

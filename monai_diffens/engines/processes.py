@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
-from monai_diffens.messages import InputRejected, say
+from monai_diffens.bundle.before_run import ended_in_a_line
+from monai_diffens.messages import InputRejected, TrainingFailed, say
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 
 SHARES = ("cases", "slices")
@@ -109,10 +110,12 @@ def start_processes() -> None:
     """Join the processes that torchrun started: NCCL between GPUs, gloo between CPUs.
 
     Raises:
-        SystemExit: with one line, when torchrun did not start this process.
+        SystemExit: see :func:`~monai_diffens.bundle.before_run.ended_in_a_line`; torchrun did not start this
+            process.
     """
-    if not dist.is_torchelastic_launched():
-        raise SystemExit("multi_gpu configs are started by torchrun: see docs/training.md")
+    with ended_in_a_line():
+        if not dist.is_torchelastic_launched():
+            raise TrainingFailed(say("no_torchrun"))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     if torch.cuda.is_available():
         torch.cuda.set_device(local_device())

@@ -14,7 +14,7 @@ from torch import nn
 
 from monai_diffens.acquisition.slicing import PLANES, plane_axis
 from monai_diffens.inferers.available_memory import available_memory
-from monai_diffens.messages import InputRejected, say
+from monai_diffens.messages import InputRejected, OutOfStep, say
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 
 logger = logging.getLogger(__name__)
@@ -222,7 +222,7 @@ def in_step(network: nn.Module) -> Iterator[None]:
     Going on with the next case would give the others slices of another scan.
 
     Raises:
-        SystemExit: what went wrong, with several processes.
+        OutOfStep: what went wrong, with several processes.
     """
     try:
         yield
@@ -231,7 +231,7 @@ def in_step(network: nn.Module) -> Iterator[None]:
             raise
         logger.debug("details", exc_info=error)
         line = error if isinstance(error, InputRejected) else type(error).__name__
-        raise SystemExit(say("out_of_step", why=line)) from error
+        raise OutOfStep(say("out_of_step", why=line)) from error
 
 
 def _alone(network: nn.Module) -> bool:

@@ -6,9 +6,17 @@ from itertools import pairwise
 import pytest
 import torch
 
+from monai_diffens.bundle.before_run import ended_in_a_line
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.inferers.memory import CPU_WORK, GIB, available_on, is_out_of_memory, plan_memory
-from monai_diffens.messages import InputRejected
+from monai_diffens.inferers.memory import (
+    CPU_WORK,
+    GIB,
+    available_on,
+    in_step,
+    is_out_of_memory,
+    plan_memory,
+)
+from monai_diffens.messages import InputRejected, OutOfStep, say
 from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 
 SHAPE = (64, 72, 60)
@@ -128,3 +136,13 @@ def test_a_gpu_s_memory_is_asked_for(tiny_ensembler):
     assert 0 < available_on(torch.device("cuda")) <= total
     plan = plan_memory(tiny_ensembler(), SHAPE, 1, device="cuda")
     assert plan.window_voxels == 64 * 72 * 60 and plan.slice_chunk == 256
+
+
+def test_a_process_that_others_wait_for_ends_with_a_line(tiny_ensembler):
+    network = tiny_ensembler()
+    network.bank.world_size = 2
+    with pytest.raises(OutOfStep), in_step(network):
+        raise MemoryError
+    with pytest.raises(SystemExit) as stopped, ended_in_a_line(), in_step(network):
+        raise MemoryError
+    assert stopped.value.code == say("out_of_step", why="MemoryError")

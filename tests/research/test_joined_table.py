@@ -3,6 +3,7 @@
 import pytest
 
 from monai_diffens.engines.processes import local_device, start_processes
+from monai_diffens.messages import say
 from research.studies.joined_table import join_tables, own_folder, own_share
 from research.studies.sweep import KEYS
 from research.studies.tables import append_row, read_table, weights_mark
@@ -28,13 +29,14 @@ def test_tables_are_joined_in_the_order_of_the_items(tmp_path):
     assert found == [(case, method) for case in "abc" for method in ("cubic", "mean")]
 
 
-def test_one_process_has_everything(tmp_path):
+def test_one_process_has_everything(tmp_path, capsys):
     items = [{"case": case} for case in "abc"]
     assert own_share(items) == items
     assert own_folder(tmp_path) == str(tmp_path / "process_0")
     assert local_device().type in ("cpu", "cuda")
-    with pytest.raises(SystemExit, match="started by torchrun"):
+    with pytest.raises(SystemExit) as stopped:
         start_processes()
+    assert stopped.value.code == 1 and capsys.readouterr().err.strip() == say("no_torchrun")
 
 
 def test_rows_of_other_weights_are_left_out(tmp_path):
