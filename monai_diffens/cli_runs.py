@@ -184,18 +184,18 @@ def study_lines(scan: Path, json_lines: bool = False) -> list[str]:
 
 def _planned(cases: CaseList) -> list[dict[str, Any]]:
     """What would be done to each case, as plain dicts."""
-    import nibabel as nib
+    from nibabel.affines import voxel_sizes
+
+    from monai_diffens.transforms.nifti_file import open_nifti
 
     lines: list[dict[str, Any]] = []
     for item in cases.items:
         line: dict[str, Any] = {"case": item["case"], "plan": "work on"}
         image = item.get("image")
         if isinstance(image, str):
-            header: Any = nib.load(image).header
-            line |= {
-                "voxels": [int(n) for n in header.get_data_shape()[:3]],
-                "spacing_mm": [round(float(v), 3) for v in header.get_zooms()[:3]],
-            }
+            with open_nifti(Path(image), cases.reading.volume) as file:
+                line["voxels"], spacing = list(file.shape), voxel_sizes(file.geometry.affine)
+            line["spacing_mm"] = [round(float(side), 3) for side in spacing]
         elif image is not None:
             line["slices"] = len(image)
         if item.get("sources"):

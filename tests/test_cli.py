@@ -140,6 +140,27 @@ def test_check_tells_what_would_be_done_and_writes_nothing(scan, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_check_tells_of_the_file_that_a_run_would_take(scan):
+    """In millimetres, by the affine, whatever the case of its ending and whatever lies beside it."""
+    other = scan.with_name("ball_T1w.NII.GZ")
+    image = nib.Nifti1Image(np.ones((4, 4, 4)), np.eye(4))
+    image.to_filename(scan.with_name("ones.nii.gz"))
+    scan.rename(other)
+    scan.with_name("ones.nii.gz").rename(scan)
+    (line,) = map(json.loads, diffens("check", other, "--json_lines").stdout.splitlines())
+    assert line["voxels"] == [24, 28, 6] and line["spacing_mm"] == [1, 1, 5]
+
+
+def test_check_tells_of_micrometres_in_millimetres(scan):
+    image = nib.load(scan)
+    voxels = image.get_fdata()
+    image = nib.Nifti1Image(voxels, np.diag([1000, 1000, 5000, 1]))
+    image.header.set_xyzt_units("micron")
+    image.to_filename(scan)
+    (line,) = map(json.loads, diffens("check", scan, "--json_lines").stdout.splitlines())
+    assert line["spacing_mm"] == [1, 1, 5]
+
+
 def test_sr_and_what_is_there_after_it(scan, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = diffens("sr", scan.name, "-o", "2024.10", "--num-steps", 2, "--no-report")

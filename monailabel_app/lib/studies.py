@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 from fastapi import HTTPException
 from monailabel.config import settings
 from monailabel.datastore.local import LocalDatastore
@@ -17,6 +16,7 @@ from monailabel.utils.sessions import Sessions
 
 from lib.confinement import inside, plain_name
 from lib.refusals import as_reply
+from monai_diffens.data.output_folder import is_ours
 from monai_diffens.files import NIFTI_ENDINGS
 from monai_diffens.messages import InputRejected, say
 from monai_diffens.transforms.input_gate import check_volume
@@ -47,11 +47,7 @@ class StudiesFolder(LocalDatastore):
 
     def is_synthetic(self, image_id: str) -> bool:
         """Whether an image is a result: it says so itself, whatever became of the store's list."""
-        path = self.get_image_uri(image_id)
-        try:
-            return b"synthetic" in bytes(nib.load(path).header["descrip"])
-        except Exception:  # nibabel raises many kinds on a damaged file; what is wrong, the input gate says
-            return False
+        return is_ours(Path(self.get_image_uri(image_id)))
 
     def get_image_uri(self, image_id: str) -> str:
         """Path of an image, links followed; empty where there is no such image."""
