@@ -27,7 +27,7 @@ SERVER.set_forkserver_preload(
     [
         "monai.bundle",
         "monai_diffens.api",
-        "monai_diffens.in_process",
+        "monai_diffens.inference",
         "monai_diffens.data.cases",
         "monai_diffens.engines.case_evaluator",
         "monai_diffens.inferers.inferer",

@@ -27,7 +27,7 @@ BOTH = [
     ("amp", "maybe"),
     ("max_memory", "8GB"),
     ("share", "volumes"),
-    ("mask", 7),
+    ("brain_mask", 7),
     ("volume", -1),
     ("fill_nan", "filled"),
     ("force", "$'no'+'pe'"),
