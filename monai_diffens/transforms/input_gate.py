@@ -99,7 +99,7 @@ def check_volume(
     )
 
 
-EXTENT_MM = (1.0, 2000.0)  # longest side of a plausible volume: outside it, the unit of length is wrong
+EXTENT_MM = (1.0, 2000.0)  # sides of a plausible volume: outside, the unit of length is wrong
 CT_FRACTION = 0.05  # below CT_CUT: air at -1000 HU fills far more of a CT of a head
 
 
@@ -112,11 +112,11 @@ def check_extent(name: str, zooms: NDArray[np.floating], shape: Sequence[int]) -
         shape: (X, Y, Z).
 
     Raises:
-        InputRejected: its longest side is no head's.
+        InputRejected: one of its sides is no head's.
     """
-    extent = float(np.max(zooms * np.asarray(shape)))
-    if not EXTENT_MM[0] <= extent <= EXTENT_MM[1]:
-        raise InputRejected(say("extent", name=name, extent=extent))
+    for extent in zooms * np.asarray(shape):
+        if not EXTENT_MM[0] <= extent <= EXTENT_MM[1]:
+            raise InputRejected(say("extent", name=name, extent=extent))
 
 
 def check_range(name: str, low: float, high: float, below: float, *, force: bool = False) -> list[str]:

@@ -8,13 +8,19 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+    generate_uid,
+)
 
 from monai_diffens.data.cases import CaseFolder
 from monai_diffens.data.dicom.gate import check_series, load_series
 from monai_diffens.data.dicom.series import find_series, is_dicom, masked
 from monai_diffens.data.dicom.writer import save_series
-from monai_diffens.messages import InputRejected
+from monai_diffens.messages import InputRejected, say
 
 HEAD = mr_series.thick_head()
 
@@ -249,6 +255,21 @@ def test_what_is_left_out_is_counted(folder, tmp_path, caplog):
     assert len(CaseFolder(folder, tmp_path / "out").items) == 1
     for line in notes:
         assert line in caplog.text
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_the_list_of_a_disc_is_no_slice(folder, tmp_path, beside):
+    """A DICOMDIR, as at the top of every disc: its data set names neither a class nor a series."""
+    listing = pydicom.Dataset()
+    listing.FileSetID, listing.DirectoryRecordSequence = "DISC", [pydicom.Dataset()]
+    listing.file_meta = pydicom.dataset.FileMetaDataset()
+    listing.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    listing.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    listing.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    listing.save_as((folder if beside else tmp_path) / "DICOMDIR", enforce_file_format=True)
+    (series,), problems, notes = find_series(tmp_path)
+    assert problems == [] and notes == [say("dicom_no_image", files="1 (*)")]
+    assert len(check_series(series)[0]) == 8
 
 
 def test_dicom_beside_nifti_is_told(folder, tmp_path, caplog):

@@ -48,6 +48,16 @@ def test_04_what_nibabel_mends_is_read_as_nibabel_reads_it_and_told(tmp_path, fi
     np.testing.assert_allclose(checked.affine, nib.load(path).affine)
 
 
+@pytest.mark.parametrize("side", [0, 1, 2])
+@pytest.mark.parametrize("spacing", [1e-4, 500])
+def test_04_a_side_that_no_head_has_is_refused(tmp_path, side, spacing):
+    """The other two sides are a head's."""
+    affine = np.diag([1, 1, 5, 1.0])
+    affine[side, side] = spacing
+    extent = spacing * head().shape[side]
+    assert rejection(save(tmp_path / "a.nii", affine=affine)) == say("extent", name="a.nii", extent=extent)
+
+
 def test_04_slices_behind_those_of_the_header_are_told(tmp_path):
     path = save(tmp_path / "a.nii")
     path.write_bytes(path.read_bytes() + bytes(500))  # padding

@@ -94,12 +94,13 @@ def image_headers(file: Path) -> list[Header]:
             file, stop_before_pixels=True, force=True, specific_tags=[*ATTRIBUTES, *SEQUENCES]
         )
         header = {name: value for name in ATTRIBUTES if (value := _value(dataset, name)) is not None}
+        kind = text(header, "SOPClassUID") or str(dataset.file_meta.get("MediaStorageSOPClassUID", ""))
+        if kind and "Rows" not in header and kind not in (MR_IMAGE, ENHANCED_MR):
+            return []  # a report, a presentation state, a DICOMDIR, which is of no series
         if not (text(header, "SOPClassUID") and text(header, "SeriesInstanceUID")):
             raise ValueError("neither class nor series")
         if "ContrastBolusAgent" not in header and _value(dataset, "ContrastBolusAgentSequence"):
             header["ContrastBolusAgent"] = "coded"
-        if "Rows" not in header and text(header, "SOPClassUID") not in (MR_IMAGE, ENHANCED_MR):
-            return []  # a report, a presentation state, a DICOMDIR
         frames = _value(dataset, "PerFrameFunctionalGroupsSequence")
         if not frames:
             return [header]
