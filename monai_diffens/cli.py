@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from monai_diffens.bundle.folder import BUNDLES, WEIGHTS, bundle_path, read_config
+from monai_diffens.bundle.folder import BUNDLES, METADATA, WEIGHTS, bundle_path, read_config
 from monai_diffens.cli_options import STATUSES, OneLine, checked, steps_of, with_options
 from monai_diffens.cli_runs import PAGE, plan_cases, run_cases
 from monai_diffens.files import sha256_of
@@ -285,6 +285,7 @@ def seal(bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="folder o
     from monai_diffens.bundle.folder import write_manifest
 
     root = bundle.resolve()
+    read_config(root, METADATA)  # there is a bundle
     check_configs(root)
     path = write_manifest(root, release_files(root))
     tell(f"{path}: written; it vouches for what is there now")

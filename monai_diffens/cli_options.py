@@ -68,7 +68,8 @@ def _status_and_line(error: Exception) -> tuple[int, str | None]:
         case BundleRejected():
             return NOT_USABLE, str(error)
         case OSError():
-            return SOME_FAILED, f"{error.filename or 'disk'}: {error.strerror or error}"
+            told = {"name": str(error.filename or "disk"), "why": error.strerror or type(error).__name__}
+            return SOME_FAILED, say("of_system", **told)
     if not hasattr(error, "format_message"):  # not one of typer's own
         raise error
     return WRONG_USE, _usage_line(error)

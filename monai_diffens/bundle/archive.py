@@ -19,9 +19,9 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
-from urllib.error import URLError
 
 from monai.apps.utils import download_url
 
@@ -185,7 +185,7 @@ def fetch(url: str, bundle_dir: Path, sha256: str | None = None, progress: bool 
             with warnings.catch_warnings():  # unpack compares the digest, and can say what it found
                 warnings.filterwarnings("ignore", "No hash value provided", UserWarning)
                 download_url(url, path, progress=progress)
-        except (URLError, OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, HTTPException) as error:
             raise BundleRejected(say("no_download", name=name, why=error)) from error
         if not path.is_file():
             raise BundleRejected(say("no_download", name=name, why="nothing was written"))

@@ -3,8 +3,10 @@
 import hashlib
 import os
 import shutil
+import socket
 import stat
 import subprocess
+import threading
 import zipfile
 from pathlib import Path
 
@@ -303,7 +305,23 @@ def test_never_through_a_link(archive, place, tmp_path):
 
 
 def test_an_address_that_does_not_answer(place):
-    for url in ((place / "nowhere.zip").as_uri(), "nonsense", "http://127.0.0.1:9/x.zip"):
+    urls = [(place / "nowhere.zip").as_uri(), "nonsense", "http://127.0.0.1:9/x.zip"]
+    for url in [*urls, "http://127.0.0.1:9/a\nb.zip", "http://127.0.0.1:x/x.zip"]:
         with pytest.raises(BundleRejected, match=r": cannot be fetched \(.+\); check the address"):
             fetch(url, place, progress=False)
+    assert list(place.iterdir()) == []
+
+
+def test_what_answers_is_no_web_server(place):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(b"220 mail.example ESMTP\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(BundleRejected, match="cannot be fetched"):
+            fetch(f"http://127.0.0.1:{server.getsockname()[1]}/x.zip", place, progress=False)
     assert list(place.iterdir()) == []

@@ -9,7 +9,7 @@ import pytest
 from archives import add
 
 from monai_diffens.__main__ import main
-from monai_diffens.cli_options import NOT_USABLE, WRONG_USE
+from monai_diffens.cli_options import NOT_USABLE, SOME_FAILED, WRONG_USE
 from monai_diffens.files import sha256_of
 from monai_diffens.messages import say
 
@@ -42,6 +42,12 @@ def test_pack_verify_download_and_seal(source, tmp_path, place, capsys):
 def test_one_line_on_the_command_line(tmp_path, capsys):
     line = command(capsys, "verify", tmp_path / "nowhere", status=NOT_USABLE)
     assert line == say("no_bundle", name=tmp_path / "nowhere") + "\n"
+    line = command(capsys, "seal", tmp_path, status=NOT_USABLE)
+    assert line == say("no_bundle", name=tmp_path) + "\n" and list(tmp_path.iterdir()) == []
+    (tmp_path / "file\n").touch()
+    words = ("download", "file:///nowhere", "--bundle_dir", tmp_path / "file\n")
+    line = command(capsys, *words, status=SOME_FAILED)
+    assert line == say("of_system", name=f"{tmp_path}/file\n", why="File exists") + "\n"
     line = command(capsys, "verify", tmp_path, "--sha256", "0" * 64, status=WRONG_USE)
     assert line == say("digest_of_folder", name=tmp_path) + "\n"
 
