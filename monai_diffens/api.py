@@ -58,7 +58,7 @@ def super_resolve(
 
     Example:
         >>> from monai_diffens import super_resolve
-        >>> from monai_diffens.demo.template_brain import thick_scan
+        >>> from monai_diffens.demo import thick_scan
         >>> scan = thick_scan(crop=40)  # a nibabel image in 5 mm slices
         >>> scan.shape
         (40, 40, 8)
@@ -98,7 +98,7 @@ def translate(
 
     Example:
         >>> from monai_diffens import translate
-        >>> from monai_diffens.demo.template_brain import thick_scan
+        >>> from monai_diffens.demo import thick_scan
         >>> scan = thick_scan(crop=40)
         >>> translate({"T1w": scan, "FLAIR": scan}, register="never").shape
         (40, 40, 40)

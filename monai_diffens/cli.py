@@ -170,8 +170,8 @@ def demo(
     bundle_root: Root = None,
 ) -> None:
     """Restore a template brain in 5 mm slices; measure it."""
-    from monai_diffens.demo.demo import run
-    from monai_diffens.engines.process_state import Interrupted, told_status
+    from monai_diffens.demo import run
+    from monai_diffens.inference import Interrupted, told_status
 
     try:
         run(output_dir, bundle_root or bundle_path("sr"), num_steps, crop)

@@ -59,8 +59,7 @@ def run_cases(
     """
     _must_exist(scan)
     _must_be_writable(output_dir)
-    from monai_diffens.engines.process_state import Interrupted, told_status
-    from monai_diffens.inference import open_inference, run_inference
+    from monai_diffens.inference import Interrupted, open_inference, run_inference, told_status
     from monai_diffens.workers import Crew, absolute, check_workers, job_of, workers_of
 
     began = time.perf_counter()

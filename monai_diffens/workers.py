@@ -228,7 +228,7 @@ def workers_of(workers: int | None, scheduler: str | None) -> Iterator[Client]:
         with client:
             yield client
         return
-    from monai_diffens.inferers.available_memory import available_memory
+    from monai_diffens.inferers.memory import available_memory
 
     count = workers or 1
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, _cores() // count))

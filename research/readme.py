@@ -20,8 +20,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from monai_diffens import super_resolve
-from monai_diffens.demo.demo import measure
-from monai_diffens.demo.template_brain import slice_affine
+from monai_diffens.demo import measure, slice_affine
 from monai_diffens.transforms.thick_slices import measurement_for
 from research.studies.tables import read_table
 from research.tables.markdown import markdown_table, replace_block

@@ -24,7 +24,7 @@ import nibabel as nib
 import numpy as np
 from monai.bundle import ConfigParser
 
-from monai_diffens.demo.template_brain import load_truth
+from monai_diffens.demo import load_truth
 from monai_diffens.networks.weights import load_weights
 
 ROOT = Path(__file__).resolve().parents[1]

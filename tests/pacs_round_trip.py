@@ -22,7 +22,7 @@ import pydicom
 from monai.data import MetaTensor
 from pacs_server import Pacs
 
-from monai_diffens.demo.template_brain import FACTOR, load_truth
+from monai_diffens.demo import FACTOR, load_truth
 from monai_diffens.transforms.thick_slices import measurement_for
 
 ROOT = Path(__file__).parents[1]

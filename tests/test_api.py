@@ -18,7 +18,7 @@ import monai_diffens
 import monai_diffens.api as api
 from monai_diffens import DiffEnsembleRestored, load_model, super_resolve, translate
 from monai_diffens.cli import app
-from monai_diffens.demo.template_brain import thick_scan
+from monai_diffens.demo import thick_scan
 from monai_diffens.messages import InputRejected, say
 from monai_diffens.networks import weights
 from monai_diffens.options import OptionError

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from monai_diffens.cli import app
 from monai_diffens.cli_options import NOT_USABLE, SOME_FAILED, STATUSES, WRONG_USE
-from monai_diffens.engines.process_state import Interrupted
+from monai_diffens.inference import Interrupted
 from monai_diffens.messages import say
 from monai_diffens.options import OPTIONS, QUALITIES
 
@@ -183,7 +183,7 @@ def test_a_demo_that_a_signal_ends_is_one_line(tmp_path, monkeypatch, number, st
     def stopped(*_: object) -> None:
         raise Interrupted(number)
 
-    monkeypatch.setattr("monai_diffens.demo.demo.run", stopped)
+    monkeypatch.setattr("monai_diffens.demo.run", stopped)
     told = diffens("demo", "-o", tmp_path / "demo", status=status).stderr
     assert told == say("interrupted", signal=signal.Signals(number).name) + "\n"
 

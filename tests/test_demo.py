@@ -9,8 +9,7 @@ from typer.testing import CliRunner, Result
 from monai_diffens.bundle.folder import WEIGHTS
 from monai_diffens.cli import app
 from monai_diffens.cli_options import NOT_USABLE
-from monai_diffens.demo.demo import format_table
-from monai_diffens.demo.template_brain import FACTOR, load_truth, slice_affine
+from monai_diffens.demo import FACTOR, format_table, load_truth, slice_affine
 from monai_diffens.report.picture import foreground_box, foreground_centre, three_plane_picture
 from monai_diffens.transforms.thick_slices import measurement_for
 

@@ -11,12 +11,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
+from scipy.special import ndtr
 from torch import Tensor
+
+from monai_diffens.schedulers.arithmetic import SamplingScheduler, project_prediction
+from monai_diffens.target import ResidualTarget
 
 PROFILES = ("box", "gaussian")
 # Overlapping slices hardly see what alternates from one to the next; dividing by that would leave noise alone
@@ -68,7 +73,14 @@ class AxisSampling:
 
     def measure(self) -> NDArray[np.float64]:
         """(n_low, n_high) matrix A: each row the slice profile, integrated over the fine voxels."""
-        return measurement_matrix(self.n_high, self.n_low, self.factor, self.thickness, self.profile).numpy()
+        edges = np.arange(self.n_high + 1) - 0.5 - self.slice_centres[:, None]
+        if self.profile == "box":
+            cumulative = np.clip(edges / self.thickness + 0.5, 0.0, 1.0)
+        else:
+            cumulative = ndtr(edges / (self.thickness * FWHM_TO_SIGMA))
+        rows = np.diff(cumulative, axis=1)
+        covered = rows.sum(axis=1, keepdims=True)
+        return rows / np.where(covered > 0, covered, 1)
 
     def interpolate(self) -> NDArray[np.float64]:
         """(n_high, n_low) matrix of cubic spline interpolation; beyond the outer slices the value is held."""
@@ -77,25 +89,6 @@ class AxisSampling:
             return np.stack([np.interp(target, centres, row) for row in np.eye(self.n_low)], axis=1)
         target = np.clip(np.arange(self.n_high), self.slice_centres[0], self.slice_centres[-1])
         return CubicSpline(self.slice_centres, np.eye(self.n_low), bc_type="natural")(target)
-
-
-def measurement_matrix(
-    n_high: int, n_low: int, factor: float, thickness: float, profile: str, sigma: float = FWHM_TO_SIGMA
-) -> Tensor:
-    """Matrix of :meth:`AxisSampling.measure` (n_low, n_high), float64.
-
-    It compiles in TorchScript, which reads no globals: hence ``sigma``, of a Gaussian profile of width 1.
-    """
-    slices = torch.arange(n_low, dtype=torch.float64) - (n_low - 1) / 2
-    centres = (n_high - 1) / 2 + slices * factor
-    edges = torch.arange(n_high + 1, dtype=torch.float64) - 0.5 - centres.unsqueeze(1)
-    if profile == "box":
-        cumulative = (edges / thickness + 0.5).clamp(0.0, 1.0)
-    else:
-        cumulative = torch.special.ndtr(edges / (thickness * sigma))
-    rows = cumulative.diff(dim=1)
-    covered = rows.sum(dim=1, keepdim=True)
-    return rows / torch.where(covered > 0, covered, torch.ones_like(covered))
 
 
 class Measurement:
@@ -172,22 +165,17 @@ class Measurement:
         Args:
             box: region outside which the residual is zero (the foreground); the whole grid when None.
         """
-        pairs: list[tuple[NDArray[np.float64], NDArray[np.floating]] | None] = []
-        for dim, matrix in enumerate(self._matrices):
-            if matrix is None:
-                pairs.append(None)
-                continue
-            inside = matrix if box is None else matrix[:, box[dim]]
-            pairs.append((inside, np.linalg.pinv(inside, rcond=1e-6)))
-        return NullSpaceProjection(pairs)
+        sides = [slice(None)] * 3 if box is None else box
+        inside = [None if a is None else a[:, side] for a, side in zip(self._matrices, sides, strict=True)]
+        # A+ A is separable too: one square matrix an axis
+        return NullSpaceProjection([None if a is None else np.linalg.pinv(a, rcond=1e-6) @ a for a in inside])
 
 
 class NullSpaceProjection:
     """x -> x - A+ A x for residual volumes (..., X, Y, Z); built by :meth:`Measurement.null_space`."""
 
-    def __init__(self, pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.floating]] | None]) -> None:
-        # A+ A is separable too: one square matrix an axis
-        self._projectors = [None if pair is None else pair[1] @ pair[0] for pair in pairs]
+    def __init__(self, projectors: Sequence[NDArray[np.floating] | None]) -> None:
+        self._projectors = projectors
 
     def __call__(self, residual: Tensor) -> Tensor:
         """Remove from a residual what the scan would have seen."""
@@ -202,7 +190,7 @@ class NullSpaceProjection:
 
 def fit_inside(
     volume: Tensor,
-    seen: Sequence[NDArray[np.float64] | None],
+    seen: Sequence[NDArray[np.floating] | None],
     support: Tensor,
     lowest: float,
 ) -> Tensor:
@@ -236,3 +224,52 @@ def _apply(volume: Tensor, matrices: Sequence[NDArray[np.floating] | None]) -> T
             operator = torch.as_tensor(matrix, dtype=volume.dtype, device=volume.device)
             volume = torch.tensordot(volume, operator, dims=([dim], [1])).movedim(-1, dim)
     return volume
+
+
+class ScanAgreement:
+    """Clean residual in, the nearest residual out whose volume, thick-sliced, is the scan.
+
+    Args:
+        measurement: how the scan was sliced.
+        scan: (B, 1, X, Y, Z), restored so that it agrees with the slices; the part inside ``region``.
+        base: of that shape.
+        target: what is diffused.
+        region: box outside which the residual is zero; the whole grid when None.
+    """
+
+    def __init__(
+        self,
+        measurement: Measurement,
+        scan: Tensor,
+        base: Tensor,
+        target: ResidualTarget,
+        region: Sequence[slice] | None = None,
+    ) -> None:
+        self.unseen = measurement.null_space(region)
+        self.known = target.to_residual(scan, base)
+
+    def __call__(self, clean: Tensor) -> Tensor:
+        """Clean residuals (B, n, X, Y, Z) -> the same shape."""
+        return self.known + self.unseen(clean - self.known)
+
+    def of_prediction(self, prediction: Tensor, x_t: Tensor, t: int, scheduler: SamplingScheduler) -> Tensor:
+        """The prediction (B, n, X, Y, Z) at timestep t, its clean residual made to agree."""
+        return project_prediction(prediction, x_t, t, self, scheduler)
+
+
+def cut_off(
+    restored: Tensor, support: Tensor, measurement: Measurement | None, region: Sequence[slice]
+) -> Tensor:
+    """Cut a result off at 0 and outside of its support, and give what is lost back where the scan saw it.
+
+    Args:
+        restored: (B, 1, X, Y, Z).
+        support: bool, of that shape: where it may be above 0.
+        measurement: how the scan was sliced; None where nothing can be given back.
+        region: box that agrees with the scan.
+    """
+    cut = restored.clamp(min=0) * support
+    if measurement is not None:
+        here: tuple[Any, ...] = (..., *region)
+        cut[here] = measurement.null_space(region).fit_inside(restored[here], support[here])
+    return cut

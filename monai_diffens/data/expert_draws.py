@@ -13,8 +13,7 @@ from monai.networks.schedulers import Scheduler
 from monai.utils import convert_to_tensor
 from torch import Tensor
 
-from monai_diffens.acquisition.consistency import ScanAgreement
-from monai_diffens.acquisition.measurement import Measurement
+from monai_diffens.acquisition.measurement import Measurement, ScanAgreement
 from monai_diffens.data.volume_replay import derived_seed
 from monai_diffens.networks.calibrator import average_weights, weighted_sum
 from monai_diffens.networks.computation import computes_in_bf16

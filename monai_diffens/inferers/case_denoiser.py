@@ -9,7 +9,7 @@ from monai.transforms.utils import generate_spatial_bounding_box
 from torch import Tensor
 from tqdm import tqdm
 
-from monai_diffens.acquisition.consistency import ScanAgreement
+from monai_diffens.acquisition.measurement import ScanAgreement
 from monai_diffens.acquisition.slicing import PATCH_GRID
 from monai_diffens.inferers.memory import smaller_until_it_fits
 from monai_diffens.inferers.settings import RunTime, Sampling

@@ -15,8 +15,7 @@ from monai.inferers import Inferer
 from torch import Tensor
 from tqdm import tqdm
 
-from monai_diffens.acquisition.consistency import ScanAgreement, cut_off
-from monai_diffens.acquisition.measurement import Measurement
+from monai_diffens.acquisition.measurement import Measurement, ScanAgreement, cut_off
 from monai_diffens.files import case_of
 from monai_diffens.inferers.case_denoiser import CaseDenoiser, foreground_box
 from monai_diffens.inferers.memory import in_step, plan_memory

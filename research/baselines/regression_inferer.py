@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer, SlidingWindowInferer, sliding_window_inference
 from torch import Tensor, nn
 
-from monai_diffens.acquisition.consistency import ScanAgreement, cut_off
+from monai_diffens.acquisition.measurement import ScanAgreement, cut_off
 from monai_diffens.acquisition.slicing import PATCH_GRID, pad_end
 from monai_diffens.inferers.case_denoiser import foreground_box
 from monai_diffens.target import ResidualTarget

@@ -130,7 +130,7 @@ def test_refused(expression):
         "$from os.path import *",
         "$from . import x",
         "$import monai_diffens.nowhere as x",
-        "$import monai_diffens.demo.demo as demo",
+        "$import monai_diffens.demo as demo",
     ],
 )
 def test_refused_imports(line):
@@ -157,11 +157,11 @@ def test_refused_imports(line):
         "monai_diffens.bundle.folder.write_manifest",
         "monai_diffens.__main__.main",
         "torch.compile",
-        "monai_diffens.demo.demo.run",
+        "monai_diffens.demo.run",
         "monai_diffens.files.os.mkdir",  # the package imports it
-        "monai_diffens.demo.demo.Path",
+        "monai_diffens.demo.Path",
         "monai_diffens.cli._version",
-        "monai_diffens.demo.demo",
+        "monai_diffens.demo",
         "@a",
         "$torch.device",
         ["os.system"],

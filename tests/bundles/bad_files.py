@@ -5,7 +5,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from monai_diffens.demo.template_brain import load_truth
+from monai_diffens.demo import load_truth
 
 FACTOR = 5  # slices of 5 mm
 SIZE = (40, 44, 8 * FACTOR)

@@ -9,7 +9,7 @@ import numpy as np
 from bad_files import FACTOR, SIZE, image
 
 from monai_diffens.contrasts import CONTRASTS
-from monai_diffens.demo.template_brain import load_truth
+from monai_diffens.demo import load_truth
 
 T1W, ENHANCED, T2W, FLAIR = CONTRASTS
 Head = dict[str, nib.Nifti1Image]

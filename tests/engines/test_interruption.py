@@ -9,7 +9,7 @@ import pytest
 
 RUN = """
 import signal, sys, time, weakref
-from monai_diffens.engines.process_state import Interrupted, interruptible, told_status
+from monai_diffens.inference import Interrupted, interruptible, told_status
 
 class Finaliser:
     def __del__(self):
@@ -72,7 +72,7 @@ def test_a_signal_ends_the_run_in_order(place, number):
 
 def test_other_dropped_errors_are_told_as_ever():
     code = """
-from monai_diffens.engines.process_state import interruptible
+from monai_diffens.inference import interruptible
 
 class Finaliser:
     def __del__(self):

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from monai_diffens.inferers.available_memory import available_memory
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.inferers.memory import GIB, plan_memory
+from monai_diffens.inferers.memory import GIB, available_memory, plan_memory
 from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
 
 MEMINFO = "MemTotal:       64000000 kB\nMemAvailable:   32000000 kB\n"
@@ -116,7 +115,7 @@ def test_26_a_system_that_tells_nothing(tmp_path):
 
 
 def test_26_the_limit_of_a_shell_is_seen():
-    code = "from monai_diffens.inferers.available_memory import available_memory as a; print(a())"
+    code = "from monai_diffens.inferers.memory import available_memory as a; print(a())"
     command = f"ulimit -v {8 * 2**20}; exec {sys.executable} -c '{code}'"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
     assert 0 < int(done.stdout) < 8 * GIB

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from monai_diffens import messages
 from monai_diffens.data.case_list import Rejected, RunOutcome
-from monai_diffens.engines.process_state import interruptible
+from monai_diffens.inference import interruptible
 from monai_diffens.messages import Console, is_command, tell
 
 

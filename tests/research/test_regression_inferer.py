@@ -6,7 +6,7 @@ from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
 from torch import nn
 
-from monai_diffens.acquisition.consistency import ScanAgreement, cut_off
+from monai_diffens.acquisition.measurement import ScanAgreement, cut_off
 from monai_diffens.target import ResidualTarget
 from monai_diffens.transforms.conditions import StackConditionsd
 from monai_diffens.transforms.thick_slices import measurement_for, thick_slice

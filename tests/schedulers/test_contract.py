@@ -7,7 +7,7 @@ import torch
 from denoisers import sample, sample_with_prior
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler, PNDMScheduler, RFlowScheduler, Scheduler
 
-from monai_diffens.acquisition.consistency import ScanAgreement
+from monai_diffens.acquisition.measurement import ScanAgreement
 from monai_diffens.inferers.case_denoiser import CaseDenoiser, foreground_box
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.schedulers.arithmetic import from_clean

@@ -9,7 +9,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged, Orientationd
 
 from monai_diffens.contrasts import CONTRASTS
-from monai_diffens.demo.template_brain import load_truth
+from monai_diffens.demo import load_truth
 from monai_diffens.messages import InputRejected, say
 from monai_diffens.transforms.target_grid import RestoreToSpacingd
 from monai_diffens.transforms.unlike_training import (
