@@ -39,7 +39,9 @@ STEP_VOLUMES = 6
 COSTLY = 1.5  # times the voxels: what a memory limit may cost before it is told
 # Linux tells a container's or a job's limit by control groups, of version 1 or 2, nested: each folder from
 # the process's own up to the root may hold one. What a group uses counts files that are kept in memory, which
-# the system gives back when they are needed. Files of a limit, of what is used, and the name in memory.stat of files that can be given back
+# the system gives back when they are needed.
+#
+# Files of a limit, of what is used, and the name in memory.stat of files that can be given back:
 VERSIONS = {
     "cgroup2": (("memory.max", "memory.high"), "memory.current", "inactive_file"),
     "cgroup": (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file"),
