@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import zlib
 from collections.abc import Hashable, Mapping
 from functools import lru_cache
 from os import PathLike
@@ -20,6 +21,7 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from monai.utils import MetaKeys, SpaceKeys
 from numpy.typing import NDArray
 
 from monai_diffens.bundle.folder import CONFIG, WEIGHTS, bundle_path, read_config
@@ -270,21 +272,25 @@ def _as_file(scan: Any, affine: Any, folder: Path, name: str) -> Path:
     if not has_affine and affine is None:
         raise InputRejected(f"{name}: an affine is needed with an array")
     if isinstance(scan, str | PathLike):
+        if not str(scan).strip() or "\0" in str(scan):
+            raise InputRejected(say("input_missing", name=repr(str(scan))))
         return Path(scan)
+    wrong = (ValueError, TypeError, RuntimeError, nib.spatialimages.HeaderDataError)
+    path = folder / f"{_case_of(scan, name)}.nii.gz"
     try:
         is_image = isinstance(scan, nib.spatialimages.SpatialImage)
         image = _unrounded(scan) if is_image else _placed(scan, affine, name)
-        path = folder / f"{_case_of(scan, name)}.nii.gz"
-        nib.save(image, path)
     except InputRejected:
         raise
-    except (ValueError, TypeError, RuntimeError, OSError, nib.spatialimages.HeaderDataError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # of the disk
-            raise
+    except (*wrong, OSError, EOFError, zlib.error) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".: ")
-        if isinstance(error, OSError):  # its text names a folder
-            why = "its file is cut or damaged"
+        if not isinstance(error, wrong):  # of the image's file, and may name a folder
+            why = "its file is gone, cut or damaged"
         raise InputRejected(say("not_an_image", name=name, why=why)) from error
+    try:
+        nib.save(image, path)
+    except wrong as error:
+        raise InputRejected(say("not_an_image", name=name, why=str(error))) from error
     return path
 
 
@@ -311,7 +317,10 @@ def _placed(scan: Any, affine: Any, name: str) -> nib.Nifti1Image:
     """An array or a tensor with its affine as NIfTI."""
     if isinstance(scan, MetaTensor):
         affine = scan.affine
-    voxels, matrix = _numbers(scan), np.asarray(affine, dtype=float)
+    # neither text nor complex numbers
+    voxels, matrix = _numbers(scan), np.asarray(affine).astype(float, casting="same_kind")
+    if isinstance(scan, MetaTensor) and scan.meta.get(MetaKeys.SPACE) == SpaceKeys.LPS:
+        matrix = np.diag([-1.0, -1.0, 1.0, 1.0]) @ matrix
     if isinstance(scan, MetaTensor) and voxels.ndim == 4 and voxels.shape[0] == 1:
         voxels = voxels[0]
     if voxels.ndim != 3 or matrix.shape != (4, 4) or voxels.dtype.kind not in "buif":
@@ -358,7 +367,7 @@ def _as_given(result: Path, first: Any) -> Any:
     if isinstance(first, MetaTensor):
         volume = torch.from_numpy(voxels)
         shown = volume[None] if first.ndim == 4 else volume
-        meta = {"filename_or_obj": first.meta.get("filename_or_obj", "")}
+        meta = {"filename_or_obj": first.meta.get("filename_or_obj", ""), MetaKeys.SPACE: SpaceKeys.RAS}
         return MetaTensor(shown.to(first.device), affine=torch.from_numpy(affine), meta=meta)
     if isinstance(first, torch.Tensor):
         return torch.from_numpy(voxels).to(first.device), torch.from_numpy(affine)

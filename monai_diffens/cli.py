@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from monai_diffens.bundle.folder import BUNDLES, METADATA, WEIGHTS, bundle_path, read_config
-from monai_diffens.cli_options import STATUSES, OneLine, checked, steps_of, with_options
+from monai_diffens.cli_options import STATUSES, OneLine, a_path, checked, steps_of, with_options
 from monai_diffens.cli_runs import PAGE, plan_cases, run_cases
 from monai_diffens.files import sha256_of
 from monai_diffens.messages import InputRejected, say, tell
@@ -38,7 +38,12 @@ app.add_typer(bundle_app, name="bundle")
 # --num-steps and --num_steps are one
 EITHER: dict[str, Any] = {"token_normalize_func": lambda word: word.replace("-", "_")}
 DIAL = ", ".join(f"{name} ({steps} step{'s' * (steps > 1)})" for name, steps in QUALITIES.items())
-Output = Annotated[Path, typer.Option("-o", "--output_dir", help="folder of the results; made if missing")]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "-o", "--output_dir", parser=a_path, metavar="PATH", help="folder of the results; made if missing"
+    ),
+]
 Root = Annotated[Path | None, typer.Option("--bundle_root", help="a bundle of your own [default: installed]")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print errors only")]
 JsonLines = Annotated[bool, typer.Option("--json_lines", help="print a JSON object for each case, then one")]
@@ -72,7 +77,9 @@ def _about(
 @app.command(context_settings=EITHER)
 @with_options("sr")
 def sr(
-    scan: Annotated[Path, typer.Argument(metavar="SCAN|FOLDER|DICOM", help="NIfTI, or folder")],
+    scan: Annotated[
+        Path, typer.Argument(parser=a_path, metavar="SCAN|FOLDER|DICOM", help="NIfTI, or folder")
+    ],
     output_dir: Output,
     quality: Quality = None,
     bundle_root: Root = None,
@@ -91,7 +98,9 @@ def sr(
 @app.command(context_settings=EITHER)
 @with_options("translate")
 def translate(
-    cases: Annotated[Path, typer.Argument(metavar="CASES", help="case folders, or a list (.json)")],
+    cases: Annotated[
+        Path, typer.Argument(parser=a_path, metavar="CASES", help="case folders, or a list (.json)")
+    ],
     output_dir: Output,
     target: Annotated[str, typer.Option(metavar="CONTRAST", help="contrast to make")] = "FLAIR",
     quality: Quality = None,
@@ -113,7 +122,9 @@ def translate(
 
 @app.command(context_settings=EITHER)
 def check(
-    scan: Annotated[Path, typer.Argument(metavar="INPUT", help="what sr or translate would be given")],
+    scan: Annotated[
+        Path, typer.Argument(parser=a_path, metavar="INPUT", help="what sr or translate would be given")
+    ],
     task: Annotated[str, typer.Option(metavar="|".join(BUNDLES), help="what would be done")] = "sr",
     output_dir: Annotated[
         Path | None, typer.Option("-o", "--output_dir", help="its results count as there already")
@@ -160,9 +171,9 @@ def view(
 
 @app.command(context_settings=EITHER)
 def demo(
-    output_dir: Annotated[Path, typer.Option("-o", "--output_dir", help="folder of what it writes")] = Path(
-        "demo_output"
-    ),
+    output_dir: Annotated[
+        Path, typer.Option("-o", "--output_dir", parser=a_path, help="folder of what it writes")
+    ] = Path("demo_output"),
     num_steps: Annotated[
         int | None, typer.Option(min=1, help="denoising steps [default: the bundle's]")
     ] = None,
@@ -244,7 +255,9 @@ def verify(
 @bundle_app.command()
 def pack(
     bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="folders of bundles")],
-    output_dir: Annotated[Path, typer.Option("-o", "--output_dir", help="where zips go")] = Path("dist"),
+    output_dir: Annotated[
+        Path, typer.Option("-o", "--output_dir", parser=a_path, help="where zips go")
+    ] = Path("dist"),
 ) -> None:
     """Write a release zip of each bundle."""
     from monai_diffens.bundle.archive import DIGESTS, unpack_and_verify, write_digests

@@ -164,6 +164,17 @@ def checked(config: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
     return typed
 
 
+def a_path(text: str) -> Path:
+    """A path of the command line, which of no text (a variable that is not set) would be this folder.
+
+    Raises:
+        ValueError: there is no text, or it cannot be a path.
+    """
+    if not text.strip() or "\0" in text:
+        raise ValueError("a path is needed")
+    return Path(text)
+
+
 def plain(path: Path) -> str:
     """A path as text that MONAI does not take for an expression."""
     text = str(path)

@@ -99,10 +99,11 @@ class DiffEnsemblerApp(MONAILabelApp):
             ``file``, the path of the result, and ``params``, what is known about it.
         """
         with as_reply():
-            task = self._infers.get(request.get("model"))
+            model = request.get("model")
+            task = self._infers.get(model) if isinstance(model, str) else None
             if task is None:
                 known = ", ".join(self._infers)
-                raise InputRejected(say("unknown_model", name=repr(request.get("model"))[:60], known=known))
+                raise InputRejected(say("unknown_model", name=repr(model)[:60], known=known))
             file, facts = task({**request, **self.inputs(request.get("image"))})
         return {"label": file, "tag": "original", "file": file, "params": facts}
 

@@ -107,6 +107,18 @@ def test_paths_that_do_not_serve(scan, tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    "words", [["sr", "", "-o", "out"], ["sr", "SCAN", "-o", ""], ["check", " "], ["demo", "-o", ""]]
+)
+def test_no_path_is_not_this_folder(scan, tmp_path, monkeypatch, words):
+    """As of a variable of a shell that is not set."""
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    given = [str(scan) if word == "SCAN" else word for word in words]
+    assert diffens(*given, status=WRONG_USE).stderr.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_target_that_the_bundle_does_not_make(tmp_path):
     line = diffens("translate", tmp_path, "-o", "out", "--target", "CT", status=WRONG_USE).stderr
     assert line.startswith("--target CT: ") and "FLAIR" in line

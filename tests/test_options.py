@@ -65,8 +65,10 @@ def test_choices_are_those_of_the_code():
 def test_help_is_one_line_and_numbers_have_ranges():
     for option in OPTIONS:
         assert option.help and "\n" not in option.help and len(option.help) < 100
-        if option.kind in ("integer", "number"):
+        if option.kind in ("integer", "number", "weights", "spacing"):
             assert option.least is not None or option.above is not None, option.name
+        if option.kind in ("number", "weights", "spacing"):  # else products of them are infinite
+            assert option.most is not None or option.below is not None, option.name
 
 
 RIGHT = [
@@ -130,6 +132,9 @@ WRONG = [
     ("slice_thickness", 0),
     ("slice_profile", "gauss"),
     ("max_memory", "8GB"),
+    ("max_memory", 1e300),
+    ("spread_scale", 1e300),
+    ("slice_thickness", 1e-300),
     ("amp", "maybe"),
     ("device", "gpu9"),
     ("device", "cuda:4000"),

@@ -8,6 +8,7 @@ import shutil
 from os import PathLike
 from pathlib import Path
 
+from monai_diffens.files import LONGEST_NAME
 from monai_diffens.messages import InputRejected, say
 
 __all__ = ["inside", "link_or_copy", "plain_name", "workspace"]
@@ -19,9 +20,10 @@ def plain_name(name: str) -> str:
     """Return an image's id or a label's tag when it is a plain file name.
 
     Raises:
-        InputRejected: it is empty, hidden, holds a folder or an unprintable sign.
+        InputRejected: it is empty, hidden, too long for a file, holds a folder or an unprintable sign.
     """
-    if not isinstance(name, str) or not name.isprintable() or not re.fullmatch(r"[^./\\][^/\\]*", name):
+    plain = isinstance(name, str) and name.isprintable() and re.fullmatch(r"[^./\\][^/\\]*", name)
+    if not plain or len(name.encode()) > LONGEST_NAME:
         raise InputRejected(say("bad_id", name=repr(name)[:60]))
     return name
 

@@ -23,7 +23,7 @@ def checked_device(name: Any) -> str:
     """
     wanted = name[0] if isinstance(name, list) and name else name
     known = {"cpu", "cuda", *device_map(), *device_map().values()}
-    if wanted and wanted not in known:
+    if wanted not in (None, "", []) and not (isinstance(wanted, str) and wanted in known):
         wish = f"one of {', '.join(device_list())}"
         raise InputRejected(say("bad_parameter", name="device", value=repr(wanted)[:40], wanted=wish))
     return str(name_to_device(wanted))

@@ -112,6 +112,9 @@ REFUSED = {
     "no voxels": (SCAN[:0], AFFINE),
     "a lazy transform not yet applied": (Flip(0, lazy=True)(tensor(SCAN)), None),
     "no image at all": (None, AFFINE),
+    "an affine of complex numbers": (SCAN, AFFINE + 1j),
+    "no path": ("", None),
+    "a path with a null": ("a\0b.nii", None),
 }
 
 
@@ -122,12 +125,28 @@ def test_what_cannot_be_used_is_refused_in_a_line(scan):
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_a_file_that_was_cut_after_it_was_opened(tmp_path):
-    image = nib.load(save(tmp_path / "a.nii"))
-    (tmp_path / "a.nii").write_bytes((tmp_path / "a.nii").read_bytes()[:2000])
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("left", [0, 900, None])
+def test_a_file_that_was_cut_or_removed_after_it_was_opened(tmp_path, ending, left):
+    path = save(tmp_path / f"a{ending}")
+    image = nib.load(path)
+    if left is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:left])
     with pytest.raises(InputRejected) as error:
         super_resolve(image)
     assert str(tmp_path) not in str(error.value)
+
+
+def test_a_tensor_of_lps_comes_back_in_ras():
+    """What MONAI's ITKReader gives where it is asked not to convert."""
+    lps = np.diag([-1, -1, 1, 1]) @ AFFINE
+    scan = MetaTensor(torch.as_tensor(SCAN), affine=torch.as_tensor(lps), meta={"space": "LPS"})
+    turned = super_resolve(scan, force=True)
+    plain = super_resolve(tensor(SCAN), force=True)
+    np.testing.assert_allclose(turned.affine, plain.affine)
+    assert turned.meta["space"] == "RAS"
 
 
 def test_what_a_call_would_not_heed_is_refused(tmp_path):

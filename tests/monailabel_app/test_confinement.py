@@ -14,7 +14,22 @@ def test_plain_names(confinement, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", ".hidden", "a/b", "../a", "/etc/passwd", "a\\b", "a\0", "a\nb", None]
+    "name",
+    [
+        "x" * 300,
+        "ä" * 100,
+        "",
+        ".",
+        "..",
+        ".hidden",
+        "a/b",
+        "../a",
+        "/etc/passwd",
+        "a\\b",
+        "a\0",
+        "a\nb",
+        None,
+    ],
 )
 def test_names_that_are_not_plain(confinement, name):
     with pytest.raises(InputRejected, match="not a plain file name"):
