@@ -50,9 +50,16 @@ def checked_parameters(given: Mapping[str, Any], offered: Mapping[str, Any]) -> 
 
 
 def _in_range(name: str, value: Any, offered: Mapping[str, Any]) -> Any:
-    """A number within the range that every way to run a bundle has for it; choices are the server's own."""
-    option = options_of(offered).get(name)
-    if option is None or isinstance(offered[name], list):
+    """A number within the range that every way to run a bundle has for it; choices are the server's own.
+
+    One of a training, which has no range of its own, is above 0 where its default is, and from 0 else.
+    """
+    option, default = options_of(offered).get(name), offered[name]
+    if isinstance(default, list):
+        return value
+    if option is None:
+        if value < 0 or value == 0 < default:
+            raise _rejected(name, value, "a number above 0" if default > 0 else "a number from 0")
         return value
     try:
         return checked_option(option, value, offered)

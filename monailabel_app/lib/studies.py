@@ -57,7 +57,7 @@ class StudiesFolder(LocalDatastore):
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """What is known about an image."""
-        self.get_image_uri(image_id)
+        self._known(image_id)
         return super().get_image_info(image_id)
 
     def get_label_uri(self, label_id: str, label_tag: str) -> str:

@@ -53,6 +53,8 @@ def test_values_of_the_right_type(checked, name, value, taken):
         ("num_steps", -4, "a whole number from 1 to 1000.*"),
         ("num_steps", "9" * 5000, "a whole number"),
         ("learning_rate", "nan", "a number"),
+        ("learning_rate", 0, "a number above 0"),
+        ("learning_rate", -1e-3, "a number above 0"),
         ("learning_rate", {"_target_": "os.getcwd"}, "a number"),
         ("publish", "yes", "true or false"),
         ("fusion", "@seed", "one of calibrated, mean"),
