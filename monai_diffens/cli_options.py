@@ -6,8 +6,11 @@ A mistake in them ends in one line on stderr and the right exit status.
 from __future__ import annotations
 
 import inspect
+import signal
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,7 +47,8 @@ class OneLine(TyperGroup):
         kwargs["standalone_mode"] = False
         line: str | None = None
         try:
-            status = super().main(*args, **kwargs) or 0
+            with _unwound_by_term():
+                status = super().main(*args, **kwargs) or 0
         except (typer.Abort, KeyboardInterrupt):
             status = INTERRUPTED
         except OutOfStep as stopped:
@@ -54,6 +58,19 @@ class OneLine(TyperGroup):
         if line is not None:
             tell(line, sys.stderr)
         sys.exit(status)
+
+
+@contextmanager
+def _unwound_by_term() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: temporary files go. A run has an answer of its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _status_and_line(error: Exception) -> tuple[int, str | None]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_diffens.cli_options import SOME_FAILED, plain
 from monai_diffens.files import NIFTI_ENDINGS
-from monai_diffens.messages import Console, InputRejected, say, tell
+from monai_diffens.messages import Console, InputRejected, is_watched, say, tell
 
 if TYPE_CHECKING:
     from monai_diffens.data.case_list import CaseList
@@ -69,7 +69,7 @@ def run_cases(
         check_workers(workers, scheduler)
         given = absolute(given)
     workflow = open_inference(root, given)
-    bar = sys.stderr.isatty() and not quiet and not json_lines
+    bar = is_watched(sys.stderr) and not quiet and not json_lines
     out = sys.stdout  # that of the run is not shown
 
     def on_end(end: CaseEnd) -> None:

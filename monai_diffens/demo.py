@@ -25,7 +25,7 @@ from monai_diffens.acquisition.measurement import Measurement
 from monai_diffens.bundle.folder import WEIGHTS, read_config
 from monai_diffens.files import package_version, sha256_of
 from monai_diffens.inference import open_inference, run_inference
-from monai_diffens.messages import BundleRejected, InputRejected, say, tell
+from monai_diffens.messages import BundleRejected, InputRejected, is_watched, say, tell
 from monai_diffens.metrics import SSIM_RADIUS, checked_volumes, psnr, ssim_map
 from monai_diffens.report.picture import foreground_box, three_plane_picture
 from monai_diffens.transforms.intensity import foreground_percentile
@@ -147,7 +147,7 @@ def restore(bundle_root: Path, scan: Path, output_dir: Path, num_steps: int | No
     options: dict[str, Any] = {"input": str(scan.resolve()), "output_dir": str(output_dir.resolve())}
     options |= {"overwrite": True} | ({} if num_steps is None else {"num_steps": num_steps})
     started = time.perf_counter()
-    cases, status = run_inference(open_inference(bundle_root, options), bar=sys.stderr.isatty())
+    cases, status = run_inference(open_inference(bundle_root, options), bar=is_watched(sys.stderr))
     if status:
         raise InputRejected("; ".join(cases.failures.values()) or say("no_result", name=scan.name))
     return time.perf_counter() - started

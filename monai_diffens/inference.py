@@ -163,6 +163,7 @@ def _run(parser: ConfigParser) -> int:
             get("evaluator").run()
         processes.leave()
         if processes.place().rank == 0:
+            cases.settle()
             if get("report"):
                 write_index(cases, get("scale"))
                 write_table(cases)

@@ -23,6 +23,7 @@ __all__ = [
     "OutOfStep",
     "TrainingFailed",
     "is_command",
+    "is_watched",
     "say",
     "survive_consoles",
     "tell",
@@ -91,6 +92,11 @@ def tell(line: str, stream: TextIO | None = None) -> None:
     console = Console(sys.stdout if stream is None else stream)
     console.write(f"{line}\n")
     console.flush()
+
+
+def is_watched(stream: TextIO | None) -> bool:
+    """Whether a stream is a terminal; a process may have none, or have closed it."""
+    return stream is not None and not stream.closed and stream.isatty()
 
 
 class Console:

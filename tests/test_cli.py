@@ -1,5 +1,6 @@
 """The command ``diffens``, in process: what it prints, its statuses, and that mistakes leave nothing."""
 
+import errno
 import json
 import os
 import signal
@@ -14,6 +15,8 @@ from typer.testing import CliRunner, Result
 
 from monai_diffens.cli import app
 from monai_diffens.cli_options import NOT_USABLE, SOME_FAILED, STATUSES, WRONG_USE
+from monai_diffens.cli_runs import run_cases
+from monai_diffens.data import writer
 from monai_diffens.inference import Interrupted
 from monai_diffens.messages import say
 from monai_diffens.options import OPTIONS, QUALITIES
@@ -188,6 +191,30 @@ def test_sr_and_what_is_there_after_it(scan, tmp_path, monkeypatch):
     other = diffens("sr", scan.name, "-o", "2024.10", "--quality", "fast", "--no-report", status=SOME_FAILED)
     assert other.stderr.count("\n") == 1
     assert diffens("sr", scan.name, "-o", "quiet", "--quiet", "--no-report").output == ""
+
+
+def test_cases_that_were_never_begun_are_not_done(scan, tmp_path, monkeypatch):
+    """The disk is full at the first: no other is begun."""
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        (tmp_path / "in" / f"{name}.nii.gz").write_bytes(scan.read_bytes())
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writer, "save_volume", full)
+    told = diffens("sr", tmp_path / "in", "-o", tmp_path / "out", "--no-report", "--json-lines", status=1)
+    summary = json.loads(told.stdout.splitlines()[-1])
+    assert (summary["done"], summary["status"]) == (0, 1)
+    assert summary["failed"][1] == say("no_result", name="b") and len(summary["failed"]) == 2
+
+
+def test_a_process_without_streams(scan, tmp_path, monkeypatch):
+    """As a service manager starts it."""
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert run_cases("sr", ROOT / "diffensembler_sr", scan, tmp_path / "out", {"report": False}) == 0
+    assert (tmp_path / "out" / "ball_T1w_sr.nii.gz").is_file()
 
 
 @pytest.mark.parametrize(("number", "status"), [(2, 130), (15, 143)])

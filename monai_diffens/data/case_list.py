@@ -124,13 +124,9 @@ class RunOutcome:
             share: rank and number of processes of the run.
 
         Returns:
-            0 when every case has its result; 1 when one was rejected or its result not written in this run.
+            0 when every case has its result; 1 when one was rejected or failed.
         """
-        failed = [
-            item["case"]
-            for item, result, before in zip(self.items, self.results, self.before, strict=True)
-            if item["case"] in failures or stamp(result) in (None, before)
-        ]
+        failed = [item["case"] for item in self.items if item["case"] in failures]
         rank, world_size = share
         tell(
             (f"process {rank + 1} of {world_size}: " if world_size > 1 else "")
@@ -141,7 +137,7 @@ class RunOutcome:
         for entry in self.rejected:
             tell(f"rejected: {entry.reason}")
         for case in failed:
-            tell(f"failed: {failures.get(case) or say('no_result', name=case)}")
+            tell(f"failed: {failures[case]}")
         for line in self.left_out:
             tell(line)
         return int(bool(self.rejected or failed))
@@ -240,8 +236,16 @@ class CaseList(ABC):
         """Note why a case has no result; ``reason`` is one line that starts with the case's name."""
         self.failures[case] = reason
 
+    def settle(self) -> None:
+        """Note every case without a result of this run as failed: a run that ends early begins not all."""
+        found = self._outcome
+        for item, result, before in zip(found.items, found.results, found.before, strict=True):
+            if stamp(result) in (None, before):
+                self.failures.setdefault(item["case"], say("no_result", name=item["case"]))
+
     def finish(self) -> int:
         """Print what became of the cases, after the last one; returns :meth:`RunOutcome.finish`'s status."""
+        self.settle()
         return self._outcome.finish(self.failures, self.share)
 
     def check_scan(self, scan: Path | DicomSeries) -> tuple[str | list[str], CheckedVolume]:

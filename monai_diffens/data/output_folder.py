@@ -108,7 +108,7 @@ class Verdict(Enum):
     SAME = auto()
     DIFFERS = auto()  # of other inputs, options or weights
     DAMAGED = auto()
-    FOREIGN = auto()  # no result of this program
+    FOREIGN = auto()  # no result of this program, or of another user
 
 
 class Earlier(NamedTuple):
@@ -152,6 +152,8 @@ def earlier_result(
     """
     if not result.is_file() or not all(path.is_file() for path in maps):
         return Earlier(Verdict.ABSENT)
+    if not os.access(result, os.R_OK):  # another user's, who alone may read it
+        return Earlier(Verdict.FOREIGN)
     record = record_of(result)
     voxels = _voxels_sha256(result)
     if voxels is None or any(_voxels_sha256(path) is None for path in maps):

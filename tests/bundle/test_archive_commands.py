@@ -1,5 +1,6 @@
 """The commands for release archives: pack, verify, download, seal; and what they turn down."""
 
+import signal
 import stat
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from archives import add
 
 from monai_diffens.__main__ import main
+from monai_diffens.bundle import archive as archive_module
 from monai_diffens.cli_options import NOT_USABLE, SOME_FAILED, WRONG_USE
 from monai_diffens.files import sha256_of
 from monai_diffens.messages import say
@@ -37,6 +39,19 @@ def test_pack_verify_download_and_seal(source, tmp_path, place, capsys):
     assert "docs/README.md (changed)" in command(capsys, "verify", root, status=NOT_USABLE)
     command(capsys, "seal", root)
     assert "verified" in command(capsys, "verify", root)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_nothing_of_a_download(tmp_path, monkeypatch, capsys, number, status):
+    def stop(url: str, path: Path, **_: object) -> None:
+        path.write_bytes(b"half")
+        signal.raise_signal(number)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background has none
+    monkeypatch.setattr(archive_module, "download_url", stop)
+    command(capsys, "download", "https://127.0.0.1/x.zip", "--bundle_dir", tmp_path, status=status)
+    signal.signal(signal.SIGINT, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_line_on_the_command_line(tmp_path, capsys):

@@ -161,6 +161,17 @@ def test_20_a_file_of_another_program_is_never_replaced(again, tmp_path):
     ]
 
 
+def test_20_a_result_of_another_user_is_never_replaced(again, tmp_path, monkeypatch):
+    """Whose permissions let nobody else look into it."""
+    result = tmp_path / "out" / "a_sr.nii.gz"
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != result and allowed(path, mode))
+    run = again()
+    assert [entry.reason for entry in run.rejected] == [
+        say("foreign_result", name="a.nii.gz", result="a_sr.nii.gz")
+    ]
+
+
 def replaced_in_place(path, other):
     path.write_bytes(other.read_bytes())
 
