@@ -10,6 +10,7 @@ from thick_scans import cases_with, head, save, stops, write
 from monai_diffens.data.cases import CaseFolder
 from monai_diffens.data.output_folder import stamp
 from monai_diffens.data.writer import save_volume
+from monai_diffens.messages import say
 
 
 def test_nothing_happens_before_items_are_asked_for(tmp_path):
@@ -121,6 +122,9 @@ def test_row_32_a_case_without_a_new_result_has_failed(tmp_path, capsys):
         assert len(cases.items) == 1
         assert cases.finish() == 1
         assert "failed: a: no result was written" in capsys.readouterr().out
+        assert cases.failures == {"a": say("no_result", name="a")}  # for the index and the table too
+    cases = cases_with(CaseFolder, path, tmp_path / "out", overwrite=True)
+    assert len(cases.items) == 1
     write(cases)
     assert cases.finish() == 0
 
