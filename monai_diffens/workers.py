@@ -223,7 +223,7 @@ def workers_of(workers: int | None, scheduler: str | None) -> Iterator[Client]:
     if scheduler is not None:
         try:
             client = Client(scheduler, timeout=PATIENCE_S)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:  # of protocols, too
             raise InputRejected(say("no_scheduler", address=scheduler)) from error
         with client:
             yield client

@@ -39,6 +39,7 @@ from monai_diffens.bundle.folder import (
 from monai_diffens.messages import BundleRejected, InputRejected, OutOfStep, TrainingFailed, say, tell
 from monai_diffens.options import (
     MORE,
+    OPTIONS,
     Option,
     OptionError,
     checked_option,
@@ -190,6 +191,8 @@ def check_overrides(
             for path in folder
             if path.suffix[1:] in ConfigParser.suffixes and path.name != Path(METADATA).name
         ]
+    if MORE in typed:  # its options are given by their names
+        raise unknown_option(MORE, [option.name for option in OPTIONS])
     _place_options(workflow)
     config = dict(workflow.parser.get())
     config.pop("_meta_", None)
@@ -198,7 +201,8 @@ def check_overrides(
     others = {name: value for name, value in config.items() if name not in options and name != MORE}
     for name, value in others.items():
         if name in PATH_IDS or name.endswith(PATH_ENDINGS):
-            _replace(workflow, name, path_as_typed(value, typed.get(name)))
+            path = path_as_typed(value, typed.get(name))
+            _replace(workflow, name, path if _is_expression(path) else verbatim(path))
     if options:
         _check_root(workflow)
     for name, option in options.items():
@@ -227,14 +231,23 @@ def _check_value(
     workflow: ConfigWorkflow, config: Mapping[str, Any], option: Option, typed: str | None
 ) -> None:
     value, id = values_of(config)[option.name], id_of(config, option.name)
-    if option.optional and typed == "None":
-        value = None  # MONAI takes an override of None for none
+    if typed == "None":  # MONAI takes an override of None for none
+        value = None if option.optional else typed
     elif option.kind == "path":
         value = path_as_typed(value, typed)
-    if isinstance(value, str) and value.startswith(EXPRESSIONS):
-        checked_option(option, _evaluated(workflow, id, value), config)
+    if _is_expression(value):
+        try:
+            value = workflow.parser.get_parsed_content(id)
+        except Exception as error:
+            raise OptionError(option.name, value, option.wanted(config)) from error
+        checked_option(option, value, config)
     else:
-        _replace(workflow, id, checked_option(option, value, config))
+        value = checked_option(option, value, config)
+        _replace(workflow, id, verbatim(value) if option.kind == "path" else value)
+
+
+def _is_expression(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(EXPRESSIONS)
 
 
 def ids_of(config: Mapping[str, Any]) -> set[str]:
@@ -322,13 +335,6 @@ def _check_root(workflow: ConfigWorkflow) -> None:
     bundle = workflow.config_root_path.parent
     if not (root / METADATA).is_file() and (bundle / METADATA).is_file():
         raise OptionError("bundle_root", str(root), line=say("wrong_bundle_root", name=root, bundle=bundle))
-
-
-def _evaluated(workflow: ConfigWorkflow, name: str, value: str) -> Any:
-    try:
-        return workflow.parser.get_parsed_content(name)
-    except Exception:
-        return f"{value} (cannot be evaluated)"
 
 
 def _replace(workflow: ConfigWorkflow, id: str, value: Any) -> None:

@@ -8,6 +8,7 @@ fusion, and the first one writes.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import NamedTuple
@@ -44,11 +45,18 @@ class Place(NamedTuple):
 
 
 def place(environment: Mapping[str, str] | None = None) -> Place:
-    """Find out from what torchrun or srun set; one process alone where neither did."""
+    """Find out from what torchrun or srun set; one process alone where neither did.
+
+    Raises:
+        InputRejected: what they set is no place among processes, so that cases would be left out.
+    """
     known = os.environ if environment is None else environment
     for rank, world_size, local_rank in LAUNCHERS:
         if rank in known and world_size in known:
-            return Place(int(known[rank]), int(known[world_size]), int(known.get(local_rank, 0)))
+            told = known[rank], known[world_size], known.get(local_rank, "0")
+            if not all(re.fullmatch("[0-9]+", each) for each in told) or int(told[0]) >= int(told[1]):
+                raise InputRejected(say("no_place", rank=rank, value=told[0], size=world_size, count=told[1]))
+            return Place(*map(int, told))
     return Place(0, 1, 0)
 
 

@@ -124,9 +124,10 @@ def test_crews_that_cannot_be_had(scans, bundle, tmp_path, monkeypatch):
     both = CliRunner().invoke(app, [*run, "--workers", "2", "--scheduler", "tcp://127.0.0.1:9"])
     assert both.exit_code == WRONG_USE and both.stderr.strip() == say("two_crews")
     monkeypatch.setattr(workers, "PATIENCE_S", 0.2)
-    with pytest.raises(InputRejected) as refused, workers_of(None, "tcp://127.0.0.1:9"):
-        pass
-    assert str(refused.value) == say("no_scheduler", address="tcp://127.0.0.1:9")
+    for address in ("tcp://127.0.0.1:9", "tls://127.0.0.1:9", "ucx://a", "tcp://[::1"):
+        with pytest.raises(InputRejected) as refused, workers_of(None, address):
+            pass
+        assert str(refused.value) == say("no_scheduler", address=address)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputRejected) as refused:

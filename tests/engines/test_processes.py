@@ -16,7 +16,7 @@ from two_processes import in_two
 from monai_diffens.data.cases import CaseFolder
 from monai_diffens.engines import processes
 from monai_diffens.engines.processes import Place
-from monai_diffens.messages import InputRejected
+from monai_diffens.messages import InputRejected, say
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -54,6 +54,17 @@ def folder_of_scans(folder: Path, count: int) -> Path:
 )
 def test_place_is_what_the_launcher_says(environment, expected):
     assert processes.place(environment) == expected
+
+
+@pytest.mark.parametrize(
+    ("rank", "count"), [("x", "2"), ("5", "2"), ("0", "0"), ("-1", "2"), ("0", ""), ("1.5", "2")]
+)
+def test_no_place_among_processes_is_refused(rank, count):
+    """Cases would be left out, or the run would end in a traceback."""
+    with pytest.raises(InputRejected) as refused:
+        processes.place({"RANK": rank, "WORLD_SIZE": count})
+    told = {"rank": "RANK", "value": rank, "size": "WORLD_SIZE", "count": count}
+    assert str(refused.value) == say("no_place", **told)
 
 
 def test_shares_are_told_apart(monkeypatch):

@@ -1,11 +1,13 @@
 """Fault 21 and its kind: a path is used as it was given, whatever signs of MONAI's own are in it."""
 
+import monai.bundle
 import pytest
 from nifti_files import save
 
 from monai_diffens.bundle.before_run import path_as_typed, verbatim
-from monai_diffens.bundle.folder import bundle_path
+from monai_diffens.bundle.folder import CONFIG, bundle_path
 from monai_diffens.inference import find_cases, open_inference
+from monai_diffens.messages import say
 
 NAMES = [
     "scan#1",
@@ -53,3 +55,17 @@ def test_21_a_path_that_was_altered_on_its_way_is_what_was_typed(value, typed, t
 def test_21_other_values_are_handed_on_as_they_are():
     for value in (1, None, True, [1, 2], "axial/T2w", "/plain/path.nii", {"axial": 1}):
         assert verbatim(value) == value
+
+
+@pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
+@pytest.mark.parametrize("name", ["scan#1.nii.gz", "a@#1.nii", "p%#q.nii"])
+def test_21_a_path_with_signs_of_monai_s_reaches_what_uses_it(tmp_path, capsys, name):
+    """From MONAI's own entry, where a configuration refers to it."""
+    given = {"input": str(tmp_path / name), "output_dir": str(tmp_path / "o#1"), "logging_file": False}
+    root = bundle_path("sr")
+    with pytest.raises(SystemExit) as ended:
+        monai.bundle.run(
+            run_id="inference", config_file=str(root / CONFIG), bundle_root=str(root), report=False, **given
+        )
+    assert ended.value.code == 1
+    assert say("input_missing", name=tmp_path / name) in capsys.readouterr().err
