@@ -1,5 +1,6 @@
 """Fixtures that every test may use; real scans are read where they lie and never copied into git."""
 
+import light_imports  # isort: skip  # noqa: F401  # before jsonschema
 import gc
 import os
 import signal

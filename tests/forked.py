@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     [
+        "light_imports",
         "monai.bundle",
         "monai_diffens.api",
         "monai_diffens.inference",

@@ -56,7 +56,16 @@ def test_memory_grows_by_ten_volumes_at_most_from_128_to_256_cubed(benchmark):
     assert all(row["peak_bytes"] < row["estimated_bytes"] for row in (small, large))
 
 
-@pytest.mark.parametrize("method", ["ours", "whole slices", "stock MONAI", "one plane", "3D diffusion model"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "ours",
+        "whole slices",
+        "stock MONAI",
+        "one plane",
+        pytest.param("3D diffusion model", marks=pytest.mark.slow),
+    ],
+)
 def test_every_method_is_measured(benchmark, method):
     baselines = benchmark("bench_baselines")
     figures = baselines.part(method, 32, 1, flops=True)

@@ -1,8 +1,8 @@
 """The commands for release archives: pack, verify, download, seal; and what they turn down."""
 
+import runpy
 import signal
 import stat
-import subprocess
 import sys
 from pathlib import Path
 
@@ -102,11 +102,10 @@ def test_a_misspelt_option_names_the_nearest(tmp_path, got, capsys):
     assert "did you mean --sha256?" in line and line.count("\n") == 1
 
 
-def test_the_alias_is_the_same(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "monai_diffens", "verify", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == NOT_USABLE and done.stderr == say("no_bundle", name=tmp_path) + "\n"
+def test_the_alias_is_the_same(tmp_path, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "monai_diffens.__main__")
+    monkeypatch.setattr(sys, "argv", ["monai_diffens", "verify", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("monai_diffens", run_name="__main__", alter_sys=True)
+    assert ended.value.code == NOT_USABLE
+    assert capsys.readouterr().err == say("no_bundle", name=tmp_path) + "\n"

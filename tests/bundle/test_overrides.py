@@ -231,6 +231,7 @@ def run(configs: Path, *arguments: str, files: str = "inference.json") -> subpro
     return forked.run(["monai.bundle", "run", "--config_file", config, *arguments])
 
 
+@pytest.mark.slow
 def test_command_line(inference):
     root = ("--bundle_root", str(inference.parent))
     (inference / "split.json").write_text(json.dumps({"split": "test"}))

@@ -1,6 +1,7 @@
 """A study of ten series: its table, what is worked on, names of results, and a case for translation."""
 
 import json
+import shutil
 
 import mr_series
 import nibabel as nib
@@ -52,17 +53,24 @@ def head(step: float):
     return mr_series.thick_head(np.diag([1, 1, step, 1]), (24, 28, round(40 / step)))
 
 
-@pytest.fixture
-def study(tmp_path):
-    """Ten series of one examination, a folder each."""
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Ten series of one examination, a folder each; to be read only."""
+    folder = tmp_path_factory.mktemp("study")
     common = mr_series.study()
     for number, (description, _, _, attributes) in SERIES.items():
         slices = mr_series.series(
             head(1.25 if number == 7 else 5),
             **{**common, **attributes, "SeriesNumber": number, "SeriesDescription": description},
         )
-        mr_series.write(slices, tmp_path / "in" / f"{mr_series.PATIENT_NAME}{number}")
-    return tmp_path / "in"
+        mr_series.write(slices, folder / f"{mr_series.PATIENT_NAME}{number}")
+    return folder
+
+
+@pytest.fixture
+def own_study(study, tmp_path):
+    """A copy that a test may change."""
+    return shutil.copytree(study, tmp_path / "in")
 
 
 def test_the_table(study):
@@ -125,11 +133,12 @@ def test_a_series_that_is_not_there(study, tmp_path, wanted):
         choose(find_series(study).series, wanted)
 
 
-def test_two_patients_series_of_one_name_have_results_of_two_names(study, tmp_path):
+def test_two_patients_series_of_one_name_have_results_of_two_names(own_study, tmp_path):
     other = mr_series.series(head(5), SeriesNumber=3, SeriesDescription="t1_se_tra", **T1W)
-    mr_series.write(other, study / "other")
-    cases = cases_with(CaseFolder, study, tmp_path / "out", series=3).items
-    assert len({item["case"] for item in cases}) == 2 and len({row.study for row in study_table(study)}) == 2
+    mr_series.write(other, own_study / "other")
+    cases = cases_with(CaseFolder, own_study, tmp_path / "out", series=3).items
+    assert len({item["case"] for item in cases}) == 2
+    assert len({row.study for row in study_table(own_study)}) == 2
 
 
 def test_a_case_for_translation_of_the_finest_of_each_contrast(study, tmp_path):
@@ -151,13 +160,13 @@ def test_the_case_is_made_of_the_series_that_are_named(study, tmp_path):
     assert [name.split("-")[0] for name in item["sources"]] == ["3", "2"]
 
 
-def test_a_broken_series_is_told_and_the_case_goes_on(study, tmp_path):
-    for file in sorted((study / f"{mr_series.PATIENT_NAME}2").iterdir())[3:4]:
+def test_a_broken_series_is_told_and_the_case_goes_on(own_study, tmp_path):
+    for file in sorted((own_study / f"{mr_series.PATIENT_NAME}2").iterdir())[3:4]:
         file.unlink()
-    (item,) = ContrastCases(study, tmp_path / "out").items
+    (item,) = ContrastCases(own_study, tmp_path / "out").items
     assert "T2w" not in item
     assert [line for line in item["warnings"] if line.startswith("2-t2_tse_tra-") and "missing" in line]
-    cases = CaseFolder(study, tmp_path / "out")  # asked to restore all structural ones, it is a failure
+    cases = CaseFolder(own_study, tmp_path / "out")  # asked to restore all structural ones, it is a failure
     assert [str(entry.path)[:2] for entry in cases.rejected] == ["2-"]
 
 

@@ -61,8 +61,9 @@ def replay(tiny_ensembler):
     return build
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS, ids=["cosine", "linear"])
-@pytest.mark.parametrize("conditions", [1, 2])
+@pytest.mark.parametrize(
+    ("scheduler", "conditions"), list(zip(SCHEDULERS, (2, 1), strict=True)), ids=["cosine", "linear"]
+)
 def test_entries_are_what_the_experts_say(replay, scheduler, conditions):
     buffer = replay(scheduler=scheduler, conditions=conditions, seed=11)
     levels = scheduler.alphas_cumprod

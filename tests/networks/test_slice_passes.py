@@ -80,8 +80,8 @@ def test_without_boxes_whole_slices_are_run():
     assert slice_passes(2, 9, 20, [30, 40], 4, None) == [[[2, 6, 0, 30, 0, 40]], [[6, 9, 0, 30, 0, 40]]]
 
 
-@pytest.mark.parametrize("conditions", [("image",), ("t1", "flair")], ids=len)
-def test_a_crop_is_what_the_expert_says_of_it_and_the_rest_is_given(tiny_ensembler, conditions):
+def test_a_crop_is_what_the_expert_says_of_it_and_the_rest_is_given(tiny_ensembler):
+    conditions = ("t1", "flair")
     bank = tiny_ensembler(conditions=conditions).bank
     shape = (46, 58, 35)  # air in the corners, and two blocks along every axis
     volumes, x_t = ball(shape).repeat(1, len(conditions), 1, 1, 1), torch.randn(1, 1, *shape)
@@ -128,7 +128,7 @@ def test_the_inferer_crops_and_leaves_air_to_the_base(tiny_ensembler, num_steps)
 
 
 def test_the_inferer_runs_whole_slices_where_it_is_told_to(tiny_ensembler):
-    network, scan, scheduler = tiny_ensembler(), ball(), TrailingDDIMScheduler()
+    network, scan, scheduler = tiny_ensembler(), ball((46, 58, 35)), TrailingDDIMScheduler()
     options = {"restart": None, "progress": False, "amp": False}
     inferer = DiffEnsemblerInferer.of(scheduler, **options, crop_slices=False)
     noise_of = torch.Generator().manual_seed(inferer.seed_of(case_of({}), 0))

@@ -7,12 +7,18 @@ import pytest
 import torch
 
 from research.data_pack import sharpest_volumes
-from research.paper.figures import BOX, DIFFERENCE, PaperFigures, mean_difference
+from research.paper.figures import DIFFERENCE, PaperFigures, mean_difference
 from research.paper.published import BOTH, MT, PUBLISHED, ROWS, SR
 from research.studies.tables import append_row
 from research.tables.paper_report import METHODS, interval, paper_rows, write_paper_report
 
 SHAPE = (20, 24, 16)
+BOX = (48, 52, 44)  # smaller than the published one
+
+
+@pytest.fixture(autouse=True)
+def _small_box(monkeypatch):
+    monkeypatch.setattr("research.paper.figures.BOX", BOX)
 
 
 @pytest.fixture

@@ -17,6 +17,9 @@ from research.realism.realism import patch_realism
 from research.studies.sweep import KEYS
 from research.studies.tables import append_row, read_table, weights_mark
 
+ONE = [{"label": "x", "case": "sub-1"}]
+BOX_SETTING = {"x2 pooled": SETTINGS["x2 pooled"]}
+
 
 @pytest.fixture
 def sweep(tiny_ensembler, tmp_path):
@@ -45,7 +48,7 @@ def test_every_method_is_measured_on_every_case_and_setting(sweep, tmp_path):
 
 
 def test_rows_are_what_a_hand_computes(sweep):
-    small, _ = sweep(items=[{"label": "x", "case": "sub-1"}])
+    small, _ = sweep(items=ONE)
     rows = {key: row for row in read_table(small.run()) for key in keys([row])}
     for setting, options in SETTINGS.items():
         truth = load({"case": "sub-1", "label": "x"})["label"].as_tensor()
@@ -74,9 +77,9 @@ def test_rows_are_what_a_hand_computes(sweep):
 
 
 def test_nothing_is_computed_twice(sweep):
-    first, runs = sweep()
+    first, runs = sweep(items=ONE)
     rows = read_table(first.run())
-    again, more = sweep()
+    again, more = sweep(items=ONE)
     again.run()
     assert more == [] and read_table(again.table) == rows
 
@@ -85,7 +88,7 @@ def test_nothing_is_computed_twice(sweep):
     again.table.unlink()
     for row in rows[:lost] + rows[lost + 1 :]:
         append_row(again.table, row)
-    third, runs = sweep()
+    third, runs = sweep(items=ONE)
     renewed = read_table(third.run())
     assert runs == ["calibrated"] * 2
     strip = [{k: v for k, v in row.items() if k != "seconds"} for row in (rows[lost], renewed[-1])]
@@ -93,11 +96,12 @@ def test_nothing_is_computed_twice(sweep):
 
 
 def test_new_points_of_the_dial_are_added(sweep):
-    sweep()[0].run()
-    more, runs = sweep(dial=[*DIAL, (3, None)], fusions=(*FUSIONS, "axial"))
+    few = {"items": ONE, "settings": BOX_SETTING}
+    sweep(**few)[0].run()
+    more, runs = sweep(**few, dial=[*DIAL, (3, None)], fusions=(*FUSIONS, "axial"))
     rows = read_table(more.run())
-    assert len(rows) == 2 * 2 * (2 + 5 * 3)
-    assert runs.count("mean") == 2 * 2 * 3 and runs.count("axial") == 2 * 2 * (1 + 2 + 2 + 3)
+    assert len(rows) == 2 + 5 * 3
+    assert runs.count("mean") == 3 and runs.count("axial") == 1 + 2 + 2 + 3
 
 
 def test_region_is_the_central_box(sweep):
@@ -109,7 +113,7 @@ def test_region_is_the_central_box(sweep):
 
 def test_the_swept_inferer_is_left_as_it_was(sweep):
     inferer = DiffEnsemblerInferer.of(TrailingDDIMScheduler(), num_steps=7, progress=False, amp=False)
-    small, _ = sweep(inferer=inferer, items=[{"label": "x", "case": "sub-1"}])
+    small, _ = sweep(inferer=inferer, items=ONE, settings=BOX_SETTING, dial=[(2, None)])
     small.run()
     assert (inferer.sampling.num_steps, inferer.sampling.fusion, inferer.sampling.restart) == (
         7,

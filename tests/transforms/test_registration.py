@@ -62,6 +62,7 @@ def elastix():
     return itk.ElastixRegistrationMethod
 
 
+@pytest.mark.slow
 def test_a_known_motion_is_found_and_told(elastix):
     fixed, by = head(), motion(5, 8)
     moving = moved(head(1), by)
@@ -74,6 +75,7 @@ def test_a_known_motion_is_found_and_told(elastix):
     assert abs(plain["ShiftMillimetres"] - 8) < 1
 
 
+@pytest.mark.slow
 def test_the_finer_scan_samples_whichever_is_given_first(elastix):
     fixed, by = head(), motion(4, 5)
     fine = moved(head(1), by)
@@ -89,12 +91,14 @@ def slab(factor: int) -> np.ndarray:
     return step
 
 
+@pytest.mark.slow
 def test_aligned_scans_keep_the_header_pose(elastix):
     found = align(head(), head(1), head().values > 0)
     assert not found.moved and found.motion.mm == 0 and found.motion.degrees == 0
     assert found.before == found.after > LOWEST_AGREEMENT
 
 
+@pytest.mark.slow
 def test_two_people_are_refused_with_the_numbers(elastix):
     with pytest.raises(RegistrationFailed) as refused:
         align(head(), head(1, anatomy=7), head().values > 0)
@@ -111,6 +115,7 @@ def test_what_would_end_the_process_never_reaches_elastix(value, why):
         assert refused.value.why == why
 
 
+@pytest.mark.slow
 def test_too_little_in_common_is_refused(elastix):
     fixed = head()
     far = Scan(head(1).values, head(1).affine + np.array([[0, 0, 0, 300.0]] + [[0] * 4] * 3))
