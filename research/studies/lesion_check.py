@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
 from research.metrics.lesions import Change, lesion_box, lesion_changes
-from research.studies.study import Measure, Names, Study, dial_names
+from research.studies.study import Measure, Model, Names, Study, Volumes, dial_names
 from research.studies.sweep import load_truth
 from research.studies.tables import MethodMarks
 
@@ -33,10 +32,9 @@ class LesionCheck(Study):
     """Measure how much of a lesion's contrast every method gives back.
 
     Args:
-        items: volumes with ``label`` (path), ``lesion`` (path of a label map on the same grid) and ``case``.
-        preprocessing: loads an item and scales its ``label`` to [0, about 1], RAS.
-        network: the model, on ``device``.
-        inferer: its scheduler and seed are used.
+        volumes: their items have ``lesion`` too (path of a label map on the same grid); loaded in RAS order.
+            ``region`` is the box around a lesion that is restored, 64 voxels a side when None.
+        model: what restores them.
         settings: name -> {"factors": ..., "profile": ...}, as for the sweep.
         fusions: fusion modes.
         dial: (num_steps, restart or None) pairs.
@@ -45,18 +43,14 @@ class LesionCheck(Study):
         weights_file: its recorded hash marks the rows.
         output_dir: receives ``lesions.csv``; rows of these weights are not computed again.
         per_class: lesions a volume and size class.
-        region: side lengths of the box around a lesion that is restored, in voxels.
-        device: where to run.
     """
 
     keys = KEYS
 
     def __init__(
         self,
-        items: Sequence[Mapping[str, Any]],
-        preprocessing: Callable[[Mapping[str, Any]], dict[str, Any]],
-        network: DiffEnsembler,
-        inferer: DiffEnsemblerInferer,
+        volumes: Volumes,
+        model: Model,
         settings: Mapping[str, Mapping[str, Any]],
         fusions: Sequence[str],
         dial: Sequence[tuple[int, float | None]],
@@ -64,18 +58,16 @@ class LesionCheck(Study):
         weights_file: str | Path,
         output_dir: str | Path,
         per_class: int = 2,
-        region: Sequence[int] = (64, 64, 64),
-        device: str | torch.device = "cpu",
     ) -> None:
         super().__init__(Path(output_dir) / "lesions.csv", settings, MethodMarks(weights_file))
-        self.items, self.preprocessing = items, preprocessing
-        self.network, self.inferer = network.eval(), inferer
+        self.items, self.preprocessing = volumes.items, volumes.preprocessing
+        self.region = tuple(volumes.region or (64, 64, 64))
+        self.network, self.inferer, self.device = model.network, model.inferer, model.device
         self.fusions = tuple(fusions)
         self.dial = [(int(steps), restart) for steps, restart in dial]
         self.sizes, self.per_class = sizes, per_class
-        self.region, self.device = tuple(region), device
         for fusion in self.fusions:
-            network.check_fusion(fusion)
+            self.network.check_fusion(fusion)
 
     def run(self) -> Path:
         """Compute what is missing in the table, and return its path.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -12,12 +12,10 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.transforms.describe import unseen_detail
 from monai_diffens.transforms.thick_slices import thick_slice
 from research.metrics.uncertainty import fitted_floor, spread_metrics
-from research.studies.study import Measure, Names, Study, dial_names
+from research.studies.study import Measure, Model, Names, Study, Volumes, dial_names
 from research.studies.sweep import load_truth
 from research.studies.tables import MethodMarks, read_table
 
@@ -32,18 +30,14 @@ class SpreadCalibration(Study):
     dropped from the table; rows of these weights are not computed again.
 
     Args:
-        items: volumes that are reported on, with ``label`` (path) and ``case`` (split "test").
+        volumes: those that are reported on (split "test"); of ``region`` the central box.
         fit_items: volumes that the floor is fitted on (split "val").
-        preprocessing: loads an item and scales its ``label`` to [0, about 1].
-        network: the model, on ``device``.
-        inferer: its scheduler, seed and fusion are used.
+        model: what restores them, with its inferer's fusion.
         settings: name -> {"factors": ..., "profile": ...}, as for the sweep.
         dial: (num_steps, restart or None) pairs.
         num_samples: samples a volume.
         weights_file: its recorded hash marks the rows.
         output_dir: receives ``spread.csv``.
-        region: side lengths of the central box, in voxels; the whole volume when None.
-        device: where to run.
 
     Raises:
         ValueError: no volumes to fit on, or fewer than two samples.
@@ -54,30 +48,24 @@ class SpreadCalibration(Study):
 
     def __init__(
         self,
-        items: Sequence[Mapping[str, Any]],
+        volumes: Volumes,
         fit_items: Sequence[Mapping[str, Any]],
-        preprocessing: Callable[[Mapping[str, Any]], dict[str, Any]],
-        network: DiffEnsembler,
-        inferer: DiffEnsemblerInferer,
+        model: Model,
         settings: Mapping[str, Mapping[str, Any]],
         dial: Sequence[tuple[int, float | None]],
         num_samples: int,
         weights_file: str | Path,
         output_dir: str | Path,
-        region: Sequence[int] | None = None,
-        device: str | torch.device = "cpu",
     ) -> None:
         if not fit_items or num_samples < 2:
             raise ValueError("volumes to fit the floor on and two samples or more are needed")
         super().__init__(Path(output_dir) / "spread.csv", settings, MethodMarks(weights_file))
-        self.splits = {"val": fit_items, "test": items}
-        self.preprocessing = preprocessing
-        self.network = network.eval()
+        self.splits = {"val": fit_items, "test": volumes.items}
+        self.preprocessing, self.region = volumes.preprocessing, volumes.region
+        self.network, self.device = model.network, model.device
         self.num_samples = int(num_samples)
-        self.inferer = inferer.changed(spread=True, num_samples=self.num_samples)
+        self.inferer = model.inferer.changed(spread=True, num_samples=self.num_samples)
         self.dial = [(int(steps), restart) for steps, restart in dial]
-        self.region = region
-        self.device = device
 
     def cases(self) -> Iterator[tuple[Names, Any]]:
         """Volumes of val, which the floor is fitted on, then of test."""

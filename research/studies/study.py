@@ -4,16 +4,54 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
+
+from monai_diffens.inferers.inferer import DiffEnsemblerInferer
+from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from research.studies.tables import MARK, MethodMarks, append_row, read_table, start_table
 
 logger = logging.getLogger(__name__)
 
 Names = dict[str, str]  # columns that tell which row it is
 Measure = Callable[[], dict[str, Any]]  # the row's other columns
+
+
+@dataclass
+class Volumes:
+    """What a study works on.
+
+    Attributes:
+        items: volumes, each with ``case`` and what ``preprocessing`` loads, such as ``label`` (path).
+        preprocessing: loads an item and scales its ``label`` (1, X, Y, Z) to [0, about 1].
+        region: side lengths of the box that is restored, in voxels; the whole volume when None.
+    """
+
+    items: Sequence[Mapping[str, Any]]
+    preprocessing: Callable[[Mapping[str, Any]], dict[str, Any]]
+    region: Sequence[int] | None = None
+
+
+@dataclass
+class Model:
+    """What restores them.
+
+    Attributes:
+        network: the model, on ``device``.
+        inferer: its scheduler and seed are used; a study sets fusion and steps.
+        device: where it runs.
+    """
+
+    network: DiffEnsembler
+    inferer: DiffEnsemblerInferer
+    device: str | torch.device = "cpu"
+
+    def __post_init__(self) -> None:
+        self.network.eval()
 
 
 class Study(ABC):

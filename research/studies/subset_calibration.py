@@ -13,6 +13,7 @@ from monai.data import MetaTensor
 from monai_diffens.transforms.describe import unseen_detail
 from monai_diffens.transforms.intensity import foreground_percentile
 from research.studies.spread_calibration import SpreadCalibration
+from research.studies.study import Model, Volumes
 from research.studies.subset_sweep import PEAK_PERCENTILE, SubsetSweep
 
 
@@ -44,18 +45,14 @@ class SubsetSpreadCalibration(SpreadCalibration):
         output_dir: str | Path,
     ) -> None:
         super().__init__(
-            items,
+            Volumes(items, sweep.preprocessing, sweep.region),
             fit_items,
-            sweep.preprocessing,
-            sweep.network,
-            sweep.inferer,
+            Model(sweep.network, sweep.inferer, sweep.device),
             sweep.settings,
             dial,
             num_samples,
             weights_file,
             output_dir,
-            sweep.region,
-            sweep.device,
         )
         self.sweep = sweep
 

@@ -18,12 +18,10 @@ from monai.data import MetaTensor
 from monai.transforms import CenterSpatialCrop
 from torch import Tensor
 
-from monai_diffens.inferers.inferer import DiffEnsemblerInferer
-from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.transforms.thick_slices import measurement_for, thick_slice
 from research.metrics.suite import volume_metrics
 from research.studies.baselines import Baseline, DialPoint, Drawn, restore_at, those_given
-from research.studies.study import Measure, Names, Study, dial_names
+from research.studies.study import Measure, Model, Names, Study, Volumes, dial_names
 from research.studies.tables import MARK, MethodMarks
 
 KEYS = ("setting", "case", "method", "num_steps", "restart", "gain")
@@ -51,23 +49,18 @@ class DialSweep(Study):
     """Degrade test volumes, restore them in every way, and measure against the truth.
 
     Args:
-        items: volumes with ``label`` (path) and ``case``.
-        preprocessing: loads an item and scales its ``label`` (1, X, Y, Z) to [0, about 1].
-        network: the model, on ``device``.
-        inferer: its scheduler, seed and residual scale are used; fusion and steps are swept.
+        volumes: what is degraded; of its ``region`` the central box is restored.
+        model: whose fusion and steps are swept.
         settings: name -> {"factors": 3 slice spacings in voxels, "profile": "box" or "gaussian"}.
         fusions: fusion modes to sweep.
         dial: (num_steps, restart or None) pairs, or with the residual's gain behind them, 1 without.
         output_dir: receives ``sweep.csv``; rows already in it are not computed again, those of other weights
             are.
-        region: side lengths of the central box that is restored, in voxels; the whole volume when None.
-        device: where to run.
         realism: further figures of (result, truth, mask), as "fid" and "mmd" of
             :class:`~research.realism.realism.PatchRealism`; none when None.
-        weights_files: files of all weights that the figures depend on; their hashes mark the rows (column
-            "weights"). None among them is left out.
+        weights: marks the rows (column "weights") with the hashes of what the figures depend on; none when
+            None.
         baselines: further methods by name; one that is None is left out.
-        method_weights: the files of those methods whose figures depend on other weights.
         sharpness_axes: axes along which the volumes are sharp, see :func:`volume_metrics`.
     """
 
@@ -75,38 +68,29 @@ class DialSweep(Study):
 
     def __init__(
         self,
-        items: Sequence[Mapping[str, Any]],
-        preprocessing: Callable[[Mapping[str, Any]], dict[str, Any]],
-        network: DiffEnsembler,
-        inferer: DiffEnsemblerInferer,
+        volumes: Volumes,
+        model: Model,
         settings: Mapping[str, Mapping[str, Any]],
         fusions: Sequence[str],
         dial: Sequence[Sequence[Any]],
         output_dir: str | Path,
-        region: Sequence[int] | None = None,
-        device: str | torch.device = "cpu",
         realism: Realism | None = None,
-        weights_files: Sequence[str | Path | None] = (),
+        weights: MethodMarks | None = None,
         baselines: Mapping[str, Baseline | None] | None = None,
-        method_weights: Mapping[str, Sequence[str | Path | None]] | None = None,
         sharpness_axes: Sequence[int] = (0, 1, 2),
     ) -> None:
-        super().__init__(Path(output_dir) / "sweep.csv", settings, MethodMarks(weights_files, method_weights))
-        self.items = items
-        self.preprocessing = preprocessing
-        self.network = network.eval()
-        self.inferer = inferer
+        super().__init__(Path(output_dir) / "sweep.csv", settings, weights or MethodMarks(()))
+        self.items, self.preprocessing, self.region = volumes.items, volumes.preprocessing, volumes.region
+        self.network, self.inferer, self.device = model.network, model.inferer, model.device
         self.fusions = tuple(fusions)
         self.dial = [dial_point(point) for point in dial]
-        self.region = region
-        self.device = device
         self.realism = realism
         self.baselines = those_given(baselines)
         self.sharpness_axes = tuple(sharpness_axes)
         for fusion in self.fusions:
-            network.check_fusion(fusion)
+            self.network.check_fusion(fusion)
         for _, _, gain in self.dial:
-            inferer.changed(residual_gain=gain)  # refuses one of no use
+            self.inferer.changed(residual_gain=gain)  # refuses one of no use
 
     def cases(self) -> Iterator[tuple[Names, Any]]:
         """Every item."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -9,7 +10,9 @@ from monai.data import MetaTensor
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
+from research.studies.study import Model, Volumes
 from research.studies.sweep import KEYS, DialSweep
+from research.studies.tables import MethodMarks
 
 SIZE = (18, 20, 22)
 SETTINGS = {
@@ -27,6 +30,18 @@ def load(item) -> dict:
     grid = torch.meshgrid(*(torch.linspace(-1.1, 1.1, n) for n in SIZE), indexing="ij")
     volume = (sum(axis**2 for axis in grid) < 1) * (0.3 + 0.6 * torch.rand(SIZE, generator=generator))
     return {**item, "label": MetaTensor(volume[None], meta={"filename_or_obj": item["label"]})}
+
+
+def grouped(options: dict) -> dict:
+    """Options of a study by name, those of its volumes, model and weights in their groups."""
+    rest = dict(options)
+    for name, kind in (("volumes", Volumes), ("model", Model)):
+        rest[name] = kind(
+            **{field.name: rest.pop(field.name) for field in fields(kind) if field.name in rest}
+        )
+    if "weights_files" in rest:
+        rest["weights"] = MethodMarks(rest.pop("weights_files"), rest.pop("method_weights", None))
+    return rest
 
 
 def small_sweep(tiny_ensembler, folder: Path, **options) -> tuple[DialSweep, list[str]]:
@@ -49,7 +64,7 @@ def small_sweep(tiny_ensembler, folder: Path, **options) -> tuple[DialSweep, lis
         "dial": DIAL,
         "output_dir": folder / "results" / "val",
     }
-    return DialSweep(**(small | options)), runs
+    return DialSweep(**grouped(small | options)), runs
 
 
 def keys(rows: list[dict[str, str]]) -> list[tuple[str, ...]]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
+from small_sweep import grouped
 from torch import nn
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
@@ -67,10 +68,9 @@ def sweep(tiny_ensembler, tmp_path):
             "dial": [[1, None]],
             "region": (12, 12, 12),
             "output_dir": tmp_path,
-            "weights_files": [tmp_path / "model.pt"],
             "segmentation_weights": tmp_path / "segmentation.pt",
         }
-        return SegmentationSweep(**(small | options))
+        return SegmentationSweep(weights_files=[tmp_path / "model.pt"], **grouped(small | options))
 
     return build
 

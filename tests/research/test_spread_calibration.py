@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from small_sweep import grouped
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.options import values_of
@@ -52,7 +53,7 @@ def parts(tiny_ensembler, tmp_path) -> dict:
 def calibration(parts, **options) -> SpreadCalibration:
     cases = [{"label": "scan", "case": case} for case in ("val-1", "test-1")]
     return SpreadCalibration(
-        **({"fit_items": cases[:1], "items": cases[1:], "num_samples": 3} | parts | options)
+        **grouped({"fit_items": cases[:1], "items": cases[1:], "num_samples": 3} | parts | options)
     )
 
 
@@ -96,7 +97,7 @@ def test_what_cannot_be_fitted(parts, tmp_path):
 def test_lesions_appear_and_disappear(parts):
     items = [{"label": "scan", "lesion": "lesion", "case": "sub-1"}]
     options = {"fusions": ["mean", "axial"], "sizes": [(20, 60)], "region": (20, 20, 20)}
-    check = LesionCheck(items, **(parts | options))
+    check = LesionCheck(**grouped({"items": items} | parts | options))
     rows = read_table(check.run())
     methods = ["cubic", "restored spline", "mean", "axial"]
     assert [(r["change"], r["method"]) for r in rows] == [
@@ -112,7 +113,12 @@ def test_lesions_appear_and_disappear(parts):
     assert text.count("| planted | mean | 1 | - | 1 |") == text.count("| removed | axial | 1 | - | 1 |") == 1
     with pytest.raises(ValueError, match="nothing was checked"):
         LesionCheck(
-            items, **(parts | options | {"sizes": [(900, 999)], "output_dir": check.table.parent / "x"})
+            **grouped(
+                {"items": items}
+                | parts
+                | options
+                | {"sizes": [(900, 999)], "output_dir": check.table.parent / "x"}
+            )
         ).run()
 
 

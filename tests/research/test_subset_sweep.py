@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small_sweep import grouped
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
 from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
@@ -52,7 +53,7 @@ def sweep(tiny_ensembler, tmp_path):
             "dial": [[1, None]],
             "output_dir": tmp_path,
         }
-        return SubsetSweep(**(small | options))
+        return SubsetSweep(**grouped(small | options))
 
     return build
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
-from small_sweep import small_sweep
+from small_sweep import grouped, small_sweep
 from torch import nn
 
 from monai_diffens.inferers.inferer import DiffEnsemblerInferer
@@ -26,6 +26,7 @@ from research.studies.subset_sweep import SubsetSweep
 STORED = Path(__file__).with_name("tables")
 SIZE = (20, 20, 20)
 CONTRASTS = ("T1w", "FLAIR")
+LESION = {"label": "scan", "lesion": "lesion", "case": "sub-1"}
 
 
 def ball(centre: tuple[int, int, int], radius: float) -> torch.Tensor:
@@ -80,29 +81,28 @@ def studies(tiny_ensembler, tmp_path) -> dict:
     }
     calibrated = [{"label": "scan", "case": case} for case in ("val-1", "sub-10", "sub-100")]
     sweep, _ = small_sweep(tiny_ensembler, tmp_path, weights_files=[model])
-    subsets = SubsetSweep(**several, output_dir=tmp_path)
+    subsets = SubsetSweep(**grouped(several | {"output_dir": tmp_path}))
     return {
         "sweep": sweep,
-        "subsets": SubsetSweep(**several, weights_files=[model], output_dir=tmp_path / "subsets"),
+        "subsets": SubsetSweep(
+            **grouped(several | {"weights_files": [model], "output_dir": tmp_path / "subsets"})
+        ),
         "spread": SpreadCalibration(
             fit_items=calibrated[:1],
-            items=calibrated[1:],
             num_samples=2,
             dial=[[1, None], [2, 0.5]],
             output_dir=tmp_path,
-            **one,
+            **grouped(one | {"items": calibrated[1:]}),
         ),
         "subset_spread": SubsetSpreadCalibration(
             subsets, [{"case": "sub-1"}], [{"case": "val-12"}], [[1, None]], 2, model, tmp_path / "subsets"
         ),
         "lesions": LesionCheck(
-            [{"label": "scan", "lesion": "lesion", "case": "sub-1"}],
             fusions=["mean", "axial"],
             sizes=[(20, 60)],
-            region=(20, 20, 20),
             dial=[[1, None]],
             output_dir=tmp_path,
-            **one,
+            **grouped(one | {"items": [LESION], "region": (20, 20, 20)}),
         ),
         "segmentation": SegmentationSweep(
             segmenter=Bright(),
@@ -111,8 +111,7 @@ def studies(tiny_ensembler, tmp_path) -> dict:
             segmented=("FLAIR", "T1w"),
             weights_files=[model],
             output_dir=tmp_path,
-            region=(12, 12, 12),
-            **several,
+            **grouped(several | {"region": (12, 12, 12)}),
         ),
     }
 
