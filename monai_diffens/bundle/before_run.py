@@ -11,6 +11,7 @@ an unpacked release brings.
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -52,6 +53,7 @@ from monai_diffens.options import (
 GROUPS = ("train", "validate", MORE)  # plain groups of ids; in a component, Python checks the arguments
 CONSTANTS = {"true": "True", "false": "False", "null": "None"}
 EXPRESSIONS = ("$", "@")
+ALMOST = 0.85  # likeness of a new id to an option's from which it is a mistake
 MARKS = "#@%$"  # what MONAI reads within a text
 PATH_IDS = ("input", "mask")
 PATH_ENDINGS = ("_dir", "_file", "_root")
@@ -183,7 +185,7 @@ def check_overrides(
     Raises:
         OptionError: an id that no file has, or a value that an option cannot have.
     """
-    typed = typed or {}
+    typed, overlays = typed or {}, (files or [])[1:]
     if files is None:
         folder = sorted(workflow.config_root_path.iterdir())
         files = [
@@ -207,9 +209,18 @@ def check_overrides(
         _check_root(workflow)
     for name, option in options.items():
         _check_value(workflow, config, option, typed.get(name))
+    _check_overlays(overlays, ids_of(ConfigParser.load_config_file(files[0])), options)
     for name, value in json_constants(others):
         line = say("json_constant", name=name, value=value, constant=CONSTANTS[value])
         raise OptionError(name, value, line=line)
+
+
+def _check_overlays(files: Sequence[Path], own: set[str], options: Mapping[str, Option]) -> None:
+    """Refuse an id of a further config file that is new and nearly an option: it would change nothing."""
+    for path in files:
+        for name in ids_of(ConfigParser.load_config_file(path)) - own:
+            if difflib.get_close_matches(name, options, n=1, cutoff=ALMOST):
+                raise unknown_option(name, list(options))
 
 
 def _place_options(workflow: ConfigWorkflow) -> None:

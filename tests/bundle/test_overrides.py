@@ -241,6 +241,11 @@ def test_command_line(inference):
     assert good.returncode == 0, good.stderr
     got = ast.literal_eval(good.stdout.splitlines()[-1])
     assert got[:5] == ["Smith,John", "20180217_064501", 3, None, False]
+    (inference / "mine.json").write_text(json.dumps({"num_step": 3}))
+    bad = run(inference, *root, files="inference.json mine.json")
+    assert bad.returncode == WRONG_USE and "started" not in bad.stdout
+    assert bad.stderr.splitlines()[-1].endswith("did you mean --num_steps?")
+    (inference / "mine.json").unlink()
     # an id of a file that was not given is none of this run
     bad = run(inference, *root, "--split", "val")
     assert bad.returncode == WRONG_USE and "started" not in bad.stdout
