@@ -18,6 +18,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataelem import DataElement
+from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
 from monai_diffens.data.cases import CaseFolder
@@ -128,6 +129,7 @@ def check_against_pydicom(item) -> None:
     values, affine = image[0].numpy(), np.asarray(image.affine, dtype=float)
     for index, file in enumerate(files):
         one = pydicom.dcmread(file)
+        one.file_meta.setdefault("TransferSyntaxUID", ExplicitVRLittleEndian)  # as written; its tag was hit
         slope, intercept = float(one.get("RescaleSlope") or 1), float(one.get("RescaleIntercept") or 0)
         read = one.pixel_array * slope + intercept
         np.testing.assert_allclose(values[..., index].T, read, rtol=1e-5, atol=1e-3)
