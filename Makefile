@@ -96,13 +96,17 @@ evidence-super-resolution: $(VENV)/.installed  ## the half of the super-resoluti
 
 evidence-translation: $(VENV)/.installed  ## the half of the translation bundle
 	@test -d "$(DATA)" || { echo "no data in $(DATA): set DATA" >&2; exit 1; }
-	rm -f $(wildcard $(TABLES)/translation/*.csv $(TABLES)/trust/translation/*.csv $(TABLES)/segmentation/*.csv)
-	$(RUN) evaluate $(TRANSLATE) --config_file $(T_CONFIGS)/evaluate.json \
-		--output_dir $(TABLES)/translation --update_card True --region "[80,80,80]"
+	rm -f $(wildcard $(TABLES)/translation*/*.csv $(TABLES)/trust/translation/*.csv)
+	$(RUN) evaluate $(TRANSLATE) --config_file $(T_CONFIGS)/evaluate.json --output_dir $(TABLES)/translation \
+		--update_card True --region "[80,80,80]" --fusions "['calibrated','mean']" --dial "[[1,None]]"
+	$(RUN) evaluate $(TRANSLATE) --config_file $(T_CONFIGS)/evaluate.json --output_dir $(TABLES)/translation_dial \
+		--region "[80,80,80]" --fusions "['calibrated','mean']" \
+		--settings "\$$subset_sweep.some_subsets(['T1w', 'T2w', 'T1w + ce-gadolinium_T1w + T2w', 'FLAIR', 'T1w + ce-gadolinium_T1w + T2w + FLAIR'])"
+	set -e; for target in T1w ce-gadolinium_T1w T2w; do $(RUN) evaluate $(TRANSLATE) --target $$target \
+		--config_file $(T_CONFIGS)/evaluate.json --output_dir $(TABLES)/translation_$$target \
+		--region "[80,80,80]" --fusions "['calibrated','mean']" --settings "\$$subset_sweep.all_others(@contrasts, @target)"; done
 	$(RUN) calibrate $(TRANSLATE) --config_file "['$(T_CONFIGS)/evaluate.json','$(T_CONFIGS)/trust.json']" \
 		--output_dir $(TABLES)/trust/translation --region "[40,40,40]" --num_samples 3 --dial "[[1,None]]"
-	$(RUN) segment $(TRANSLATE) --config_file "['$(T_CONFIGS)/evaluate.json','$(T_CONFIGS)/segment.json']" \
-		--output_dir $(TABLES)/segmentation
 
 bundles: $(VENV)/.demo  ## write a release zip of every bundle that has weights, and SHA-256, to dist/
 	$(BIN)/diffens bundle pack $(BUNDLES) -o dist

@@ -30,7 +30,7 @@ from monai_diffens.inference import open_inference, restore_cases
 from monai_diffens.messages import InputRejected, say
 from monai_diffens.networks.diff_ensembler import DiffEnsembler
 from monai_diffens.networks.weights import load_weights
-from monai_diffens.options import checked_option, options_of, target_of, unknown_option, values_of
+from monai_diffens.options import checked_option, options_of, unknown_option, values_of
 
 __all__ = ["DiffEnsembleRestored", "Model", "load_model", "super_resolve", "translate"]
 
@@ -85,7 +85,7 @@ def translate(
 
     Args:
         images: contrast -> scan, each as of :func:`super_resolve` and all of one kind: ``T1w``,
-            ``ce-gadolinium_T1w``, ``T2w``, and a thick-sliced ``FLAIR`` where there is one.
+            ``ce-gadolinium_T1w``, ``T2w``, ``FLAIR``; the target's own in thick slices, where there is one.
         affine: of arrays without one; they lie on one grid.
         target: contrast to make.
         output_dir: where the result of paths goes; beside the first of them when None.
@@ -164,12 +164,11 @@ class Model:
         image: Any,
         affine: Any = None,
         *,
-        target: str | None = None,
         output_dir: str | PathLike[str] | None = None,
         **options: Any,
     ) -> Any:
         """Restore one case; see :func:`super_resolve` and, for a mapping of contrasts, :func:`translate`."""
-        typed = self.checked(options) | ({} if target is None else target_of(self._config, target))
+        typed = self.checked(options)
         scans = dict(image) if isinstance(image, Mapping) else {"image": image}
         if not scans or isinstance(image, Mapping) != (self.task == TRANSLATION):
             wanted = "a mapping of contrast to scan" if self.task == TRANSLATION else "one scan"
@@ -223,7 +222,7 @@ class DiffEnsembleRestored(MapTransform):
     Args:
         keys: of the volumes.
         task: "sr" or "translate".
-        output_key: where a translation goes.
+        output_key: where a translation goes; under the contrast's name when None.
         device: as of :func:`load_model`.
         allow_missing_keys: skip absent keys.
         **options: as of ``diffens``.
@@ -242,14 +241,15 @@ class DiffEnsembleRestored(MapTransform):
         self,
         keys: KeysCollection,
         task: str = SUPER_RESOLUTION,
-        output_key: str = "FLAIR",
+        output_key: str | None = None,
         device: str | None = None,
         allow_missing_keys: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.task, self.output_key, self.device = task, output_key, device
-        self.options = load_model(task, device).checked(options)
+        model = load_model(task, device)
+        self.task, self.device, self.options = task, device, model.checked(options)
+        self.output_key = output_key or str((model.defaults | self.options).get("target"))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Restore every key, or make the output of all keys."""

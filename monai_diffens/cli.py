@@ -18,7 +18,7 @@ from monai_diffens.cli_options import STATUSES, OneLine, a_path, checked, steps_
 from monai_diffens.cli_runs import PAGE, plan_cases, run_cases
 from monai_diffens.files import sha256_of
 from monai_diffens.messages import InputRejected, say, tell
-from monai_diffens.options import QUALITIES, OptionError, target_of
+from monai_diffens.options import QUALITIES, OptionError
 
 __all__ = ["app", "bundle_app", "main"]
 
@@ -102,7 +102,6 @@ def translate(
         Path, typer.Argument(parser=a_path, metavar="CASES", help="case folders, or a list (.json)")
     ],
     output_dir: Output,
-    target: Annotated[str, typer.Option(metavar="CONTRAST", help="contrast to make")] = "FLAIR",
     quality: Quality = None,
     bundle_root: Root = None,
     workers: Workers = None,
@@ -113,8 +112,7 @@ def translate(
 ) -> None:
     """Make a contrast from others that a case has."""
     root = bundle_root or bundle_path("translate")
-    config = read_config(root)
-    typed = checked(config, {**options, **steps_of(quality, options)}) | target_of(config, target)
+    typed = checked(read_config(root), {**options, **steps_of(quality, options)})
     raise typer.Exit(
         run_cases("translate", root, cases, output_dir, typed, quiet, json_lines, workers, scheduler)
     )

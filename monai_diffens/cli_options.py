@@ -144,9 +144,9 @@ def _parameter(option: Option, config: Mapping[str, Any]) -> inspect.Parameter:
         named = typer.Option(f"--{option.name}/--no_{option.name}", help=f"{help_} [{unit}default: {shown}]")
         kind: Any = bool | None
     else:
-        words = [word for word in option.choices_for(config) if "/" not in word]
+        words = option.choices_for(config)
         metavar = "|".join(words) if words and len(words) < 4 else KINDS[option.kind].metavar
-        if option.kind == "choice" and len(words) >= 4:
+        if len(words) >= 4:
             help_ += f": {', '.join(words)}"
         named = typer.Option(f"--{option.name}", metavar=metavar, help=f"{help_} [{unit}default: {shown}]")
         kind = str | None
@@ -170,9 +170,6 @@ def checked(config: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
     """Typed options; a bundle of one's own may lack some."""
     table, typed = options_of(config), {}
     for name, value in given.items():
-        if name == "target":
-            typed[name] = value
-            continue
         if name not in table:
             raise unknown_option(name, list(table))
         typed[name] = checked_option(table[name], value, config)

@@ -31,7 +31,6 @@ __all__ = [
     "id_of",
     "nearest",
     "options_of",
-    "target_of",
     "unknown_option",
     "values_of",
 ]
@@ -80,13 +79,11 @@ class Option:
     above: float | None = None  # values must be greater
     below: float | None = None  # values must be smaller
     choices: tuple[str, ...] = ()  # words that are allowed, beside what the kind allows
-    contrasts: bool = False  # the names are the model's contrasts; of a choice, its experts too
     optional: bool = False  # None, or the text none, leaves it out
 
     def choices_for(self, config: Mapping[str, Any]) -> tuple[str, ...]:
         """Words that are allowed with a bundle's configuration."""
-        names = tuple(config.get("contrasts") or ()) if self.contrasts and self.kind == "choice" else ()
-        return self.choices + names + tuple(f"{plane}/{name}" for name in names for plane in PLANES)
+        return self.choices + (tuple(config["contrasts"]) if self.kind == "contrast" else ())
 
     def wanted(self, config: Mapping[str, Any]) -> str:
         """What is allowed, in words."""
@@ -95,11 +92,8 @@ class Option:
         unit = [f"({self.unit})"] if self.unit else []
         parts = [" ".join([KINDS[self.kind].words, *range_, *unit])] if KINDS[self.kind].words else []
         choices = self.choices_for(config)
-        plain = [choice for choice in choices if "/" not in choice]
-        if plain:
-            parts.append(("one of " if not parts else "") + ", ".join(plain))
-        if len(plain) < len(choices):
-            parts.append("PLANE/CONTRAST")
+        if choices:
+            parts.append(("one of " if not parts else "") + ", ".join(choices))
         return " or ".join([*parts, *(["none"] if self.optional else [])])
 
 
@@ -151,14 +145,6 @@ def values_of(config: Mapping[str, Any]) -> dict[str, Any]:
 def id_of(config: Mapping[str, Any], name: str) -> str:
     """Where a config has an option: its name, or its place under :data:`MORE`."""
     return f"{MORE}::{name}" if name in config.get(MORE, {}) else name
-
-
-def target_of(config: Mapping[str, Any], target: str) -> dict[str, str]:
-    """Id to set for another target; of a bundle made for one target that is the only choice."""
-    choices = list(config.get("contrasts") or ()) if "target" in config else [str(config.get("made"))]
-    if target not in choices:
-        raise OptionError("target", target, f"one of {', '.join(choices)}")
-    return {"target": target} if "target" in config else {}
 
 
 def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
@@ -236,13 +222,19 @@ def _read_weights(value: Any, option: Option, config: Mapping[str, Any]) -> dict
             value = {name.strip(): number for name, _, number in pairs}
     if not isinstance(value, Mapping) or not value:
         raise TypeError("not names and numbers")
-    known = config.get("contrasts") or () if option.contrasts else PLANES
-    if not set(value) <= set(known):
+    if not set(value) <= set(PLANES):
         raise ValueError("unknown name")
     weights = {name: _number(number, option) for name, number in value.items()}
-    if not any(weights.get(name, 1) for name in known):
+    if not any(weights.get(name, 1) for name in PLANES):
         raise ValueError("nothing is left")
     return weights
+
+
+def _read_contrasts(value: Any, option: Option, config: Mapping[str, Any]) -> list[str]:
+    names = [name.strip(" '\"") for name in value.strip("[]").split(",")] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not set() < set(names) < set(config["contrasts"]):
+        raise ValueError("unknown name, none, or nothing is left")
+    return list(names)
 
 
 def _read_device(value: Any, option: Option, config: Mapping[str, Any]) -> Any:
@@ -277,6 +269,8 @@ KINDS = {
     "number": Kind("a number", _read_number, "NUMBER"),
     "switch": Kind("true or false", _read_switch, "BOOLEAN"),
     "choice": Kind("", _read_choice, "WORD"),
+    "contrast": Kind("", _read_choice, "CONTRAST"),
+    "contrasts": Kind("names of contrasts, not all, as T1w,T2w", _read_contrasts, "CONTRAST,..."),
     "spacing": Kind("one number, or three as 1,1,2, each", _read_spacing, "NUMBER"),
     "weights": Kind("known names, not all 0, as NAME=1,NAME=0.5, each", _read_weights, "NAME=NUMBER,..."),
     "series": Kind("numbers or names of series, as 4,7", _read_series, "NUMBER,..."),

@@ -4,9 +4,9 @@
 
 reads every contrast of every ``train`` subject and writes ranges and averages of a few numbers a volume
 beside ``monai_diffens/transforms/unlike_training.py``: of all contrasts together, scaled as for
-super-resolution, and of each by itself, scaled by its median as for translation, the FLAIR also as its
-low-resolution scan shows it. Each range comes with the margin of its intensities: how far those of a training
-site (column ``site``) lie outside of the range of the other sites, at most; the contrasts share the largest.
+super-resolution, and of each by itself, scaled by its median as for translation, also as its low-resolution
+scan shows it. Each range comes with the margin of its intensities: how far those of a training
+site (column ``site``) lie outside of the range of the other sites, at most.
 It prints that for every site, and for the ``val`` subjects, which have no part in it.
 """
 
@@ -40,9 +40,7 @@ from research.data_pack import contrast_path
 
 __all__ = ["measure"]
 
-LOW_RESOLUTION = {
-    "FLAIR": ((4, 4, 4), (1, 1, 5))
-}  # contrast -> slice spacings in mm that it is also given in
+LOW_RESOLUTION = ((4, 4, 4), (1, 1, 5))  # slice spacings in mm that a target is also given in
 
 Traits = dict[str, list[ScanTraits]]  # of the volumes of each subject
 
@@ -71,36 +69,40 @@ def measure(
         if row["split"] != split:
             continue
         found[row["participant_id"]] = []
-        for contrast, path in paths.items():
+        for path in paths.values():
             if not path.is_file():
                 continue
             volume: MetaTensor = load({"image": path})["image"]
-            low = LOW_RESOLUTION.get(contrast, ()) if scaled_by == MEDIAN else ()
+            low = LOW_RESOLUTION if scaled_by == MEDIAN else ()
             shown = [volume, *(cast(MetaTensor, thick_slice(volume, factors)) for factors in low)]
             found[row["participant_id"]] += [ScanTraits.of(each, scaled_by) for each in shown]
     return found
 
 
 def by_site(dataset_dir: Path, traits: Traits) -> Traits:
-    """Traits by the ``site`` of their subjects; each subject is one where the table has no such column."""
-    sites = {
-        row["participant_id"]: row.get("site") or row["participant_id"] for row in participants(dataset_dir)
-    }
+    """Traits by the ``site`` of their subjects; a subject whose site is not known is one by itself."""
+    sites = {}
+    for row in participants(dataset_dir):
+        known = row.get("site") not in (None, "", "n/a")
+        sites[row["participant_id"]] = row["site"] if known else row["participant_id"]
     found: Traits = {}
     for subject, scans in traits.items():
         found.setdefault(sites[subject], []).extend(scans)
-    return found
+    return {site: scans for site, scans in found.items() if scans}
 
 
 def main() -> None:
     """Write the references and print what the margins come from."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--dataset_dir", type=Path, required=True)
+    parser.add_argument("--only", choices=("together", "contrasts"), help="write one of the two alone")
     asked = parser.parse_args()
-    together = {"any": examine(asked.dataset_dir, "all contrasts", CONTRASTS, BRIGHT_PERCENTILE)}
-    save_ranges(together, REFERENCE)
-    each = {one: examine(asked.dataset_dir, one, [one], MEDIAN) for one in CONTRASTS}
-    save_ranges(with_common_margin(each), CONTRAST_REFERENCE)
+    if asked.only != "contrasts":
+        together = {"any": examine(asked.dataset_dir, "all contrasts", CONTRASTS, BRIGHT_PERCENTILE)}
+        save_ranges(together, REFERENCE)
+    if asked.only != "together":
+        each = {one: examine(asked.dataset_dir, one, [one], MEDIAN) for one in CONTRASTS}
+        save_ranges(each, CONTRAST_REFERENCE)
 
 
 def range_of_sites(
@@ -155,16 +157,6 @@ def save_ranges(ranges: Mapping[str, TrainingRange], path: str | PathLike[str]) 
     """Write a reference file, a range a line."""
     lines = [f" {json.dumps(name)}: {json.dumps(plain_range(found))}" for name, found in ranges.items()]
     Path(path).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-
-
-def with_common_margin(ranges: Mapping[str, TrainingRange]) -> dict[str, TrainingRange]:
-    """Give every range the largest margin of all.
-
-    A case may bring all contrasts and is warned of if any of them is outside: with margins of their own, each
-    from a handful of sites, the chance of a false warning would add up over the contrasts.
-    """
-    widest = max(one.intensity_margin for one in ranges.values())
-    return {name: replace(one, intensity_margin=widest) for name, one in ranges.items()}
 
 
 def examine(dataset_dir: Path, title: str, contrasts: Sequence[str], scaled_by: float) -> TrainingRange:

@@ -81,11 +81,13 @@ def _alone() -> Iterator[None]:
 def tiny_ensembler() -> Callable[..., DiffEnsembler]:
     """Function (options of DiffEnsembler) to a small one with random weights everywhere.
 
-    Layers that start at zero would hide errors; ``untrained=True`` leaves those of the fusion at zero.
+    Layers that start at zero would hide errors; ``untrained=True`` leaves those of the fusion at zero. Every
+    condition has an expert of its own in each plane, unless ``groups`` say otherwise.
     """
 
     def build(untrained: bool = False, **options: Any) -> DiffEnsembler:
         small = {"channels": (8, 16), "stem": 2, "norm_num_groups": 4, "num_head_channels": 8}
+        small["groups"] = [[name] for name in options.get("conditions", ("image",))]
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(1)
             network = DiffEnsembler(**({"calibrator_channels": (8, 16)} | small | options)).eval()

@@ -88,10 +88,14 @@ RIGHT = [
     ("target_spacing", "[1, 1, 3]", [1, 1, 3]),
     ("target_spacing", (1, 1, 3), [1, 1, 3]),
     ("target_spacing", "0.8", 0.8),
-    ("condition_weights", "T1w=0", {"T1w": 0}),
-    ("condition_weights", "{'T1w': 2, 'T2w': 0}", {"T1w": 2, "T2w": 0}),
-    ("fusion", "T2w", "T2w"),
-    ("fusion", "axial/T2w", "axial/T2w"),
+    ("plane_weights", "axial=0", {"axial": 0}),
+    ("plane_weights", "{'axial': 2, 'coronal': 0}", {"axial": 2, "coronal": 0}),
+    ("target", "T2w", "T2w"),
+    ("leave_out", "T1w", ["T1w"]),
+    ("leave_out", "T1w, FLAIR", ["T1w", "FLAIR"]),
+    ("leave_out", "['T1w', 'FLAIR']", ["T1w", "FLAIR"]),
+    ("leave_out", ("T1w",), ["T1w"]),
+    ("leave_out", "none", None),
     ("input", Path("a"), "a"),
     ("series", 4, "4"),
     ("series", (4, 7), "4,7"),
@@ -104,7 +108,7 @@ RIGHT = [
 def test_right_values(name, value, typed):
     got = checked_option(BY_NAME[name], value, TRANSLATE)
     assert (str(got) if name == "device" else got) == typed
-    assert type(got) is type(typed) or name in ("device", "condition_weights", "target_spacing")
+    assert type(got) is type(typed) or name in ("device", "plane_weights", "target_spacing")
 
 
 TEXTS = ["$x", "abc", "NaN", "inf", "-1", "1e999", "９９x"]
@@ -140,13 +144,17 @@ WRONG = [
     ("device", "cuda:4000"),
     ("device", "meta"),
     ("fusion", "Axial"),
-    ("fusion", "axial/PDw"),
+    ("fusion", "T1w"),
+    ("target", "PDw"),
+    ("target", None),
+    ("leave_out", "PDw"),
+    ("leave_out", TRANSLATE["contrasts"]),
     ("target_spacing", [1, 1]),
     ("target_spacing", "1,0,1"),
-    ("condition_weights", "T1w"),
-    ("condition_weights", "T1w=-1"),
-    ("condition_weights", dict.fromkeys(TRANSLATE["contrasts"], 0)),
-    ("condition_weights", "[" * 5000),
+    ("plane_weights", "axial"),
+    ("plane_weights", "axial=-1"),
+    ("plane_weights", dict.fromkeys(("axial", "coronal", "sagittal"), 0)),
+    ("plane_weights", "[" * 5000),
     ("input", 5),
     ("series", "$abc"),
     ("series", "../4"),
@@ -175,11 +183,6 @@ def test_wrong_values_are_one_line(name, value):
         checked_option(option, value, TRANSLATE)
     line = str(error.value)
     assert line.startswith(name) and "\n" not in line and len(line) < 400
-
-
-def test_without_contrasts_there_is_no_expert_of_one():
-    with pytest.raises(OptionError):
-        checked_option(BY_NAME["fusion"], "T2w", CONFIGS["diffensembler_sr"])
 
 
 def test_nearest_name():

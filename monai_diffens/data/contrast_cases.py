@@ -256,9 +256,9 @@ SMALLEST_OVERLAP = 0.5
 class ContrastCases(CaseList):
     """Cases with a file for each contrast they have, found by :func:`find_contrasts`.
 
-    A missing contrast is simply absent. A case is rejected when it has none, when one of its files is bad,
-    when its files do not lie on each other, or when it lacks the one that ``fusion`` names. A mask in a
-    folder of masks is named ``<case>.nii.gz``; it serves all contrasts of the case.
+    A missing contrast is simply absent. A case is rejected when it has none, when one of its files is bad, or
+    when its files do not lie on each other. A mask in a folder of masks is named ``<case>.nii.gz``; it serves
+    all contrasts of the case.
 
     Args:
         input: folder of case folders, one case folder, or data list (JSON).
@@ -268,8 +268,7 @@ class ContrastCases(CaseList):
         reading: what is read, and accepted.
         results: what the run leaves in the folder; without its suffix.
         share: rank and number of processes that share the cases.
-        fusion: a case that lacks the contrast it names, if any, is rejected.
-        condition_weights: contrasts of weight 0 are left out, as if absent.
+        leave_out: contrasts that are not used, as if absent.
     """
 
     def __init__(
@@ -281,14 +280,12 @@ class ContrastCases(CaseList):
         reading: Reading | None = None,
         results: Results | None = None,
         share: tuple[int, int] = (0, 1),
-        fusion: str = "calibrated",
-        condition_weights: Mapping[str, float] | None = None,
+        leave_out: Sequence[str] | None = None,
     ) -> None:
         named = replace(results or Results(), suffix=f"{RESULT}_{target}")
         super().__init__(input, output_dir, target_spacing, reading, named, share)
         self.target = target
-        self.needed = [contrast for contrast in CONTRASTS if fusion.split("/")[-1] == contrast]
-        self.ignored = [name for name, weight in (condition_weights or {}).items() if weight == 0]
+        self.wanted = [name for name in CONTRASTS if name not in (leave_out or ())]
 
     @cached_property
     def _contrasts(self) -> dict[Path, ContrastFiles]:
@@ -330,7 +327,7 @@ class ContrastCases(CaseList):
         return found if mask is None else found | {"mask": [mask]}
 
     def _used(self, case: ContrastFiles) -> list[str]:
-        return [name for name in CONTRASTS if name in case.files and name not in self.ignored]
+        return [name for name in self.wanted if name in case.files]
 
     def _mask(self, case: ContrastFiles) -> Path | None:
         return self.mask_of(f"{case.case}.nii.gz", case.case, len(self._contrasts) == 1)
@@ -341,14 +338,11 @@ class ContrastCases(CaseList):
         if case.problem:
             raise InputRejected(case.problem)
         names = self._used(case)
-        lacking = [name for name in self.needed if name not in names]
-        if not names or lacking:
-            expected = ", ".join(lacking or [name for name in CONTRASTS if name not in self.ignored])
-            raise InputRejected(
-                say("no_contrast", name=case.case, found=", ".join(case.files), expected=expected)
-            )
+        if not names:
+            found, expected = ", ".join(case.files), ", ".join(self.wanted)
+            raise InputRejected(say("no_contrast", name=case.case, found=found, expected=expected))
         warnings = [*case.notes, *(say("contrast_ignored", file=name) for name in case.unknown)]
-        if (self.needed or names) == [self.target]:
+        if names == [self.target]:
             warnings.append(say("target_alone", target=self.target))
         images, checked = {}, {}
         for name in names:

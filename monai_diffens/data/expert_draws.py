@@ -13,7 +13,7 @@ from monai.networks.schedulers import Scheduler
 from monai.utils import convert_to_tensor
 from torch import Tensor
 
-from monai_diffens.acquisition.measurement import Measurement, ScanAgreement
+from monai_diffens.acquisition.measurement import ScanAgreement
 from monai_diffens.data.volume_replay import derived_seed
 from monai_diffens.networks.calibrator import average_weights, weighted_sum
 from monai_diffens.networks.computation import computes_in_bf16
@@ -34,8 +34,7 @@ class Chance(NamedTuple):
         source_seed: of the source's transforms.
         noise_seed: of the noise.
         case: number of the source's item.
-        leave_out: whether it goes without the measured condition.
-        subset_seed: of the conditions that a joint expert is given.
+        subset_seed: of the conditions that are given, where there are several.
         walk: below the share of walked draws it is one.
         stride: how long the step of a walked draw is, 0 to 1.
     """
@@ -44,7 +43,6 @@ class Chance(NamedTuple):
     source_seed: int
     noise_seed: int
     case: int
-    leave_out: bool
     subset_seed: int
     walk: float
     stride: float
@@ -57,16 +55,16 @@ class Drawn:
     Attributes:
         conditions: (1, M, X, Y, Z), zero where left out.
         residual: (1, 1, X, Y, Z), the truth that is diffused.
-        present: (M,) bool, the conditions that are given.
-        experts: (E,) bool, the experts that are asked.
+        experts: (E,) bool, the experts that are asked: those that see any condition that is given.
         agreement: with the scan that measured the target; None where there is none.
+        target: number of the condition whose contrast is made; negative where there is only one.
     """
 
     conditions: Tensor
     residual: Tensor
-    present: Tensor
     experts: Tensor
     agreement: ScanAgreement | None
+    target: int
 
 
 class ExpertDraws:
@@ -81,13 +79,12 @@ class ExpertDraws:
         bank: the frozen experts, on the device that runs them.
         scheduler: noise schedule.
         strata: number of strata of timesteps; draw n is of stratum n modulo it.
-        target: what is diffused. Half the draws of cases that have its measured condition beside others go
-            without it; in the rest every expert's prediction is made to agree with it, as in sampling with
-            ``Consistency.of_experts``. By default nothing is measured.
+        target: what is diffused. Where the scan that measured it is given, every expert's prediction is made
+            to agree with it, as in sampling with ``Consistency.of_experts``. By default nothing is measured.
         seed: of cases, timesteps, noise and walks.
         noise_emphasis: see :func:`~monai_diffens.schedulers.arithmetic.stratum_timesteps`.
         amp: bf16 of the experts, see :func:`~monai_diffens.networks.computation.computes_in_bf16`.
-        kept: of joint experts, see :func:`~monai_diffens.transforms.conditions.random_subset`.
+        kept: of several conditions, see :func:`~monai_diffens.transforms.conditions.random_subset`.
         walked: share of walked draws, 0 to 1.
     """
 
@@ -135,7 +132,7 @@ class ExpertDraws:
         return {
             "volumes": volumes.half().cpu(),
             "timestep": timestep,
-            "present": case.present,
+            "present": case.experts,
             "gram": (errors @ errors.T / errors.shape[1]).cpu(),
         }
 
@@ -147,7 +144,6 @@ class ExpertDraws:
             source_seed=random.randint(2**31),
             noise_seed=random.randint(2**31),
             case=random.randint(len(self.source)),
-            leave_out=random.rand() < 0.5,
             subset_seed=random.randint(2**31),
             walk=random.rand(),
             stride=random.rand(),
@@ -159,48 +155,28 @@ class ExpertDraws:
         item = self.source[chance.case]
         device = next(self.bank.parameters()).device
         conditions, label = (_batch(item[key]).to(device) for key in ("image", "label"))
-        measured = self.target.measured
-        if self.bank.joint:
-            measured = self.bank.target = int(item[TARGET_KEY])
+        measured, target = self.target.measured, -1
+        if len(self.bank.conditions) > 1:
+            measured = target = int(item[TARGET_KEY])
             random = np.random.RandomState(chance.subset_seed)
             given = random_subset(torch.as_tensor(item[HAS_KEY]), measured, random, self.kept)
             conditions *= given.to(conditions)[:, None, None, None]
-        measurement = self.measurement(item["image"], conditions, measured, chance.leave_out)
         base = self.target.base_of(conditions)
         agreement = None
-        if measurement is not None:
-            agreement = ScanAgreement(measurement, conditions[:, [measured]], base, self.target)
-        present = conditions[0].flatten(1).any(dim=1).cpu()
-        if len(present) == 1:
-            present[:] = True
-        asked = present
-        if self.bank.joint:
-            asked = (present & torch.as_tensor(self.bank.group_masks).cpu()).any(dim=1)
-        experts = asked.repeat(len(self.bank.planes))
-        return Drawn(conditions, self.target.to_residual(label, base), present, experts, agreement)
-
-    def measurement(
-        self, image: Tensor, conditions: Tensor, channel: int | None, leave_out: bool
-    ) -> Measurement | None:
-        """What the measured condition's scan saw of the target, or None without that condition.
-
-        With ``leave_out`` it is set to zero in ``conditions`` (1, M, X, Y, Z) where there are others; not for
-        joint experts, which are given a subset already.
-        """
-        if channel is None or not isinstance(image, MetaTensor):
-            return None
-        measured = conditions[:, channel]
-        if leave_out and not self.bank.joint and bool((conditions.sum(dim=1) != measured).any()):
-            measured.zero_()
-        return measurement_from_meta(image.shape[1:], image.meta) if bool(measured.any()) else None
+        if measured is not None and bool(conditions[:, measured].any()):
+            meta = item["image"].meta if isinstance(item["image"], MetaTensor) else {}
+            measurement = measurement_from_meta(conditions.shape[2:], meta)
+            if measurement is not None:
+                agreement = ScanAgreement(measurement, conditions[:, [measured]], base, self.target)
+        experts = self.bank.present(conditions)[0].cpu()
+        return Drawn(conditions, self.target.to_residual(label, base), experts, agreement, target)
 
     def predict(self, case: Drawn, x_t: Tensor, timestep: int) -> Tensor:
         """What the frozen experts say of x_t, (1, E, X, Y, Z), agreeing with the scan; 0 of the absent."""
         device = x_t.device.type
-        alone = len(case.present) == 1
         with torch.autocast(device, dtype=torch.bfloat16, enabled=computes_in_bf16(self.amp, device)):
             timesteps = torch.tensor([timestep], device=x_t.device)
-            predictions = self.bank(x_t, case.conditions, timesteps, None if alone else case.experts)
+            predictions = self.bank(x_t, case.conditions, timesteps, case.experts, target=case.target)
         if case.agreement is not None:
             predictions = case.agreement.of_prediction(predictions, x_t, timestep, self.scheduler)
             predictions *= case.experts.to(predictions)[None, :, None, None, None]

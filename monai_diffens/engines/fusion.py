@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,35 +16,12 @@ from monai_diffens.networks.diff_ensembler import DiffEnsembler
 class FusionPrepareBatch(PrepareBatch):
     """Split the crops of :class:`ExpertReplay` into the arguments of :meth:`DiffEnsembler.fuse`.
 
-    With several conditions each crop keeps a random subset of those its case has, every non-empty one alike
-    often, so that the fusion learns all of them; what is dropped is zero, as in a case that lacks it.
-
     Args:
         num_conditions: M.
-        held_out: subsets, each a list of the numbers of its conditions, that are never trained on.
-        joint: the experts see all conditions of a draw together: it keeps those that it was made with.
-        measured: number of the condition that every subset keeps where a case has it: its experts'
-            predictions agree with it (``measured`` of the target of :class:`ExpertReplay`).
     """
 
-    def __init__(
-        self,
-        num_conditions: int = 1,
-        held_out: Sequence[Sequence[int]] = (),
-        measured: int | None = None,
-        joint: bool = False,
-    ) -> None:
+    def __init__(self, num_conditions: int = 1) -> None:
         self.num_conditions = num_conditions
-        self.joint = joint
-        self.measured = measured
-        codes = [sum(2**number for number in subset) for subset in held_out]
-        self.subsets = torch.tensor(
-            [
-                [bool(code >> number & 1) for number in range(num_conditions)]
-                for code in range(1, 2**num_conditions)
-                if code not in codes
-            ]
-        )
 
     def __call__(
         self,
@@ -56,33 +33,15 @@ class FusionPrepareBatch(PrepareBatch):
         """Return x_t, (target, baseline), no arguments, and the keyword arguments of :class:`FusionStep`."""
         volumes = batchdata["volumes"].to(device, non_blocking=non_blocking)
         x_t, target = volumes[:, :1], volumes[:, 1:2]
-        given = torch.as_tensor(batchdata["present"])
-        kept = (given if self.joint else self.random_subsets(given)).to(volumes.device)
-        conditions = volumes[:, 2 : 2 + self.num_conditions] * kept[:, :, None, None, None]
-        predictions = volumes[:, 2 + self.num_conditions :]
-        experts = predictions.shape[1]
-        if self.joint:
-            present = kept.any(dim=1, keepdim=True).expand(-1, experts)
-        else:
-            present = kept.repeat(1, experts // self.num_conditions)
-        baseline = average_error(batchdata["gram"].to(volumes.device), present)
+        present = torch.as_tensor(batchdata["present"], device=volumes.device)
         arguments = {
-            "conditions": conditions,
-            "predictions": predictions,
+            "conditions": volumes[:, 2 : 2 + self.num_conditions],
+            "predictions": volumes[:, 2 + self.num_conditions :],
             "timesteps": torch.as_tensor(batchdata["timestep"], device=volumes.device),
             "present": present,
         }
+        baseline = average_error(batchdata["gram"].to(volumes.device), present)
         return x_t, (target, baseline), (), arguments
-
-    def random_subsets(self, present: Tensor) -> Tensor:
-        """(B, M) bool -> (B, M) bool: for each case one of the subsets of the conditions it has."""
-        rows = []
-        for case in present:
-            possible = self.subsets[~(self.subsets & ~case).any(dim=1)]
-            if self.measured is not None and case[self.measured]:
-                possible = possible[possible[:, self.measured]]
-            rows.append(possible[int(torch.randint(len(possible), ()))])
-        return torch.stack(rows)
 
 
 def average_error(gram: Tensor, present: Tensor) -> Tensor:

@@ -33,9 +33,6 @@ class ResidualVelocityPrepareBatch(PrepareBatch):
         noise_emphasis: see :func:`~monai_diffens.schedulers.arithmetic.stratum_timesteps`.
         centre_channel: channel of ``image`` that the base is taken from (2.5D: the middle slice); of several
             conditions that of each.
-        prior_stds: those of :class:`~monai_diffens.networks.plane_denoiser.PlaneDenoiser`. The target then
-            comes with the variance its prior leaves, (N,), for a loss relative to it: without, the group
-            whose condition says most would be learned least.
     """
 
     def __init__(
@@ -44,13 +41,10 @@ class ResidualVelocityPrepareBatch(PrepareBatch):
         target: ResidualTarget | None = None,
         noise_emphasis: float = 3.0,
         centre_channel: int | Sequence[int] = 2,
-        prior_stds: Sequence[float] | None = None,
     ) -> None:
-        self.prior_stds = prior_stds
         self.noise_emphasis = noise_emphasis
         self.scheduler = scheduler
         self.target = target or ResidualTarget()
-
         self.centre_channels = [centre_channel] if isinstance(centre_channel, int) else list(centre_channel)
 
     def __call__(
@@ -59,8 +53,8 @@ class ResidualVelocityPrepareBatch(PrepareBatch):
         device: str | torch.device | None = None,
         non_blocking: bool = False,
         **kwargs: Any,
-    ) -> tuple[Tensor, Tensor | tuple[Tensor, Tensor], tuple[()], dict[str, Any]]:
-        """Return residual, velocity target (with its variance), no arguments, and the inferer's arguments."""
+    ) -> tuple[Tensor, Tensor, tuple[()], dict[str, Any]]:
+        """Return residual, velocity target, no arguments, and the inferer's arguments."""
         image = batchdata["image"].to(device, non_blocking=non_blocking)
         label = batchdata["label"].to(device, non_blocking=non_blocking)
         centre = image[:, self.centre_channels]
@@ -69,12 +63,8 @@ class ResidualVelocityPrepareBatch(PrepareBatch):
         timesteps = self.stratified_timesteps(residual.shape[0]).to(residual.device)
         target = self.scheduler.get_velocity(residual, noise, timesteps)
         arguments = {"noise": noise, "timesteps": timesteps, "condition": image, "mode": "concat"}
-        if GROUP_KEY in batchdata:  # one network serves several condition groups
+        if GROUP_KEY in batchdata:  # one network makes several targets
             arguments["class_labels"] = torch.as_tensor(batchdata[GROUP_KEY], device=image.device)
-        if self.prior_stds is not None:
-            std = torch.tensor(self.prior_stds, device=image.device)[arguments["class_labels"]]
-            known = self.scheduler.alphas_cumprod.to(image.device)[timesteps] * (1 - std**2)
-            return residual, (target, std**2 / (1 - known)), (), arguments
         return residual, target, (), arguments
 
     def stratified_timesteps(self, batch_size: int) -> Tensor:
@@ -112,7 +102,7 @@ class GroupDiffusionInferer(Inferer):
             noise: of the shape of ``inputs``.
             timesteps: (N,).
             condition: (N, C, H, W) condition slices.
-            class_labels: (N,) condition group of each slice.
+            class_labels: (N,) target of each slice.
             mode: "concat", as :class:`ResidualVelocityPrepareBatch` says.
         """
         noisy: Any = self.scheduler.add_noise(original_samples=inputs, noise=noise, timesteps=timesteps)
@@ -168,7 +158,7 @@ def plane_ensemble(
     }  # replaced at once
     if denoiser.conditions > 1:
         reach = (denoiser.condition_channels // denoiser.conditions - 1) // 2
-        small |= {"groups": [conditions], "reach": reach, "num_class_embeds": 1}
+        small |= {"reach": reach, "num_class_embeds": 1}
     network = DiffEnsembler(
         planes=names, conditions=conditions, calibrator_channels=(8,), fusion="mean", **small
     )

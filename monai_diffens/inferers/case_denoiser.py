@@ -34,6 +34,7 @@ class CaseDenoiser:
         run_time: precision, and whether slices are cropped to what they show.
         agreement: with the scan; None where nothing was measured.
         project_experts: every expert agrees with the scan before the fusion.
+        target: number of the condition whose contrast is made; where negative, the network's own.
     """
 
     def __init__(
@@ -45,12 +46,13 @@ class CaseDenoiser:
         run_time: RunTime,
         agreement: ScanAgreement | None = None,
         project_experts: bool = False,
+        target: int = -1,
     ) -> None:
         self.network = network
-        self.conditions = conditions
+        self.conditions, self.target = conditions, target
         self.scheduler = scheduler
         self.fusion = sampling.fusion
-        self.emphasis = network.emphasis(sampling.condition_weights, sampling.plane_weights)
+        self.emphasis = network.emphasis(sampling.plane_weights)
         self.agreement = agreement
         self.project_experts = project_experts and agreement is not None
         kind = conditions.device.type
@@ -68,7 +70,7 @@ class CaseDenoiser:
         for attempt in smaller_until_it_fits(self.network, self.conditions.shape[2:]):
             with attempt, self.precision:
                 predictions = self.network.bank(
-                    x_t, self.conditions, self.timesteps(t), present, self.boxes, float(empty)
+                    x_t, self.conditions, self.timesteps(t), present, self.boxes, float(empty), self.target
                 )
         if self.project_experts:
             for index in present[0].nonzero().flatten().tolist():

@@ -143,6 +143,7 @@ class DiffEnsemblerInferer(Inferer):
             self.run_time,
             self._agreement(cropped, measurement, region),
             self.consistency.of_experts,
+            -1 if self.target.measured is None else self.target.measured,
         )
         if self.outputs.weights:
             model.weights = cropped.new_zeros(1, network.num_experts, *cropped.shape[2:])

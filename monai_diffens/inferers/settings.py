@@ -18,14 +18,13 @@ class Sampling:
         num_samples: samples a case; their voxel-wise mean is returned.
         seed: with the case's name it seeds the noise, so that the same case gives the same volume
             whatever ran before it.
-        fusion: "calibrated", "mean", "alternate", a plane, a condition group or one expert's name.
+        fusion: "calibrated", "mean", "alternate", a plane, a group of conditions or one expert's name.
         restart: see :func:`~monai_diffens.inferers.sampling.sample_with_prior`; None for a plain walk.
         residual_gain: factor on the predicted residual, with base "condition" alone: 1 is the network's
             estimate, more is sharper and further from the truth. The scan saw nothing of the residual, so the
             result agrees with it whatever the gain.
-        condition_weights: factor of each condition group in the fusion, see
+        plane_weights: factor of each plane in the fusion, see
             :meth:`~monai_diffens.networks.diff_ensembler.DiffEnsembler.emphasis`.
-        plane_weights: factor of each plane.
 
     Raises:
         ValueError: for a number that is out of range.
@@ -37,7 +36,6 @@ class Sampling:
     fusion: str = "calibrated"
     restart: float | None = 0.5
     residual_gain: float = 1.0
-    condition_weights: Mapping[str, float] | None = None
     plane_weights: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:

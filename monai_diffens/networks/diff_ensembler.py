@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from monai_diffens.acquisition.slicing import PLANES
 from monai_diffens.networks.calibrator import VolumeCalibrator, average_weights, weighted_sum
-from monai_diffens.networks.expert_bank import ExpertBank, present_conditions
+from monai_diffens.networks.expert_bank import ExpertBank
 
 FUSIONS = ("calibrated", "mean", "alternate")
 
@@ -32,8 +32,8 @@ class DiffEnsembler(nn.Module):
     """Expert bank and calibrator behind the call that MONAI's DiffusionInferer makes (mode "concat").
 
     Source: arXiv 2501.07430. Fusion can be switched from one checkpoint: "calibrated" (the method),
-    "mean" (TOSM / MADM), "alternate" (TPDM: planes in turn), or the mean of one plane's, one condition's or
-    one single expert ("axial", "T2w", "axial/T2w").
+    "mean" (TOSM / MADM), "alternate" (TPDM: planes in turn), or the mean of one plane's, one group's or one
+    single expert ("axial", "T1w+T2w", "axial/T1w+T2w").
 
     With several conditions, a case may lack some: their channels are 0 everywhere, which no scan is.
 
@@ -167,20 +167,10 @@ class DiffEnsembler(nn.Module):
         Raises:
             ValueError: when no expert is left for a case.
         """
-        part = self.active(fusion, step, emphasis).to(conditions.device) & self.present(conditions)
+        part = self.active(fusion, step, emphasis).to(conditions.device) & self.bank.present(conditions)
         if not bool(part.any(dim=1).all()):
             raise ValueError(f"a case has no condition that fusion '{fusion}' and the weights leave in")
         return part
-
-    def present(self, conditions: Tensor) -> Tensor:
-        """(B, M, X, Y, Z) -> (B, E) bool: the experts of whose conditions a case has any."""
-        if conditions.shape[1] == 1:
-            return torch.ones(
-                [conditions.shape[0], self.num_experts], dtype=torch.bool, device=conditions.device
-            )
-        members: Tensor = self.bank.group_masks  # type: ignore[assignment]
-        has = (present_conditions(conditions)[:, None] & members).any(dim=2)
-        return has.repeat(1, self.num_experts // has.shape[1])
 
     def active(self, fusion: str, step: int, emphasis: Tensor | None = None) -> Tensor:
         """(E,) bool: the experts that ``fusion`` runs at ``step``, among those of ``emphasis`` above 0."""
@@ -206,17 +196,12 @@ class DiffEnsembler(nn.Module):
         return chosen & usable
 
     @torch.jit.unused
-    def emphasis(
-        self,
-        condition_weights: Mapping[str, float] | None = None,
-        plane_weights: Mapping[str, float] | None = None,
-    ) -> Tensor | None:
-        """Turn a user's weights into one factor an expert, the product of its condition's and its plane's.
+    def emphasis(self, plane_weights: Mapping[str, float] | None = None) -> Tensor | None:
+        """Turn a user's weights into one factor an expert.
 
         Args:
-            condition_weights: factor by condition; those not named keep 1.
-            plane_weights: factor by plane, likewise. 0 leaves an expert out, as if it were absent; 1 is what
-                was trained; 2 counts its prediction twice.
+            plane_weights: factor by plane; those not named keep 1. 0 leaves an expert out, as if it were
+                absent; 1 is what was trained; 2 counts its prediction twice.
 
         Returns:
             (E,), or None when every factor is 1.
@@ -224,18 +209,13 @@ class DiffEnsembler(nn.Module):
         Raises:
             ValueError: for an unknown name, a weight that is no number of 0 or more, or no expert left.
         """
-        given = (
-            ("condition_weights", condition_weights or {}, self.bank.groups, self.expert_groups),
-            ("plane_weights", plane_weights or {}, self.bank.planes, self.expert_planes),
-        )
-        factors = torch.ones(self.num_experts)
-        for option, weights, known, of_expert in given:
-            for name, weight in weights.items():
-                if name not in known:
-                    raise ValueError(f"{option}: unknown '{name}': use {', '.join(known)}")
-                if not (isinstance(weight, (int, float)) and 0 <= weight < math.inf):
-                    raise ValueError(f"{option}: '{name}' must be a number of 0 or more, got {weight!r}")
-            factors *= torch.tensor([float(weights.get(name, 1)) for name in of_expert])
+        weights = plane_weights or {}
+        for name, weight in weights.items():
+            if name not in self.planes:
+                raise ValueError(f"plane_weights: unknown '{name}': use {', '.join(self.planes)}")
+            if not (isinstance(weight, (int, float)) and 0 <= weight < math.inf):
+                raise ValueError(f"plane_weights: '{name}' must be a number of 0 or more, got {weight!r}")
+        factors = torch.tensor([float(weights.get(name, 1)) for name in self.expert_planes])
         if not factors.any():
-            raise ValueError("condition_weights and plane_weights leave no expert")
+            raise ValueError("plane_weights leave no expert")
         return None if bool((factors == 1).all()) else factors

@@ -1,4 +1,4 @@
-"""All 2D experts of a model: one for each (plane, condition group), a plane's groups sharing a network.
+"""All 2D experts of a model, one a plane, or one for each group of conditions in each plane.
 
 A brain fills well under half of its box: slices near its ends show little of it. Blocks of neighbouring
 slices are cropped to what they show, so that empty space costs nothing in a plane either. A block belongs to
@@ -32,18 +32,16 @@ SIDE_STEP = 16  # sides of a crop are multiples of it: each size costs a process
 class ExpertBank(nn.Module):
     """Run frozen or trainable 2D experts over whole volumes, slice by slice.
 
-    Each plane has one network, and one file holds them all. It serves several conditions in one of two ways:
-
-    - every condition is a group of its own: an expert sees one condition alone, and MONAI's class embedding
-      says which (``groups`` None);
-    - joint experts: an expert sees all conditions of its group, with a channel for each that says whether it
-      is there, and the class embedding says which contrast to make (:attr:`target`).
+    Each plane has one network, and one file holds them all. Of several conditions an expert sees all of
+    its group, with a channel for each that says whether it is there (a joint expert); MONAI's class embedding
+    says which contrast to make (:attr:`target`).
 
     Args:
         planes: planes that have an expert.
         conditions: names of the condition volumes.
-        groups: names of the conditions that each joint expert of a plane sees; None: one expert a condition.
-        target: of joint experts, the condition whose contrast they make; the first when None.
+        groups: names of the conditions that each expert of a plane sees; one expert sees all when None.
+        target: of several conditions, the one whose contrast is made unless a call says another; the first
+            when None.
         reach: neighbour slices on each side that the condition brings (2.5D).
         slice_chunk: slices a pass; bounds memory, never changes the result. None runs a plane at once.
         **denoiser: further arguments of :class:`PlaneDenoiser`.
@@ -65,8 +63,8 @@ class ExpertBank(nn.Module):
         self.reach = reach
         self.slice_chunk = slice_chunk or 1_000_000
         self.rank, self.world_size = 0, 1  # see share
-        self.joint = groups is not None
-        members = [[name] for name in self.conditions] if groups is None else [list(each) for each in groups]
+        self.joint = len(self.conditions) > 1
+        members = [list(each) for each in groups or [self.conditions]]
         for name in (each for group in members for each in group):
             if name not in self.conditions:
                 raise ValueError(f"unknown condition '{name}' of an expert: use {', '.join(self.conditions)}")
@@ -78,12 +76,8 @@ class ExpertBank(nn.Module):
         self.names = [p if single else f"{p}/{group}" for p in self.planes for group in self.groups]
         self.expert_planes = [plane for plane in self.planes for _ in self.groups]
         self.expert_groups = [index for _ in self.planes for index in range(len(self.groups))]
-        self.target = 0 if target is None else self.conditions.index(target)  # class label of joint experts
-        volumes = 1
-        if self.joint:
-            volumes = len(self.conditions)
-        elif not single:
-            denoiser = {"num_class_embeds": len(self.groups), **denoiser}
+        self.target = 0 if target is None else self.conditions.index(target)  # class label
+        volumes = len(self.conditions)
         self.experts = nn.ModuleList(
             [
                 PlaneDenoiser(condition_channels=volumes * (2 * reach + 1), conditions=volumes, **denoiser)
@@ -99,6 +93,7 @@ class ExpertBank(nn.Module):
         present: Tensor | None = None,
         boxes: list[list[list[int]]] | None = None,
         empty: float = 0.0,
+        target: int = -1,
     ) -> Tensor:
         """Predict with every expert that is present, in all processes together.
 
@@ -112,13 +107,16 @@ class ExpertBank(nn.Module):
                 statistics and attention are then of that part alone, as of the crops it was trained on. Whole
                 slices are run when None.
             empty: what experts predict outside of the boxes, over x_t; there they are not run.
+            target: of several conditions, number of the one whose contrast is made; :attr:`target` where it
+                is negative.
 
         Returns:
             (B, E, X, Y, Z), in the order of ``names``.
         """
         # not a list to be joined at the end: that would hold every prediction twice
         predictions = x_t.new_zeros([x_t.shape[0], len(self.names)] + list(x_t.shape[2:]))
-        has = present_conditions(conditions) if self.joint else conditions.new_zeros(x_t.shape[0], 1)
+        has = present_conditions(conditions)
+        label = target if target >= 0 else self.target
         for number, network in enumerate(self.experts):
             plane = self.planes[number]
             count = x_t.shape[2 + plane_axis(plane)]  # slices of a volume
@@ -133,9 +131,8 @@ class ExpertBank(nn.Module):
                     prediction = predictions[:, index : index + 1]
                     if boxes is not None:
                         put_slices(prediction, empty * to_slices(x_t, plane)[first:last], plane, first)
-                    label = self.target if self.joint else group
                     labels = torch.full_like(timesteps, label, dtype=torch.long)
-                    there = has & self.group_masks[group] if self.joint else has  # type: ignore[index]
+                    there = has & self.group_masks[group]  # type: ignore[index]
                     for parts in passes:
                         slices, around = self.gather(x_t, conditions, plane, group, parts)
                         of = torch.zeros_like(labels[:1])  # a single case is told of once for all slices
@@ -152,17 +149,25 @@ class ExpertBank(nn.Module):
             self.sum_over_processes(predictions)
         return predictions
 
+    def present(self, conditions: Tensor) -> Tensor:
+        """(B, M, X, Y, Z) -> (B, E) bool: the experts of whose conditions a case has any."""
+        if conditions.shape[1] == 1:  # a single one is there, whatever it shows
+            shape = [conditions.shape[0], len(self.names)]
+            return torch.ones(shape, dtype=torch.bool, device=conditions.device)
+        members: Tensor = self.group_masks  # type: ignore[assignment]
+        has = (present_conditions(conditions)[:, None] & members).any(dim=2)
+        return has.repeat(1, len(self.planes))
+
     def gather(
         self, x_t: Tensor, conditions: Tensor, plane: str, group: int, parts: list[list[int]]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Slices of x_t, and of what a group sees around them, of each part of a pass."""
-        seen = conditions if self.joint else conditions[:, group : group + 1]
         slices: list[Tensor] = []
         around: list[Tensor] = []
         for part in parts:
             slices.append(gather_slices(crop_slices(x_t, plane, part), plane, part[0], part[1]))
-            near = gather_slices(crop_slices(seen, plane, part), plane, part[0], part[1], self.reach)
-            if self.joint and len(self.groups) > 1:
+            near = gather_slices(crop_slices(conditions, plane, part), plane, part[0], part[1], self.reach)
+            if len(self.groups) > 1:
                 near = near * self.group_masks[group, :, None, None]  # type: ignore[index]
             around.append(near)
         return slices, around

@@ -1,8 +1,7 @@
-"""The 2D expert: MONAI's DiffusionModelUNet behind a patch stem, one per plane and condition group."""
+"""The 2D expert: MONAI's DiffusionModelUNet behind a patch stem, one a plane."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,15 +26,10 @@ class PlaneDenoiser(nn.Module):
             may be absent: as many channels behind them say which are there.
         channels: width of each level of the U-Net.
         stem: side of the patch that becomes one position.
-        num_class_embeds: number of condition groups, or of targets, when one network serves several, else
-            None.
+        num_class_embeds: number of targets when one network makes several, else None.
         detail_gain: amplification of the condition's detail. The residual depends on detail of a few per
             cent of the condition's range, beside noise of unit variance; amplified against the patch mean of
             the middle slice it is learned many times sooner.
-        prior_stds: what is known of the clean sample before any pass, a number a condition group: 1 knows
-            nothing; below 1 the sample lies that far (standard deviation) about the condition itself, taken
-            as a residual to the brain (base "brain" of the training). 1 for every group when None.
-        prior_scale: divisor of the training's residuals, needed with ``prior_stds``.
         schedule: noise schedule it is trained for, a name in MONAI's NoiseSchedules, and its length.
         **unet: further arguments of MONAI's DiffusionModelUNet.
     """
@@ -48,8 +42,6 @@ class PlaneDenoiser(nn.Module):
         stem: int = 4,
         num_class_embeds: int | None = None,
         detail_gain: float = 10.0,
-        prior_stds: Sequence[float] | None = None,
-        prior_scale: float = 1.0,
         schedule: tuple[str, int] = ("cosine", 1000),
         **unet: Any,
     ) -> None:
@@ -61,9 +53,6 @@ class PlaneDenoiser(nn.Module):
         self.conditions = conditions
         self.divisor = stem * 2 ** (len(channels) - 1)  # of the sides that slices are padded to
         self.detail_gain = detail_gain
-        self.has_prior = prior_stds is not None
-        self.prior_scale = prior_scale
-        self.register_buffer("prior_stds", torch.tensor(prior_stds or [1.0]), persistent=False)
         signal = Scheduler(schedule[1], schedule[0]).alphas_cumprod ** 0.5
         self.register_buffer("signal_level", signal, persistent=False)
         options = {"num_res_blocks": 1, "norm_num_groups": 16, "num_head_channels": 32} | unet
@@ -87,7 +76,7 @@ class PlaneDenoiser(nn.Module):
                 everywhere where that condition is there, else 0.
             timesteps: (N,).
             context: unused; MONAI's DiffusionInferer passes it.
-            class_labels: (N,) condition group, when built with ``num_class_embeds``.
+            class_labels: (N,) target, when built with ``num_class_embeds``.
 
         Returns:
             (N, 1, H, W), in the prediction type it was trained for.
@@ -95,9 +84,9 @@ class PlaneDenoiser(nn.Module):
         present = x[:, 1 + self.condition_channels :, 0, 0]
         patches = to_slice_patches(x[:, : 1 + self.condition_channels], self.stem, self.divisor)
         condition = [patches[:, 1 + k] for k in range(self.condition_channels)]
-        h, expected, gain = self.read(patches[:, 0], condition, timesteps, class_labels, present)
+        h = self.read(patches[:, 0], condition, timesteps, present)
         output = self.unet(h, timesteps, None, class_labels)
-        return self.leave(output, expected, gain)[..., : x.shape[2], : x.shape[3]]
+        return self.leave(output)[..., : x.shape[2], : x.shape[3]]
 
     def predict_runs(
         self,
@@ -125,7 +114,6 @@ class PlaneDenoiser(nn.Module):
         sizes = [run.shape[0] for run in slices]
         single = timesteps.shape[0] == 1
         inputs: list[Tensor] = []
-        about: list[tuple[Tensor, Tensor]] = []
         begin = 0
         for i, size in enumerate(sizes):
             patches = to_slice_patches(slices[i], self.stem, self.divisor)[:, 0]
@@ -135,29 +123,17 @@ class PlaneDenoiser(nn.Module):
                 for k in range(shown.shape[0] - size + 1):
                     condition.append(shown[k : k + size, number])
             end = 1 if single else begin + size
-            h, expected, gain = self.read(
-                patches, condition, timesteps[begin:end], class_labels[begin:end], present[begin:end]
-            )
-            inputs.append(h)
-            about.append((expected, gain))
+            inputs.append(self.read(patches, condition, timesteps[begin:end], present[begin:end]))
             begin = 0 if single else end
         joined = inputs[0] if len(inputs) == 1 else torch.cat(inputs)
         output = self.unet(joined, timesteps, None, class_labels)
         predictions: list[Tensor] = []
         for i, part in enumerate(output.split(sizes)):
-            prediction = self.leave(part, about[i][0], about[i][1])
-            predictions.append(prediction[..., : slices[i].shape[2], : slices[i].shape[3]])
+            predictions.append(self.leave(part)[..., : slices[i].shape[2], : slices[i].shape[3]])
         return predictions
 
-    def read(
-        self,
-        x_t: Tensor,
-        condition: list[Tensor],
-        timesteps: Tensor,
-        class_labels: Tensor | None,
-        present: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What the U-Net reads, and what its output is about.
+    def read(self, x_t: Tensor, condition: list[Tensor], timesteps: Tensor, present: Tensor) -> Tensor:
+        """What the U-Net reads.
 
         x_t enters as alpha_t x_t, the best linear guess of the clean sample: where it is noise alone it is
         silent, instead of drowning the condition. Each condition's slices follow, less the patch mean of its
@@ -167,29 +143,14 @@ class PlaneDenoiser(nn.Module):
             x_t: patches (N, h, w, stem^2), padded.
             condition: those of each condition slice, neighbours included; volume by volume.
             timesteps: (N,), or (1,) for all.
-            class_labels: likewise, or None.
             present: (N, conditions), or (1, conditions) for all: 1 where a volume is there, 0 where not; of
                 no account where there is one volume alone.
 
         Returns:
-            The U-Net's input (N, channels, h, w); what is expected of the prediction, in patches, and the
-            factor on what the U-Net says beside it.
+            The U-Net's input (N, channels, h, w).
         """
         alpha = self.signal_level[timesteps.long()]  # type: ignore[index]
         alpha = alpha.to(x_t.dtype)[:, None, None, None]
-        expected, gain = x_t.new_zeros(1), x_t.new_ones(1)
-        if self.has_prior and class_labels is not None:
-            # Karras et al., arXiv 2206.00364, about a prior mean and for v: the network predicts what is left
-            # of v, at unit variance. At std 1 and mean 0 this is v itself.
-            std = self.prior_stds[class_labels].to(x_t.dtype)[:, None, None, None]  # type: ignore[index]
-            sigma, variance = (1 - alpha**2) ** 0.5, 1 - alpha**2 * (1 - std**2)
-            middle = condition[len(condition) // 2]
-            anchored = (middle - (middle > 0).to(middle.dtype)) / self.prior_scale
-            mean = torch.where(std < 1, anchored, torch.zeros_like(anchored))
-            deviation = x_t - alpha * mean
-            expected = alpha * sigma * (1 - std**2) / variance * deviation - sigma * mean
-            gain = std / variance**0.5
-            x_t = deviation * std / variance
         dtype = computed_type(x_t)  # cast before it is laid side by side: half as much is moved
         slices = len(condition) // self.conditions
         channels = [(alpha * x_t).to(dtype)]
@@ -205,17 +166,8 @@ class PlaneDenoiser(nn.Module):
                 level = level * there
                 channels.append(there.expand_as(mean).to(dtype))
             channels.append(level.to(dtype))
-        return torch.cat(channels, dim=3).permute(0, 3, 1, 2), expected, gain
+        return torch.cat(channels, dim=3).permute(0, 3, 1, 2)
 
-    def leave(self, output: Tensor, expected: Tensor, gain: Tensor) -> Tensor:
-        """The prediction (N, 1, H, W), padded, of the U-Net's output (N, stem^2, h, w).
-
-        Args:
-            output: what the U-Net says.
-            expected: as :meth:`read` gave it.
-            gain: likewise.
-        """
-        patches = output.permute(0, 2, 3, 1)
-        if self.has_prior:
-            patches = expected + gain * patches
-        return from_slice_patches(patches, self.stem)
+    def leave(self, output: Tensor) -> Tensor:
+        """The prediction (N, 1, H, W), padded, of the U-Net's output (N, stem^2, h, w)."""
+        return from_slice_patches(output.permute(0, 2, 3, 1), self.stem)

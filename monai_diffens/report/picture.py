@@ -1,20 +1,12 @@
-"""Pictures of results, each a PNG: a volume beside its truth in three planes, and where each expert decided.
-
-    python -m monai_diffens.report.picture RESULT.nii.gz PICTURE.png
-
-draws the weight maps that a bundle's inference writes beside the result with ``--save_weights True``.
-"""
+"""A picture of volumes beside their truth in three planes, a PNG."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -32,8 +24,6 @@ PLANES = {
 }
 CONVENTION = "Neurological convention: the left of the head is on the left."
 ERROR_PERCENTILE = 99.5  # of the errors shown: above it the colours saturate
-
-SATURATION = 99.0  # percentile of the weights' deviations from equal ones that the colours reach
 
 # pixels: of an inch, least width of a panel so that titles fit over small volumes, of a millimetre
 DPI, PANEL, ZOOM = 150, 300, 2
@@ -118,55 +108,6 @@ def three_plane_picture(
     return path
 
 
-def weight_picture(result: Path, picture: Path) -> Path:
-    """Draw every expert's weight in the axial slice through the result's centre.
-
-    Args:
-        result: volume of a case; its maps are ``<name>_weight-<expert>.nii.gz`` beside it.
-        picture: PNG to write; an existing one is replaced.
-
-    Returns:
-        ``picture``.
-
-    Raises:
-        ValueError: when the result has no maps, or they do not sum to 1 where there is a result.
-    """
-    from matplotlib.figure import Figure
-
-    stem = result.name.removesuffix(".nii.gz")
-    files = sorted(result.parent.glob(f"{stem}_weight-*.nii.gz"))
-    if not files:
-        raise ValueError(f"no {stem}_weight-*.nii.gz beside {result}: run with --save_weights True")
-    volume, *maps = (nib.as_closest_canonical(nib.load(path)).get_fdata() for path in (result, *files))
-    inside = volume > 0
-    total = np.sum(maps, axis=0)[inside]
-    used = total != 0  # outside of the restored box nothing has a weight
-    if np.abs(total[used] - 1).max() > 1e-3:
-        raise ValueError(f"the weights of {result} do not sum to 1")
-    names = [path.name.removesuffix(".nii.gz").split("_weight-")[1] for path in files]
-    planes = sorted({name.split("-")[0] for name in names})
-    columns = len(names) // len(planes)
-    equal = 1 / len(names)
-    reach = max(np.percentile(np.abs(np.stack([m[inside][used] for m in maps]) - equal), SATURATION), 0.01)
-    centre = foreground_centre(volume)
-    figure = Figure(figsize=(2.2 * columns + 0.8, 2.5 * len(planes) + 0.5), dpi=120, layout="constrained")
-    axes = figure.subplots(len(planes), columns, squeeze=False)
-    for axis, name, weight in zip(axes.flat, names, maps, strict=True):
-        image = axis.imshow(
-            cut_plane(np.where(inside, weight, np.nan), "axial", centre).T,
-            cmap="coolwarm",
-            vmin=equal - reach,
-            vmax=equal + reach,
-            origin="lower",
-        )
-        axis.set_title(name, fontsize=7)
-        axis.set_axis_off()
-    figure.colorbar(image, ax=axes, shrink=0.6, label=f"weight (equal: {equal:.3f})")
-    figure.supxlabel(CONVENTION, fontsize=7)
-    figure.savefig(picture)
-    return picture
-
-
 def foreground_centre(volume: NDArray[Any]) -> tuple[int, int, int]:
     """Voxel in the middle of the box that holds all voxels above zero.
 
@@ -208,23 +149,3 @@ def _letters(axis: Axes, letters: str) -> None:
     style["path_effects"] = [withStroke(linewidth=2, foreground="black")]
     axis.text(0.02, 0.03, letters[0], ha="left", **style)
     axis.text(0.98, 0.03, letters[1], ha="right", **style)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line of :func:`weight_picture`; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description="Draw the weight maps of a result: which expert decided where."
-    )
-    parser.add_argument("result", type=Path, help="NIfTI result of a case run with --save_weights True")
-    parser.add_argument("picture", type=Path, help="PNG to write")
-    options = parser.parse_args(arguments)
-    try:
-        print(weight_picture(options.result, options.picture))
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

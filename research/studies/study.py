@@ -79,6 +79,8 @@ class Study(ABC):
         done = {self.key_of(row) for row in read_table(self.table)}
         for case, loaded in self.cases():
             for name, setting in self.settings.items():
+                if not self.applies(loaded, setting):
+                    continue
                 place = case | {"setting": name, MARK: mark}
                 for method, measure in self.methods(place, loaded, setting):
                     names = place | method
@@ -97,6 +99,10 @@ class Study(ABC):
     @abstractmethod
     def cases(self) -> Iterator[tuple[Names, Any]]:
         """Every case: what it is called, and what is loaded of it once for all settings."""
+
+    def applies(self, loaded: Any, setting: Mapping[str, Any]) -> bool:
+        """Whether a case can be taken in a setting; every one, unless a study says otherwise."""
+        return True
 
     @abstractmethod
     def methods(

@@ -56,6 +56,10 @@ class SubsetSpreadCalibration(SpreadCalibration):
         )
         self.sweep = sweep
 
+    def applies(self, loaded: Any, setting: Mapping[str, Any]) -> bool:
+        """As the sweep."""
+        return self.sweep.applies(loaded, setting)
+
     def load(self, item: Mapping[str, Any]) -> Any:
         """Contrasts and labels of a case."""
         return self.sweep.load(item)

@@ -34,6 +34,17 @@ def all_subsets(contrasts: Sequence[str]) -> dict[str, dict[str, list[str]]]:
     }
 
 
+def some_subsets(names: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+    """Those settings of :func:`all_subsets` that have these names."""
+    return {name: {"contrasts": name.split(" + ")} for name in names}
+
+
+def all_others(contrasts: Sequence[str], target: str) -> dict[str, dict[str, list[str]]]:
+    """The setting of all contrasts but the target's."""
+    others = [contrast for contrast in contrasts if contrast != target]
+    return {"all others": {"contrasts": others}}
+
+
 class SubsetSweep(DialSweep):
     """Synthesise test volumes from every subset of their contrasts.
 
@@ -80,6 +91,10 @@ class SubsetSweep(DialSweep):
             loaded[TEMPLATE] = self.references.template(given)
             keys.append(TEMPLATE)
         return {key: torch.as_tensor(self.crop(loaded[key])).float() for key in keys}
+
+    def applies(self, loaded: Any, setting: Mapping[str, Any]) -> bool:
+        """Whether a subject has all contrasts of a setting: with fewer it would be another one."""
+        return set(setting["contrasts"]) <= set(loaded)
 
     def trial(self, case: str, loaded: Any, setting: Mapping[str, Any]) -> Trial:
         """Leave the contrasts of the setting, and degrade the target where it is one of them."""

@@ -158,8 +158,9 @@ def test_metadata_follows_the_schema(tmp_path):
     )
 
 
-def test_the_subjects_of_the_data_licence_are_the_packs_and_none_of_its_test_split(data_dir):
-    told = (BUNDLE / "docs" / "data_license.txt").read_text(encoding="utf-8")
+@pytest.mark.parametrize("bundle", [BUNDLE, TRANSLATION], ids=lambda path: path.name)
+def test_the_subjects_of_the_data_licence_are_the_packs_and_none_of_its_test_split(data_dir, bundle):
+    told = (bundle / "docs" / "data_license.txt").read_text(encoding="utf-8")
     with (data_dir / "participants.tsv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             listed = re.search(rf"^{row['participant_id']} +(\w+) +(.+?)  ", told, re.M)

@@ -36,30 +36,23 @@ def test_configs_agree_with_each_other():
     for key in ("scheduler", "contrasts", "device"):
         used = [config[key] for config in CONFIGS.values() if key in config]
         assert len(used) >= 2 and all(value == used[0] for value in used), key
-    # joint experts are trained; the shipped weights, those of inference, have an expert a contrast
     planes, whole = CONFIGS["train_planes"]["network_def"], CONFIGS["train"]["network_def"]
     for key in set(planes) & set(whole) - {"_target_", "conditions"}:
         assert planes[key] == whole[key], key
-    assert planes["conditions"] == len(whole["conditions"]) and whole["groups"] == [whole["conditions"]]
+    assert CONFIGS["inference"]["network_def"] == whole
+    assert planes["conditions"] == len(whole["conditions"])
     assert planes["condition_channels"] == planes["conditions"] * (2 * whole["reach"] + 1)
     assert planes["num_class_embeds"] == 2 * planes["conditions"]
     # order of the network's conditions, and which of them is measured
-    for name in ("train", "inference"):
-        assert (
-            CONFIGS[name]["network_def"]["conditions"]
-            == CONFIGS["train_planes"]["contrasts"]
-            == list(CONTRASTS)
-        )
-    targets = {name: part for name, part in PARTS if part["_target_"].endswith("ResidualTarget")}
-    assert {name: part["scale"] for name, part in targets.items()} == {
-        "inference": 0.3,
-        "train_planes": 0.35,
-        "train": 0.35,
-    }
-    for part in targets.values():
-        assert part["base"] == "brain"
-        assert part["measured"] in (CONTRASTS.index("FLAIR"), "$@contrasts.index(@made)")
-    assert CONFIGS["inference"]["made"] == "FLAIR"
+    for config in CONFIGS.values():
+        assert config.get("contrasts", list(CONTRASTS)) == list(CONTRASTS)
+    assert whole["conditions"] == list(CONTRASTS)
+    targets = [part for _, part in PARTS if part["_target_"].endswith("ResidualTarget")]
+    assert len(targets) == 3
+    for part in targets:
+        assert part["base"] == "brain" and part["scale"] == 0.35
+        assert part["measured"] in (CONTRASTS.index("FLAIR"), "$@contrasts.index(@target)")
+    assert CONFIGS["inference"]["target"] == "FLAIR"
     scaled = [p["percentile"] for _, p in PARTS if p["_target_"].endswith("ScaleForegroundPercentiled")]
     assert scaled == [50.0] * 3
     steps = [CONFIGS[name]["train"]["deterministic_transforms"] for name in ("train", "train_planes")]

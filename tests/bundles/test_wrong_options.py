@@ -40,11 +40,12 @@ BOTH = [
 OWN = {
     "diffensembler_sr": [("residual_gain", "1e999"), ("residual_gain", 0), ("fusion", "T1w")],
     "diffensembler_translate": [
-        ("condition_weights", {"T1": 1}),
+        ("target", "PDw"),
+        ("leave_out", ["T1"]),
         ("plane_weights", "axial"),
         ("register", "rigid"),
         ("spread_floor_unmeasured", -1),
-        ("fusion", "axial/PDw"),
+        ("fusion", "T1w"),
     ],
 }
 

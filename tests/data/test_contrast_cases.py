@@ -115,9 +115,7 @@ def test_bad_data_lists(tmp_path, capsys, content, line):
     [
         (["sub-01_T9w.nii.gz"], {}, "sub-01_T9w.nii.gz, expected one of T1w, ce-gadolinium_T1w, T2w, FLAIR"),
         (["sub-01_T1w.nii.gz", "sub-01_acq-b_T1w.nii.gz"], {}, "are both T1w: keep one"),
-        (["sub-01_T1w.nii.gz"], {"fusion": "T2w"}, "found T1w, expected one of T2w"),
-        (["sub-01_T1w.nii.gz"], {"fusion": "axial/FLAIR"}, "found T1w, expected one of FLAIR"),
-        (["sub-01_T1w.nii.gz"], {"condition_weights": {"T1w": 0}}, "expected one of ce-gadolinium_T1w, T2w"),
+        (["sub-01_T1w.nii.gz"], {"leave_out": ["T1w"]}, "expected one of ce-gadolinium_T1w, T2w, FLAIR"),
     ],
 )
 def test_row_23_no_usable_contrast(tmp_path, capsys, files, options, line):
@@ -127,10 +125,10 @@ def test_row_23_no_usable_contrast(tmp_path, capsys, files, options, line):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_contrast_of_weight_zero_is_left_out(tmp_path):
+def test_a_contrast_is_left_out(tmp_path):
     for contrast in ("T1w", "T2w"):
         write(tmp_path / "in" / f"sub-01_{contrast}.nii.gz")
-    (item,) = cases(tmp_path / "in", tmp_path, condition_weights={"T1w": 0, "T2w": 0.5}).items
+    (item,) = cases(tmp_path / "in", tmp_path, leave_out=["T1w"]).items
     assert item["sources"] == ["sub-01_T2w.nii.gz"] and "T1w" not in item
 
 

@@ -16,15 +16,17 @@ SCHEDULER = TrailingDDIMScheduler()
 class KnownExperts(nn.Module):
     """Three experts that know the residual, each off by a constant; keeps the timesteps it is asked at."""
 
-    joint = False
-    planes = ("axial", "coronal", "sagittal")
+    conditions = ("image",)
 
     def __init__(self, residual: torch.Tensor, off: tuple[float, float, float]) -> None:
         super().__init__()
         self.residual = nn.Parameter(residual)
         self.off, self.asked = off, []
 
-    def forward(self, x_t, conditions, timesteps, present=None):
+    def present(self, conditions):
+        return torch.ones(1, 3, dtype=torch.bool)
+
+    def forward(self, x_t, conditions, timesteps, present=None, target=-1):
         self.asked.append(int(timesteps))
         level = float(SCHEDULER.alphas_cumprod[self.asked[-1]])
         cleans = [self.residual + off for off in self.off]

@@ -16,7 +16,7 @@ SIDE = 16
 class KnownBank(nn.Module):
     """Expert 0 is x_t, expert 1 its negative, expert 2 zero: not the truth, but told apart by their signs."""
 
-    joint = False
+    conditions = ("image",)
     planes = ("axial",)
 
     def __init__(self):
@@ -24,7 +24,10 @@ class KnownBank(nn.Module):
         self.anchor = nn.Parameter(torch.zeros(1))
         self.calls = 0
 
-    def forward(self, x_t, conditions, timesteps, present=None):
+    def present(self, conditions):
+        return torch.ones(1, 3, dtype=torch.bool)
+
+    def forward(self, x_t, conditions, timesteps, present=None, target=-1):
         self.calls += 1
         return torch.cat([x_t, -x_t, torch.zeros_like(x_t)], dim=1)
 

@@ -98,12 +98,3 @@ def test_emphasis_moves_timesteps_towards_noise(emphasis, mean):
     timesteps = prepare.stratified_timesteps(2000)
     assert float(timesteps.float().mean()) == pytest.approx(1000 * mean, abs=2)
     assert timesteps.min() < 3 and timesteps.max() > 990  # the whole schedule all the same
-
-
-def test_each_group_comes_with_the_variance_its_prior_leaves():
-    prepare = ResidualVelocityPrepareBatch(SCHEDULER, target=ResidualTarget("brain"), prior_stds=[1.0, 0.4])
-    _, (target, variance), _, options = prepare(batch(4) | {"group": torch.tensor([0, 1, 1, 0])})
-    alpha2 = SCHEDULER.alphas_cumprod[options["timesteps"]]
-    narrow = 0.16 / (0.16 * alpha2 + 1 - alpha2)
-    torch.testing.assert_close(variance, torch.tensor([1.0, 0, 0, 1.0]) + narrow * torch.tensor([0, 1, 1, 0]))
-    assert target.shape == (4, 1, 8, 8)

@@ -106,7 +106,7 @@ def test_29_contrasts_are_compared_one_by_one(tmp_path, weights):
     save(tmp_path / "in" / "sub-01_FLAIR.nii.gz")
     with pytest.raises(InputRejected):
         run().items  # noqa: B018
-    assert len(run(condition_weights={"FLAIR": 0}).skipped) == 1
+    assert len(run(leave_out=["FLAIR"]).skipped) == 1
 
 
 @pytest.mark.parametrize(

@@ -119,12 +119,10 @@ def test_17_a_synthetic_image_of_another_program_is_named(tmp_path):
     ("names", "options", "alone"),
     [
         (["FLAIR"], {}, True),
-        (["FLAIR", "T1w"], {"condition_weights": {"T1w": 0}}, True),
-        (["FLAIR", "T1w"], {"fusion": "FLAIR"}, True),
-        (["FLAIR", "T1w"], {"fusion": "axial/FLAIR"}, True),
+        (["FLAIR", "T1w"], {"leave_out": ["T1w"]}, True),
         (["FLAIR", "T1w"], {}, False),
         (["T1w"], {}, False),
-        (["FLAIR", "T1w"], {"fusion": "axial"}, False),
+        (["FLAIR", "T1w"], {"leave_out": ["FLAIR"]}, False),
     ],
 )
 def test_38_the_target_alone_is_told(tmp_path, names, options, alone):

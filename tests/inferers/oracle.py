@@ -26,14 +26,14 @@ class Oracle:
     planes = expert_names = expert_planes = ("axial", "coronal", "sagittal")
     named_groups = ()
 
-    def emphasis(self, condition_weights, plane_weights) -> None:
-        assert condition_weights is plane_weights is None
+    def emphasis(self, plane_weights) -> None:
+        assert plane_weights is None
 
     def taking_part(self, conditions, fusion, step, emphasis) -> torch.Tensor:
         self.asked = fusion, step
         return torch.ones(1, 1, dtype=torch.bool)
 
-    def bank(self, x_t, conditions, timesteps, present, boxes, empty) -> torch.Tensor:
+    def bank(self, x_t, conditions, timesteps, present, boxes, empty, target) -> torch.Tensor:
         self.calls.append((x_t.shape, *self.asked, torch.is_autocast_enabled("cpu")))
         level = float(self.scheduler.alphas_cumprod[int(timesteps[0])])
         clean = self.clean(x_t, conditions)

@@ -1,4 +1,4 @@
-"""Stage 1 of several condition groups: what the one network is given for each slice."""
+"""Stage 1 of several targets: what the one network is given for each slice."""
 
 import pytest
 import torch

@@ -26,7 +26,6 @@ def batch(size: tuple[int, int] = (16, 16), count: int = 3) -> tuple[torch.Tenso
 
 
 def read(network: PlaneDenoiser, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-    """What the U-Net of a denoiser without a prior reads."""
+    """What the U-Net reads."""
     patches = to_slice_patches(x, network.stem, network.divisor)
-    nothing = x.new_zeros(1, 0)
-    return network.read(patches[:, 0], list(patches[:, 1:].unbind(1)), timesteps, None, nothing)[0]
+    return network.read(patches[:, 0], list(patches[:, 1:].unbind(1)), timesteps, x.new_zeros(1, 0))

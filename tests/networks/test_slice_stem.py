@@ -1,4 +1,4 @@
-"""The ends of a 2D expert: patches, what is known beforehand, and slices that share their neighbours."""
+"""The ends of a 2D expert: patches, and slices that share their neighbours."""
 
 import pytest
 import torch
@@ -7,8 +7,6 @@ from small_denoiser import CONDITIONS, batch, denoiser, read
 
 from monai_diffens.networks.plane_denoiser import PlaneDenoiser
 from monai_diffens.schedulers.few_steps import TrailingDDIMScheduler
-
-PRIOR = {"num_class_embeds": 2, "prior_scale": 0.3}
 
 
 class Runs(torch.nn.Module):
@@ -50,9 +48,8 @@ def test_stem_moves_every_voxel_of_its_patch_and_scales_what_it_says(stem):
 
 @pytest.mark.parametrize("scripted", [False, True], ids=["python", "scripted"])
 @pytest.mark.parametrize("single", [True, False], ids=["one timestep", "many"])
-@pytest.mark.parametrize("stds", [None, [1.0, 0.4]], ids=["plain", "prior"])
-def test_runs_of_slices_are_predicted_as_slices_with_neighbours_of_their_own(stds, single, scripted):
-    network = denoiser(stem=2, prior_stds=stds, **PRIOR)
+def test_runs_of_slices_are_predicted_as_slices_with_neighbours_of_their_own(single, scripted):
+    network = denoiser(stem=2, num_class_embeds=2)
     sizes, groups = (3, 1, 4), torch.tensor([0, 1, 1, 0, 0, 1, 0, 1])
     runs = [torch.randn(size, 1, 13, 10) for size in sizes]
     around = [torch.rand(size + CONDITIONS - 1, 1, 13, 10) for size in sizes]
@@ -67,41 +64,3 @@ def test_runs_of_slices_are_predicted_as_slices_with_neighbours_of_their_own(std
         predictions = run(runs, around, timesteps, groups)
     assert [tuple(each.shape) for each in predictions] == [(size, 1, 13, 10) for size in sizes]
     torch.testing.assert_close(torch.cat(list(predictions)), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_a_prior_that_knows_nothing_changes_nothing():
-    x, timesteps = batch()
-    groups = torch.tensor([0, 1, 0])
-    without, knowing_nothing = (denoiser(prior_stds=stds, **PRIOR) for stds in (None, [1.0, 1.0]))
-    knowing_nothing.load_state_dict(without.state_dict())
-    outputs = [network(x, timesteps, class_labels=groups) for network in (without, knowing_nothing)]
-    torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("timestep", [300, 700, 999])
-def test_a_silent_network_with_a_prior_is_the_best_linear_guess(timestep):
-    """Of samples that lie 0.4 about the condition, the error it leaves is that of the theory."""
-    network = denoiser(prior_stds=[1.0, 0.4], **PRIOR)
-    for parameter in network.unet.out.parameters():
-        torch.nn.init.zeros_(parameter)
-    condition = 0.5 + torch.rand(64, CONDITIONS, 16, 16)
-    condition[:, :, :4] = 0  # outside of the brain
-    middle = condition[:, 2:3]
-    clean = (middle - (middle > 0).float()) / 0.3 + 0.4 * torch.randn_like(middle)
-    noise, timesteps = torch.randn_like(clean), torch.full((64,), timestep)
-    scheduler = TrailingDDIMScheduler()
-    x_t = scheduler.add_noise(clean, noise, timesteps)
-    target = scheduler.get_velocity(clean, noise, timesteps)
-    with torch.no_grad():
-        v = network(torch.cat([x_t, condition], dim=1), timesteps, class_labels=torch.ones(64).long())
-    alpha2 = float(scheduler.alphas_cumprod[timestep])
-    error = (v - target).square().mean()
-    assert float(error) == pytest.approx(0.16 / (0.16 * alpha2 + 1 - alpha2), rel=0.05)
-
-
-def test_a_prior_scripts():
-    network = denoiser(prior_stds=[1.0, 0.4], **PRIOR)
-    x, timesteps = batch()
-    groups = torch.tensor([0, 1, 1])
-    scripted = torch.jit.script(network)(x, timesteps, class_labels=groups)
-    torch.testing.assert_close(scripted, network(x, timesteps, class_labels=groups))

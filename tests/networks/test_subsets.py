@@ -1,4 +1,4 @@
-"""Any subset of conditions from one set of weights, and a user's weights on conditions and planes."""
+"""Any subset of conditions from one set of weights, and a user's weights on planes."""
 
 from itertools import combinations
 
@@ -82,7 +82,7 @@ def test_a_case_that_nobody_can_predict_is_an_error(network, mode):
 
 
 def test_weights_of_one_change_nothing(network):
-    assert network.emphasis({"a": 1, "c": 1.0}, {"axial": 1}) is None
+    assert network.emphasis({"axial": 1, "coronal": 1.0}) is None
     arguments = case()
     expected = predict(network, *arguments)
     fused = predict(network, *arguments, emphasis=torch.ones(9))
@@ -90,50 +90,38 @@ def test_weights_of_one_change_nothing(network):
     torch.testing.assert_close(fused.prediction, expected.prediction, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_weight_of_zero_is_a_condition_that_is_absent(network, mode):
-    ignored = predict(network, *case(), mode, emphasis=network.emphasis({"b": 0}))
-    absent = predict(network, *case((0, 2)), mode)
-    if mode == "calibrated":  # which also reads the conditions themselves
-        assert not ignored.weights[:, 1::3].any()
-        torch.testing.assert_close(ignored.weights.sum(dim=1), torch.ones(1, *SIZE), rtol=0, atol=1e-5)
-    else:
-        torch.testing.assert_close(ignored.prediction, absent.prediction)
-
-
 @pytest.mark.parametrize("mode", ["calibrated", "mean"])
 @pytest.mark.parametrize("factor", [0.5, 3.0])
 def test_weights_shift_the_fusion_and_still_sum_to_one(network, mode, factor):
-    emphasis = network.emphasis({"a": factor}, {"axial": 2})
-    assert emphasis.tolist() == [2 * factor, 2, 2, factor, 1, 1, factor, 1, 1]
+    emphasis = network.emphasis({"coronal": factor})
+    assert emphasis.tolist() == [1, 1, 1, factor, factor, factor, 1, 1, 1]
     arguments = case()
     before, after = predict(network, *arguments, mode), predict(network, *arguments, mode, emphasis=emphasis)
     torch.testing.assert_close(after.weights.sum(dim=1), torch.ones_like(after.weights.sum(dim=1)))
-    moved = (after.weights - before.weights)[:, [3, 6]].mean()  # condition a outside of the axial plane
+    moved = (after.weights - before.weights)[:, 3:6].mean()
     assert (moved > 0.01) if factor > 1 else (moved < -0.01)
     if mode == "mean":  # factors times equal shares, renormalised
         torch.testing.assert_close(after.weights.flatten(), emphasis / emphasis.sum())
 
 
 def test_planes_without_weight_are_not_in_the_turn(network):
-    emphasis = network.emphasis(None, {"coronal": 0})
+    emphasis = network.emphasis({"coronal": 0})
     turns = [network.active("alternate", step, emphasis).nonzero().flatten().tolist() for step in range(3)]
     assert turns == [[0, 1, 2], [6, 7, 8], [0, 1, 2]]
 
 
 @pytest.mark.parametrize(
-    ("conditions", "planes", "message"),
+    ("planes", "message"),
     [
-        ({"T3w": 1}, {}, "condition_weights: unknown 'T3w': use a, b, c"),
-        ({}, {"axail": 1}, "plane_weights: unknown 'axail': use axial, coronal, sagittal"),
-        ({"a": -1}, {}, "'a' must be a number of 0 or more, got -1"),
-        ({"a": "half"}, {}, "'a' must be a number of 0 or more, got 'half'"),
-        ({}, dict.fromkeys(PLANES, 0), "leave no expert"),
+        ({"axail": 1}, "plane_weights: unknown 'axail': use axial, coronal, sagittal"),
+        ({"axial": -1}, "'axial' must be a number of 0 or more, got -1"),
+        ({"axial": "half"}, "'axial' must be a number of 0 or more, got 'half'"),
+        (dict.fromkeys(PLANES, 0), "leave no expert"),
     ],
 )
-def test_weights_that_make_no_sense(network, conditions, planes, message):
+def test_weights_that_make_no_sense(network, planes, message):
     with pytest.raises(ValueError, match=message):
-        network.emphasis(conditions, planes)
+        network.emphasis(planes)
 
 
 def test_average_weights():

@@ -10,7 +10,6 @@ from research.readme import results_table
 from research.realism.realism import shipped_encoder
 from research.studies.tables import MARK, read_table, weights_mark
 from research.tables.model_card import cost_lines, write_card
-from research.tables.segmentation_report import write_segmentation_report
 from research.tables.sweep_report import write_report
 from research.tables.trust_report import write_lesion_report, write_spread_report
 
@@ -57,14 +56,6 @@ def test_report_is_what_its_table_gives(name, tmp_path):
     table = tmp_path / "sweep.csv"
     report = write_report(table, title, note, pictured=[read_table(table)[0]["setting"]])
     assert_same_tables(report.read_text(), written)
-
-
-def test_segmentation_report_is_what_its_table_gives(tmp_path):
-    folder = RESULTS / "segmentation"
-    written = (folder / "segmentation.md").read_text()
-    shutil.copy(folder / "segmentation.csv", tmp_path)
-    note = written.splitlines()[2].split(". ", 1)[1]
-    assert_same_tables(write_segmentation_report(tmp_path / "segmentation.csv", note).read_text(), written)
 
 
 @pytest.mark.parametrize("folder", ["trust", "trust/translation"])
@@ -115,10 +106,18 @@ def test_default_gain_is_the_smallest_that_is_sharp_enough_on_val():
             assert not path.is_file() or json.loads(path.read_text())["residual_gain"] == chosen
 
 
-@pytest.mark.parametrize("name", [name for name in TABLES if name.startswith("super_resolution")])
-def test_super_resolution_is_measured_with_the_shipped_weights(name):
-    model = ROOT / "bundles" / "diffensembler_sr" / "models" / "model.pt"
-    mark = weights_mark([model, shipped_encoder()])
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_is_of_the_shipped_weights(name):
+    of_sr = name.startswith("super_resolution")
+    model = (
+        ROOT
+        / "bundles"
+        / ("diffensembler_sr" if of_sr else "diffensembler_translate")
+        / "models"
+        / "model.pt"
+    )
+    regression = [] if of_sr else [ROOT / "research" / "weights" / "translate" / "regression.pt"]
+    mark = weights_mark([model, *regression, shipped_encoder()])
     rows = [row for row in read_table(RESULTS / name / "sweep.csv") if row["method"] == "calibrated"]
     assert rows and {row[MARK] for row in rows} == {mark}
 

@@ -179,3 +179,12 @@ def test_realism_and_the_weights_are_columns(sweep, tmp_path):
     assert row["weights"] == "0123456789ab" and row["method"] == "restored spline"
     assert float(row["fid"]) > 1 and float(row["mmd"]) > 0.01
     assert "| FID | MMD |" in write_report(small.table, "Title").read_text()
+
+
+def test_a_subject_has_rows_of_the_subsets_that_it_has(sweep):
+    def lacking(item) -> dict:
+        return {key: value for key, value in load(item).items() if key != "T1w" or item["case"] == "sub-2"}
+
+    rows = read_table(sweep(preprocessing=lacking).run())
+    settings = {case: {row["setting"] for row in rows if row["case"] == case} for case in ("sub-1", "sub-2")}
+    assert settings == {"sub-1": {"FLAIR"}, "sub-2": {"T1w", "FLAIR", "T1w + FLAIR"}}

@@ -1,7 +1,7 @@
 """Studies write the tables that they wrote before: columns, rows in their order, figures to rounding.
 
-Those in tests/research/tables were written by the code of commit 81979ff, before the studies had a base of
-their own. A change of what is measured is meant to change them.
+Those of one contrast in tests/research/tables were written by the code of commit 81979ff, those of several
+when experts became joint. A change of what is measured is meant to change them.
 """
 
 import csv
