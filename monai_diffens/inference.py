@@ -12,6 +12,7 @@ import random
 import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -77,19 +78,31 @@ def interruptible(always: bool = False) -> Iterator[None]:
     if not (always or is_command()) or threading.current_thread() is not threading.main_thread():
         yield
         return
-    others, stopping = sys.unraisablehook, False
+    others, stopping, telling = sys.unraisablehook, False, False
+
+    def again(number: int) -> None:
+        time.sleep(RETRY_S)
+        _thread.interrupt_main(number)
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal stopping
         stopping = True
+        if telling:  # what is raised now would be dropped too
+            _thread.start_new_thread(again, (number,))
+            return
         raise Interrupted(number)
 
     def raise_again(dropped: Any) -> None:
         """Python drops what a finaliser or a callback raises: an interruption comes again a moment later."""
-        if isinstance(dropped.exc_value, Interrupted):
-            threading.Timer(RETRY_S, _thread.interrupt_main, [dropped.exc_value.number]).start()
-        elif not stopping:  # what an interruption left half made may fail to be finalised
-            others(dropped)
+        nonlocal telling
+        telling = True
+        try:
+            if isinstance(dropped.exc_value, Interrupted):
+                _thread.start_new_thread(again, (dropped.exc_value.number,))
+            elif not stopping:  # what an interruption left half made may fail to be finalised
+                others(dropped)
+        finally:
+            telling = False
 
     before = {number: signal.signal(number, stop) for number in SIGNALS}
     sys.unraisablehook = raise_again

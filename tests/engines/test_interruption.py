@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 
-from monai_diffens.inference import interruptible
+from monai_diffens.inference import Interrupted, interruptible
 
 RUN = """
 import signal, sys, time, weakref
@@ -84,3 +86,18 @@ def test_other_dropped_errors_are_told_as_ever(monkeypatch):
     with interruptible(always=True):
         Finaliser()
     assert told == ["of a finaliser"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_while_a_dropped_one_is_told_is_not_lost(number, monkeypatch):
+    """On a busy machine the second try may come before the first has been told."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: signal.raise_signal(number))
+
+    def work():
+        sys.unraisablehook(SimpleNamespace(exc_value=ValueError()))
+        for _ in range(3000):
+            time.sleep(0.01)
+
+    with pytest.raises(Interrupted) as stopped, interruptible(always=True):
+        work()
+    assert stopped.value.number == number
