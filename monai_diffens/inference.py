@@ -82,7 +82,7 @@ def interruptible(always: bool = False) -> Iterator[None]:
 
     def again(number: int) -> None:
         time.sleep(RETRY_S)
-        _thread.interrupt_main(number)
+        _thread.interrupt_main(signal.Signals(number))
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal stopping
