@@ -162,11 +162,22 @@ def _from_files(folder: Path, files: Sequence[Path], root: Path) -> ContrastFile
         if not file.is_dir():
             rests.append(rest)
     case.case = _series_alone(case) or case_name(_case_of(folder, rests, root))
+    owner = folder.parent.name if folder.name == "anat" else folder.name
+    others = [file.name for file in files if owner.startswith("sub-") and _subject(file) not in (None, owner)]
+    if others:
+        case.problem = say("other_subject", name=others[0], folder=owner)
+    elif _one_file_twice(case):
+        case.problem = say("same_file", names=", ".join(case.files))
     if not case.files and not case.problem:
         case.problem = say(
             "no_contrast", name=case.case, found=", ".join(case.unknown), expected=", ".join(CONTRASTS)
         )
     return case
+
+
+def _subject(file: Path) -> str | None:
+    told = image_name(file).entities.get("sub")
+    return None if told is None else f"sub-{told}"
 
 
 def _case_of(folder: Path, rests: Sequence[str], root: Path) -> str:
@@ -228,9 +239,10 @@ def _from_entry(path: Path, number: int, entry: Mapping[str, Any]) -> ContrastFi
     first = next(iter(case.files.values()), None)
     told = contrast_of(first) if isinstance(first, Path) else None
     named = entry.get("case")
-    name = str(named or _series_alone(case) or (told and told[1]) or case.case)
+    named = None if named == "" else named
+    name = str(_series_alone(case) or (told and told[1]) or case.case) if named is None else str(named)
     wrong = isinstance(named, bool) or not isinstance(named, str | int)
-    if named and (wrong or re.search(r"[/\\\0]", name) or name[0] == "."):
+    if named is not None and (wrong or re.search(r"[/\\\0]", name) or name[0] == "."):
         case.problem = say("bad_case", name=repr(name))
     else:
         case.case = case_name(name)
@@ -239,15 +251,20 @@ def _from_entry(path: Path, number: int, entry: Mapping[str, Any]) -> ContrastFi
         near = difflib.get_close_matches(unknown[0], CONTRASTS, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}?" if near else f"use {', '.join(CONTRASTS)}"
         case.problem = say("unknown_contrast", name=case.case, contrast=unknown[0], hint=hint)
-    elif len({os.path.abspath(each) for each in _paths(case)}) < len(_paths(case)):
+    elif _one_file_twice(case):
         case.problem = say("same_file", names=", ".join(given))
     elif not given and not case.problem:
         case.problem = say("no_contrast", name=case.case, found="nothing", expected=", ".join(CONTRASTS))
     return case
 
 
-def _paths(case: ContrastFiles) -> list[Path]:
-    return [scan for scan in case.files.values() if isinstance(scan, Path)]
+def _one_file_twice(case: ContrastFiles) -> bool:
+    """Whether two contrasts are one file, by links too."""
+    paths = [scan for scan in case.files.values() if isinstance(scan, Path)]
+    there = [path for path in paths if os.path.exists(path)]
+    found = {(at.st_dev, at.st_ino) for at in map(os.stat, there)}
+    missing = {os.path.abspath(path) for path in paths if path not in there}
+    return len(found) + len(missing) < len(paths)
 
 
 SMALLEST_OVERLAP = 0.5

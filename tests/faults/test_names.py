@@ -22,6 +22,8 @@ NAMES = {
     "sub-06_acq-mprage_ce-gadolinium_rec-norm_run-1_T1w": (ENHANCED, "sub-06_acq-mprage_rec-norm_run-1"),
     "sub-07_ce-gadolinium_T1w": (ENHANCED, "sub-07"),
     "ce-gadobutrol_sub-01_T1w": (ENHANCED, "sub-01"),
+    "sub-01_ce-none_T1w": ("T1w", "sub-01"),
+    "sub-01_ce-None_run-1_T1w": ("T1w", "sub-01_run-1"),
     "sub-01_ses-2_CE-Gad_echo-1_T1W": (ENHANCED, "sub-01_ses-2_echo-1"),
     "sub-01_ce-gadolinium_run-2_FLAIR": ("FLAIR", "sub-01_ce-gadolinium_run-2"),
     # an entity's value is no contrast
@@ -130,6 +132,27 @@ def test_38_the_target_alone_is_told(tmp_path, names, options, alone):
         save(tmp_path / "in" / f"sub-01_{name}.nii.gz")
     (item,) = cases_with(ContrastCases, tmp_path / "in", tmp_path / "out", **options).items
     assert (say("target_alone", target="FLAIR") in item["warnings"]) is alone
+
+
+@pytest.mark.parametrize("link", ["hardlink_to", "symlink_to"])
+def test_25_a_link_is_no_second_contrast(tmp_path, capsys, link):
+    save(tmp_path / "in" / "sub-01_T1w.nii.gz")
+    getattr(tmp_path / "in" / "sub-01_T2w.nii.gz", link)(tmp_path / "in" / "sub-01_T1w.nii.gz")
+    assert say("same_file", names="T1w, T2w") in stopped(tmp_path / "in", capsys, tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["sub-01", "sub-01/anat"])
+def test_36_a_scan_in_the_folder_of_another_subject(tmp_path, capsys, folder):
+    save(tmp_path / "in" / folder / "sub-02_T1w.nii.gz")
+    line = say("other_subject", name="sub-02_T1w.nii.gz", folder="sub-01")
+    assert line in stopped(tmp_path / "in", capsys, tmp_path)
+
+
+def test_25_a_case_may_be_called_0(tmp_path):
+    save(tmp_path / "x_T1w.nii.gz")
+    (tmp_path / "list.json").write_text(json.dumps([{"case": 0, "T1w": "x_T1w.nii.gz"}]))
+    (item,) = ContrastCases(tmp_path / "list.json", tmp_path / "out").items
+    assert item["case"] == "0"
 
 
 LISTS = {
