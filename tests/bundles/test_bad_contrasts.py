@@ -167,8 +167,10 @@ def test_maps_and_report(with_options):
     ):
         assert told in page, told
     assert f"<b>{ENHANCED}</b>" not in page  # the case lacks it
-    assert set(re.findall(r"<b>(\w+-[\w-]+)</b>", page)) == {
-        f"{plane}-{name}" for plane in ("axial", "coronal", "sagittal") for name in (T1W, T2W, FLAIR)
+    assert {plane for plane in ("axial", "coronal", "sagittal") if f"<b>{plane}</b>" in page} == {
+        "axial",
+        "coronal",
+        "sagittal",
     }
     index = (with_options.out / "index.html").read_text()
     assert len(set(re.findall(r'href="([^"#:]+\.html)"', index))) == 2

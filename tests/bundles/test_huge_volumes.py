@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.bad_input(26)]
 
 SUFFIX = "desc-synthetic_FLAIR"
 REPEATS = {"long": (1, 1, 5), "huge": (6, 6, 6)}
-LIMIT_GIB = 0.1
+LIMIT_GIB = 0.07
 ADDRESS_SPACE = 1900 * 2**20  # bytes; Python with its libraries takes two thirds
 
 
@@ -74,7 +74,7 @@ def failure(run: Run, name: str) -> str:
 def test_what_cannot_fit_is_refused_before_sampling(told_to, got):
     line = failure(told_to, "huge")
     got(line)
-    assert "GiB of memory and has 0.1; raise --max_memory" in line
+    assert "GiB of memory and has 0.07; raise --max_memory" in line
     assert re.search(rf"long\S*: about {LIMIT_GIB:.2f} GiB of memory beside the model", told_to.stdout)
 
 

@@ -1,5 +1,6 @@
 """Two processes write the table of one."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from monai_diffens.networks.weights import save_weights
 from research.studies.sweep import KEYS
 from research.studies.tables import MARK, read_table
 
-CONTRASTS = ["T1w", "ce-gadolinium_T1w", "T2w", "FLAIR"]
 BUNDLES = ["diffensembler_sr", "diffensembler_translate"]
 
 
@@ -23,13 +23,14 @@ def with_weights(tmp_path):
     def copy(bundle: str) -> Path:
         root = tmp_path / bundle
         shutil.copytree(ROOT / "bundles" / bundle / "configs", root / "configs")
-        network = DiffEnsembler(
-            conditions=CONTRASTS if "translate" in bundle else ["image"],
-            channels=[8, 16],
-            norm_num_groups=4,
-            num_head_channels=8,
-            calibrator_channels=[8, 16],
-        )
+        own = json.loads((root / "configs" / "inference.json").read_text())["network_def"]
+        small = {
+            "channels": [8, 16],
+            "norm_num_groups": 4,
+            "num_head_channels": 8,
+            "calibrator_channels": [8, 16],
+        }
+        network = DiffEnsembler(**{name: value for name, value in own.items() if name != "_target_"} | small)
         with torch.no_grad():
             for parameter in network.parameters():  # the last layers start at zero
                 parameter.add_(torch.randn_like(parameter), alpha=0.02)

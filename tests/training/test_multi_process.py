@@ -23,7 +23,7 @@ def crops(count: int) -> list[dict]:
         {
             "volumes": torch.randn(6, 16, 16, 16, generator=generator),
             "timestep": 100 * number + 99,
-            "present": torch.ones(1, dtype=torch.bool),
+            "present": torch.ones(3, dtype=torch.bool),
             "gram": 0.5 * torch.eye(3) + 0.1 * number,
         }
         for number in range(count)
