@@ -223,7 +223,8 @@ def workers_of(workers: int | None, scheduler: str | None) -> Iterator[Client]:
     if scheduler is not None:
         try:
             client = Client(scheduler, timeout=PATIENCE_S)
-        except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:  # of protocols, too
+        except (OSError, ValueError, TypeError, RuntimeError, ImportError, AssertionError) as error:
+            # of protocols, too; an assertion where the client's own loop did not start in ten seconds
             raise InputRejected(say("no_scheduler", address=scheduler)) from error
         with client:
             yield client

@@ -115,7 +115,7 @@ class ExpertBank(nn.Module):
         """
         # not a list to be joined at the end: that would hold every prediction twice
         predictions = x_t.new_zeros([x_t.shape[0], len(self.names)] + list(x_t.shape[2:]))
-        has = present_conditions(conditions)
+        has = present_conditions(conditions) if self.joint else conditions.new_ones(x_t.shape[0], 1).bool()
         label = target if target >= 0 else self.target
         for number, network in enumerate(self.experts):
             plane = self.planes[number]
@@ -204,7 +204,8 @@ class ExpertBank(nn.Module):
 
 def present_conditions(conditions: Tensor) -> Tensor:
     """(B, M, X, Y, Z) -> (B, M) bool: the conditions that are not 0 everywhere, which no scan is."""
-    return conditions.flatten(2).abs().amax(dim=2) > 0
+    voxels = conditions.flatten(2)  # of either sign, without a copy
+    return (voxels.amax(dim=2) > 0) | (voxels.amin(dim=2) < 0)
 
 
 # constants come as defaults: compiled code reads no globals

@@ -43,10 +43,13 @@ def joint(tmp_path_factory) -> Path:
     config = json.loads((root / "configs" / "inference.json").read_text())
     options = config["network_def"] | TINY | {"conditions": config["contrasts"], "target": "FLAIR"}
     options.pop("_target_")
-    network = DiffEnsembler(**options)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = DiffEnsembler(**options)
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():  # the last layers start at zero
-            parameter.add_(torch.randn_like(parameter), alpha=0.05)
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
     save_weights(network.state_dict(), root / "models" / "model.pt")
     (root / "small.json").write_text(json.dumps({f"network_def::{k}": v for k, v in TINY.items()}))
     return root
