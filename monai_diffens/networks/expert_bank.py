@@ -115,7 +115,7 @@ class ExpertBank(nn.Module):
         """
         # not a list to be joined at the end: that would hold every prediction twice
         predictions = x_t.new_zeros([x_t.shape[0], len(self.names)] + list(x_t.shape[2:]))
-        has = present_conditions(conditions) if self.joint else conditions.new_ones(x_t.shape[0], 1).bool()
+        has = present_conditions(conditions)
         label = target if target >= 0 else self.target
         for number, network in enumerate(self.experts):
             plane = self.planes[number]
@@ -151,9 +151,6 @@ class ExpertBank(nn.Module):
 
     def present(self, conditions: Tensor) -> Tensor:
         """(B, M, X, Y, Z) -> (B, E) bool: the experts of whose conditions a case has any."""
-        if conditions.shape[1] == 1:  # a single one is there, whatever it shows
-            shape = [conditions.shape[0], len(self.names)]
-            return torch.ones(shape, dtype=torch.bool, device=conditions.device)
         members: Tensor = self.group_masks  # type: ignore[assignment]
         has = (present_conditions(conditions)[:, None] & members).any(dim=2)
         return has.repeat(1, len(self.planes))
@@ -203,7 +200,12 @@ class ExpertBank(nn.Module):
 
 
 def present_conditions(conditions: Tensor) -> Tensor:
-    """(B, M, X, Y, Z) -> (B, M) bool: the conditions that are not 0 everywhere, which no scan is."""
+    """(B, M, X, Y, Z) -> (B, M) bool: the conditions that are not 0 everywhere, which no scan is.
+
+    A single one is there, whatever it shows.
+    """
+    if conditions.shape[1] == 1:
+        return torch.ones([conditions.shape[0], 1], dtype=torch.bool, device=conditions.device)
     voxels = conditions.flatten(2)  # of either sign, without a copy
     return (voxels.amax(dim=2) > 0) | (voxels.amin(dim=2) < 0)
 
