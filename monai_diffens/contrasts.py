@@ -34,7 +34,8 @@ ENTITIES = (
     "sub ses sample acq task ce trc stain rec dir run echo inv mt part proc hemi space split chunk".split()
 )
 ENTITIES += ["recording", "res", "den", "label", "desc", "mod", "flip", "tpl", "cohort"]
-NO_AGENT = "none"  # as the value of ce-
+# what stands for an agent where none was given
+NO_AGENT = frozenset(("", "no", "none", "n", "na", "n/a", "nein", "ohne", "without", "0", "false", "unknown"))
 PLAIN_PARTS = ("mag",)  # of a complex image; its phase is no anatomical image
 
 
@@ -71,7 +72,7 @@ def image_name(path: Path) -> ImageName:
     if contrast is None:
         return ImageName(None, "_".join(parts), entities)
     kept = [*parts[:-1], *([head] if head else [])]
-    if contrast == "T1w" and entities.get("ce", NO_AGENT).lower() != NO_AGENT:
+    if contrast == "T1w" and entities.get("ce", "").lower() not in NO_AGENT:
         contrast = ENHANCED
     if contrast in ("T1w", ENHANCED):
         kept = [part for part in kept if not part.lower().startswith("ce-")]

@@ -63,7 +63,6 @@ class ExpertBank(nn.Module):
         self.reach = reach
         self.slice_chunk = slice_chunk or 1_000_000
         self.rank, self.world_size = 0, 1  # see share
-        self.joint = len(self.conditions) > 1
         members = [list(each) for each in groups or [self.conditions]]
         for name in (each for group in members for each in group):
             if name not in self.conditions:

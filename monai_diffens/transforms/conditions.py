@@ -73,7 +73,6 @@ class StackConditionsd(MapTransform):
         thick_key: the contrast that is sampled in thick slices.
         brain_key: volume that is zero outside of the brain, or None.
         name: where the stack (M, X, Y, Z) goes.
-        only: leave absent contrasts out instead of zero; for one expert's training.
     """
 
     def __init__(
@@ -82,13 +81,11 @@ class StackConditionsd(MapTransform):
         thick_key: str = TARGET,
         brain_key: str | None = None,
         name: str = "image",
-        only: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys=True)
         self.thick_key = thick_key
         self.brain_key = brain_key
         self.name = name
-        self.only = only
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Stack, and drop the single contrasts."""
@@ -111,7 +108,7 @@ class StackConditionsd(MapTransform):
         for key in self.keys:
             if key in volumes:
                 channels.append(inside_brain(volumes[key], brain, key == self.thick_key))
-            elif not self.only:
+            else:
                 channels.append(torch.zeros(brain.shape))
         reference = next(iter(data[key] for key in self.keys if key in volumes))
         meta = dict(reference.meta) if isinstance(reference, MetaTensor) else {}

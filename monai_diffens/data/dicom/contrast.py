@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from monai_diffens.contrasts import ENHANCED
+from monai_diffens.contrasts import ENHANCED, NO_AGENT
 from monai_diffens.data.dicom.reader import Header, number, text
 from monai_diffens.data.dicom.series import DicomSeries
 
@@ -80,7 +80,6 @@ POST_WORDS = frozenset(
     "gd gad gado gadolinium km kontrast kontrastmittel ce post contrast dotarem gadovist".split()
 )
 PRE = r"\b(pre|nativ|native|ohne|without|wo|unenhanced|precontrast|non? (contrast|gad|gd|km|enhanced))\b"
-NO_AGENT = frozenset(("", "no", "none", "n", "na", "n/a", "nein", "ohne", "without", "0", "false", "unknown"))
 
 # Bounds, ms
 LONG_TE, SHORT_TE = 60.0, 40.0  # of spin echo
